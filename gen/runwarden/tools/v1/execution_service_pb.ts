@@ -168,7 +168,7 @@ export type ExecuteRequest = Message<"runwarden.tools.v1.ExecuteRequest"> & {
   tool: string;
 
   /**
-   * Digest of the definition that the run is pinned to; another one is refused.
+   * Digest of the definition that the run is pinned to; one that `tool` never had is refused.
    *
    * @generated from field: string definition_digest = 6;
    */
@@ -316,7 +316,10 @@ export type Execution = Message<"runwarden.tools.v1.Execution"> & {
     case: "result";
   } | {
     /**
-     * The tool's own error.
+     * The tool's own error; or, where `metadata` has the key `applied` (`true`, `false` or
+     * `unknown`: whether the call took effect), what the tools service says about a call that gave
+     * no usable result. Its reasons are `not_executed`, `provider_unavailable`, `result_invalid` and
+     * `result_too_large`.
      *
      * @generated from field: runwarden.tools.v1.ToolError error = 3;
      */
@@ -443,12 +446,16 @@ export const ExecutionService: GenService<{
   /**
    * Execute sends one call to its provider and records what came back. The identity token must
    * name the run, the step and `arguments_digest` of this call, else PERMISSION_DENIED
-   * `DIGEST_MISMATCH`. In the ledger:
-   * the same key and digest answer the stored outcome; the same key with another digest fails with
-   * ALREADY_EXISTS `IDEMPOTENCY_CONFLICT`; a call still in flight fails with ABORTED
-   * `IDEMPOTENCY_IN_PROGRESS` and retry information; a call that was sent and whose answer was lost
-   * is repeated when its effect is READ or KEYED, and answers `outcome_unknown` when UNSAFE, after
-   * the provider's GetOutcome could not settle it.
+   * `DIGEST_MISMATCH`. In the ledger the same key and request answer the stored outcome; the same
+   * key with another request fails with ALREADY_EXISTS `IDEMPOTENCY_CONFLICT`; a call still in
+   * flight fails with ABORTED `IDEMPOTENCY_IN_PROGRESS` and retry information. A call that was sent
+   * and whose answer was lost is repeated, within the deadline and a bounded number of attempts,
+   * when its effect is READ or KEYED; when that does not help, UNAVAILABLE `DEPENDENCY_UNAVAILABLE`
+   * leaves the row open, and the same request may be sent again later. When its effect is UNSAFE it
+   * is not sent again: the provider's GetOutcome settles it, or the state becomes OUTCOME_UNKNOWN,
+   * which the next Execute with the same key asks the provider about anew. A call that certainly
+   * never ran ends FAILED. Also fails with INVALID_ARGUMENT `UNKNOWN_TOOL` and
+   * `TOOL_ARGUMENTS_INVALID`, and with ABORTED `LEASE_LOST`, before anything is recorded.
    *
    * @generated from rpc runwarden.tools.v1.ExecutionService.Execute
    */
