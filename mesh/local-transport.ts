@@ -1,0 +1,197 @@
+/**
+ * The local transport: a call from one service to another in the same process.
+ *
+ * Owns nothing but the chains, composed once per method: the caller's client interceptors, then the
+ * target's server interceptors, then the handler. There are no bytes and no sockets.
+ *
+ * 1. Headers cross, context values do not: what the caller keeps for itself is never seen by the
+ *    target, so identity can only travel as the signed token, as it does over sockets.
+ * 2. Request and response messages are shared, not cloned: a clone would cost more than the rest of
+ *    the call together. A handler must not change its request, and a caller must not change an
+ *    answer that a handler may have kept; `freeze`, which tests switch on, makes either throw.
+ * 3. Errors are copied, and what the target keeps for its log (cause, stack) stays behind.
+ * 4. A caller that cancels, or that stops reading a stream, aborts the handler's signal and gets its
+ *    own answer at once, whether the handler listens or not.
+ */
+import {
+  create,
+  type DescMessage,
+  type DescMethod,
+  type DescMethodServerStreaming,
+  type DescMethodStreaming,
+  type DescMethodUnary,
+  type MessageInitShape,
+} from "@bufbuild/protobuf"
+import {
+  ConnectError,
+  type ContextValues,
+  createContextValues,
+  type StreamRequest,
+  type StreamResponse,
+  type Transport,
+  type UnaryRequest,
+  type UnaryResponse,
+} from "@connectrpc/connect"
+import { callSignal } from "./call-signal.ts"
+import { deadlineKey } from "./deadline.ts"
+import { RunwardenError, toConnectError } from "./errors.ts"
+import { clientInterceptors, serverInterceptors } from "./interceptors.ts"
+import {
+  type AnyCall,
+  type ArrivedCall,
+  compose,
+  type HeaderInit,
+  methodName,
+  type ServedMethod,
+  serveMethods,
+  single,
+  streamRequest,
+  unaryRequest,
+  valuesWithDeadline,
+} from "./method-chain.ts"
+import type { Route, Runtime } from "./service.ts"
+
+/** What a local transport calls. */
+export interface LocalTarget {
+  readonly routes: readonly Route[]
+  readonly runtime: Runtime
+}
+
+/** Options of a local transport. */
+export interface LocalTransportOptions {
+  /** Freezes every message that crosses, deeply, so that a change of a shared one throws. */
+  readonly freeze?: boolean
+}
+
+/**
+ * Creates the transport by which `caller` reaches `target` in the same process, through the same
+ * interceptors as over a socket. An RPC that the target does not serve fails with METHOD_NOT_FOUND.
+ */
+export function createLocalTransport(
+  target: LocalTarget,
+  caller: Runtime,
+  options: LocalTransportOptions = {},
+): Transport {
+  const served = serveMethods(target.routes, serverInterceptors(target.runtime), "local")
+  const interceptors = clientInterceptors(caller, target.runtime.name)
+  const share = options.freeze === true ? deepFreeze : undefined
+  const calls = new Map<DescMethod, AnyCall>()
+
+  function callOf(method: DescMethod): AnyCall {
+    let call = calls.get(method)
+    if (call === undefined) {
+      call = compose(interceptors, crossing(method, served.get(methodName(method)), share))
+      calls.set(method, call)
+    }
+    return call
+  }
+
+  return {
+    async unary<I extends DescMessage, O extends DescMessage>(
+      method: DescMethodUnary<I, O>,
+      signal: AbortSignal | undefined,
+      timeoutMs: number | undefined,
+      header: HeaderInit,
+      input: MessageInitShape<I>,
+      contextValues?: ContextValues,
+    ): Promise<UnaryResponse<I, O>> {
+      const life = callSignal(signal)
+      try {
+        const message = create(method.input, input)
+        const leaving = leavingCall(method, life.signal, timeoutMs, header, contextValues)
+        const request = unaryRequest(method, message, leaving)
+        return (await life.race(callOf(method)(request))) as UnaryResponse<I, O>
+      } catch (error) {
+        life.abort()
+        throw copyError(error)
+      } finally {
+        life.release()
+      }
+    },
+
+    async stream<I extends DescMessage, O extends DescMessage>(
+      method: DescMethodStreaming<I, O>,
+      signal: AbortSignal | undefined,
+      timeoutMs: number | undefined,
+      header: HeaderInit,
+      input: AsyncIterable<MessageInitShape<I>>,
+      contextValues?: ContextValues,
+    ): Promise<StreamResponse<I, O>> {
+      const life = callSignal(signal, timeoutMs)
+      try {
+        const message = create(method.input, await single(input))
+        const leaving = leavingCall(method, life.signal, timeoutMs, header, contextValues)
+        const request = streamRequest(method as DescMethodServerStreaming, message, leaving)
+        const response = (await life.race(callOf(method)(request))) as StreamResponse<I, O>
+        return { ...response, message: life.guard(response.message, copyError) }
+      } catch (error) {
+        life.abort()
+        throw copyError(error)
+      }
+    },
+  }
+}
+
+/** What the caller's interceptors see: as over a socket, with the deadline among the values. */
+function leavingCall(
+  method: DescMethod,
+  signal: AbortSignal,
+  timeoutMs: number | undefined,
+  header: HeaderInit,
+  contextValues: ContextValues | undefined,
+): ArrivedCall {
+  return {
+    url: `local:///${methodName(method)}`,
+    signal,
+    header: new Headers(header),
+    contextValues: valuesWithDeadline(method, timeoutMs, contextValues),
+  }
+}
+
+/** The step from the caller's chain into the target's. */
+function crossing(method: DescMethod, served: ServedMethod | undefined, share?: Share): AnyCall {
+  if (served === undefined) {
+    return () =>
+      Promise.reject(new RunwardenError("METHOD_NOT_FOUND", { method: methodName(method) }))
+  }
+  return async (request) => {
+    const contextValues = createContextValues()
+    contextValues.set(deadlineKey, request.contextValues.get(deadlineKey))
+    const arrived = { ...request, contextValues } as UnaryRequest | StreamRequest
+    if (share === undefined) return served.call(arrived)
+    return shareResponse(await served.call(shareRequest(arrived, share)), share)
+  }
+}
+
+type Share = <T>(message: T) => T
+
+function shareRequest(request: UnaryRequest | StreamRequest, share: Share) {
+  if (request.stream) return { ...request, message: mapMessages(request.message, share) }
+  return { ...request, message: share(request.message) }
+}
+
+function shareResponse(response: UnaryResponse | StreamResponse, share: Share) {
+  if (response.stream) return { ...response, message: mapMessages(response.message, share) }
+  return { ...response, message: share(response.message) }
+}
+
+async function* mapMessages<T>(messages: AsyncIterable<T>, map: (message: T) => T) {
+  for await (const message of messages) yield map(message)
+}
+
+/** Freezes a message and all below it. Bytes stay as they are: a filled array cannot be frozen. */
+function deepFreeze<T>(value: T): T {
+  if (typeof value !== "object" || value === null || ArrayBuffer.isView(value)) return value
+  if (Object.isFrozen(value)) return value
+  Object.freeze(value)
+  for (const member of Object.values(value)) deepFreeze(member)
+  return value
+}
+
+/** The error as the caller may have it: nothing of it is shared with the target or its log. */
+function copyError(error: unknown): ConnectError {
+  const { rawMessage, code, metadata, details } = toConnectError(error)
+  const copy = new ConnectError(rawMessage, code, metadata)
+  copy.details = details
+  return copy
+}
