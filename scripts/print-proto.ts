@@ -48,10 +48,12 @@ function printMessage(message: DescriptorProto): string[] {
   for (const nested of message.nestedType) body.push(...printMessage(nested))
   for (const enumeration of message.enumType) body.push(...printEnum(enumeration))
   for (const [index, oneof] of message.oneofDecl.entries()) {
-    const members = message.field.filter(
-      (field) => hasOneof(field) && field.oneofIndex === index,
+    const members = message.field.filter((field) => hasOneof(field) && field.oneofIndex === index)
+    body.push(
+      `oneof ${oneof.name} {`,
+      ...members.map((field) => `  ${printField(field, true)}`),
+      "}",
     )
-    body.push(`oneof ${oneof.name} {`, ...members.map((field) => `  ${printField(field, true)}`), "}")
   }
   for (const field of message.field) if (!hasOneof(field)) body.push(printField(field))
   for (const range of message.extensionRange) {

@@ -1,0 +1,25 @@
+import { createHash } from "node:crypto"
+import type { JsonObject, JsonValue } from "@bufbuild/protobuf"
+import canonicalize from "canonicalize"
+
+/**
+ * The RFC 8785 form of a JSON value: the same bytes for the same value, whatever the order of its
+ * keys. Throws a TypeError for what JSON cannot hold (undefined, NaN, a lone surrogate): a missing
+ * value must never share a digest with null.
+ */
+export function canonicalJson(value: JsonValue): string {
+  const text = canonicalize(value)
+  if (text === undefined) throw new TypeError("the value has no canonical JSON form")
+  if (!text.isWellFormed()) throw new TypeError("the value holds a lone surrogate")
+  return text
+}
+
+/** SHA-256 (64 lower-case hex digits) of the canonical JSON of a value. */
+export function digestOf(value: JsonValue): string {
+  return createHash("sha256").update(canonicalJson(value), "utf8").digest("hex")
+}
+
+/** SHA-256 (hex) of the canonical JSON of an object, such as the arguments of a tool call. */
+export function digestOfStruct(struct: JsonObject): string {
+  return digestOf(struct)
+}

@@ -1,0 +1,188 @@
+/**
+ * The life of a service that is a process of its own: read the environment, start, serve until a
+ * signal, stop in reverse order.
+ */
+import type { DescService } from "@bufbuild/protobuf"
+import { type Client, createClient, type Transport } from "@connectrpc/connect"
+import { pino } from "pino"
+import { z } from "zod"
+import {
+  ConfigError,
+  type Environment,
+  listenAddress,
+  peerAddress,
+  readAll,
+  readEnv,
+} from "./config.ts"
+import { createGrpcTransport } from "./grpc-client.ts"
+import { createGrpcServer } from "./grpc-server.ts"
+import { createSigner, createVerifier, type ServiceName, serviceNames } from "./identity.ts"
+import { privateKeySetting, trustedKeysSetting } from "./keys.ts"
+import type { Runtime, Service } from "./service.ts"
+import { createOtlpExporter, createTracing } from "./tracing.ts"
+
+/** How a process makes clients of its peers. */
+export interface Peers {
+  /** A typed client of a service of the mesh, over gRPC. */
+  connect<S extends DescService>(service: S, peer: ServiceName): Client<S>
+  /** The transport to a service of the mesh, for forwarding. */
+  transport(peer: ServiceName): Transport
+  /** A transport to any other gRPC target that takes this mesh's identity, such as a provider. */
+  transportTo(address: string, audience: ServiceName): Transport
+}
+
+/** Where each service listens for its peers unless told otherwise. */
+const defaultAddresses: Readonly<Record<ServiceName, string>> = {
+  gateway: "127.0.0.1:7107",
+  orchestrator: "127.0.0.1:7101",
+  tools: "127.0.0.1:7102",
+  moderation: "127.0.0.1:7103",
+  retrieval: "127.0.0.1:7104",
+  telemetry: "127.0.0.1:7105",
+  projects: "127.0.0.1:7106",
+}
+
+const forceExitMs = 25_000
+
+/**
+ * Runs one service until SIGINT or SIGTERM. A second signal, or a stop that takes too long, ends
+ * the process at once. A configuration that cannot be used is one message and exit code 78.
+ */
+export async function runService<Config>(
+  name: ServiceName,
+  env: Environment,
+  readConfig: (env: Environment) => Config,
+  create: (config: Config, runtime: Runtime, peers: Peers) => Service,
+): Promise<void> {
+  try {
+    await untilSignal((signal) => serve(name, env, readConfig, create, signal))
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error
+    process.stderr.write(`${name}: ${error.message}\n`)
+    process.exitCode = 78
+  }
+}
+
+/** Runs `work` with a signal that aborts at SIGINT or SIGTERM. */
+export async function untilSignal(work: (signal: AbortSignal) => Promise<void>): Promise<void> {
+  const controller = new AbortController()
+  const stop = (name: NodeJS.Signals) => {
+    if (controller.signal.aborted) process.exit(130)
+    controller.abort(new Error(`stopped by ${name}`))
+    setTimeout(() => process.exit(1), forceExitMs).unref()
+  }
+  process.on("SIGINT", stop)
+  process.on("SIGTERM", stop)
+  try {
+    await work(controller.signal)
+  } finally {
+    process.off("SIGINT", stop)
+    process.off("SIGTERM", stop)
+  }
+}
+
+/** Resolves when the signal aborts. */
+export function aborted(signal: AbortSignal): Promise<void> {
+  const { promise, resolve } = Promise.withResolvers<void>()
+  if (signal.aborted) resolve()
+  signal.addEventListener("abort", () => resolve(), { once: true })
+  return promise
+}
+
+async function serve<Config>(
+  name: ServiceName,
+  env: Environment,
+  readConfig: (env: Environment) => Config,
+  create: (config: Config, runtime: Runtime, peers: Peers) => Service,
+  signal: AbortSignal,
+): Promise<void> {
+  const [settings, config] = readAll(
+    () => readProcessSettings(name, env),
+    () => readConfig(env),
+  )
+  await using stack = new AsyncDisposableStack()
+  const tracing = stack.use(createTracing(name, await createOtlpExporter(settings.otlpEndpoint)))
+  const runtime: Runtime = {
+    name,
+    signer: createSigner(name, settings.privateKey),
+    verifier: createVerifier(name, settings.trusted),
+    tracer: tracing.tracer,
+    log: pino({ name, level: settings.logLevel }),
+  }
+  const peers = createPeers(runtime, settings.addresses, stack)
+  const service = stack.use(create(config, runtime, peers))
+  await service.start(signal)
+  const server = stack.use(
+    createGrpcServer({ routes: service.routes, runtime }, { listen: settings.listen }),
+  )
+  const { port } = await server.start()
+  runtime.log.info({ port }, "serving")
+  await aborted(signal)
+  runtime.log.info("stopping")
+}
+
+function createPeers(
+  runtime: Runtime,
+  addresses: Readonly<Record<ServiceName, string>>,
+  stack: AsyncDisposableStack,
+): Peers {
+  const transports = new Map<string, Transport>()
+  function transportTo(address: string, audience: ServiceName): Transport {
+    const key = `${audience} ${address}`
+    const held = transports.get(key)
+    if (held !== undefined) return held
+    const transport = stack.use(createGrpcTransport(address, runtime, audience))
+    transports.set(key, transport)
+    return transport
+  }
+  return {
+    connect: (service, peer) => createClient(service, transportTo(addresses[peer], peer)),
+    transport: (peer) => transportTo(addresses[peer], peer),
+    transportTo,
+  }
+}
+
+/** What every service of the mesh reads from its environment, beside its own configuration. */
+function readProcessSettings(name: ServiceName, env: Environment) {
+  const prefix = name.toUpperCase()
+  const listenName = name === "gateway" ? "GATEWAY_INTERNAL_LISTEN" : `${prefix}_LISTEN`
+  const keyName = `${prefix}_IDENTITY_KEY`
+  const [listen, key, addresses, shared] = readAll(
+    () => readEnv({ [listenName]: listenAddress.default(defaultAddresses[name]) }, env)[listenName],
+    () => readEnv({ [keyName]: privateKeySetting }, env)[keyName],
+    () => readAddresses(env),
+    () =>
+      readEnv(
+        {
+          RUNWARDEN_TRUSTED_KEYS: trustedKeysSetting,
+          RUNWARDEN_LOG_LEVEL: z
+            .enum(["trace", "debug", "info", "warn", "error", "fatal", "silent"])
+            .default("info"),
+          OTEL_EXPORTER_OTLP_ENDPOINT: z.url().optional(),
+        },
+        env,
+      ),
+  )
+  if (listen === undefined || key === undefined) throw new Error("a required setting has no value")
+  return {
+    listen,
+    privateKey: key,
+    addresses,
+    trusted: shared.RUNWARDEN_TRUSTED_KEYS,
+    logLevel: shared.RUNWARDEN_LOG_LEVEL,
+    otlpEndpoint: shared.OTEL_EXPORTER_OTLP_ENDPOINT,
+  }
+}
+
+function readAddresses(env: Environment): Readonly<Record<ServiceName, string>> {
+  const shape = Object.fromEntries(
+    serviceNames.map((peer) => [
+      `${peer.toUpperCase()}_ADDRESS`,
+      peerAddress.default(defaultAddresses[peer]),
+    ]),
+  )
+  const found = readEnv(shape, env)
+  return Object.fromEntries(
+    serviceNames.map((peer) => [peer, found[`${peer.toUpperCase()}_ADDRESS`]]),
+  ) as Record<ServiceName, string>
+}

@@ -1,0 +1,127 @@
+import {
+  type Attributes,
+  context,
+  type Link,
+  propagation,
+  type Span,
+  type SpanKind,
+  SpanStatusCode,
+  type Tracer,
+  trace,
+} from "@opentelemetry/api"
+import { AsyncLocalStorageContextManager } from "@opentelemetry/context-async-hooks"
+import { W3CTraceContextPropagator } from "@opentelemetry/core"
+import { resourceFromAttributes } from "@opentelemetry/resources"
+import { BatchSpanProcessor, type SpanExporter, TracerProvider } from "@opentelemetry/sdk-trace"
+import { reasonOf } from "./errors.ts"
+
+/** A service's tracer and what ends it. */
+export interface Tracing extends AsyncDisposable {
+  readonly tracer: Tracer
+}
+
+const flushTimeoutMs = 3_000
+
+/**
+ * Makes the tracer of one service. Spans always have ids, so that runs and logs can name their
+ * trace; they are exported only when there is an exporter. Each service has a provider of its own,
+ * so that several in one process keep their names.
+ */
+export function createTracing(service: string, exporter?: SpanExporter): Tracing {
+  useAsyncContext()
+  const provider = new TracerProvider({
+    resource: resourceFromAttributes({
+      "service.name": `runwarden-${service}`,
+      "service.namespace": "runwarden",
+    }),
+    spanProcessors: exporter === undefined ? [] : [new BatchSpanProcessor({ exporter })],
+  })
+  return {
+    tracer: provider.getTracer("runwarden"),
+    async [Symbol.asyncDispose]() {
+      // A collector that is away must not hold up the end of the process, nor fail it.
+      const ended = provider.shutdown().catch(() => undefined)
+      const { promise: timedOut, resolve } = Promise.withResolvers<void>()
+      const timer = setTimeout(resolve, flushTimeoutMs)
+      await Promise.race([ended, timedOut])
+      clearTimeout(timer)
+    },
+  }
+}
+
+/**
+ * The OTLP exporter for a collector's base URL, as in `OTEL_EXPORTER_OTLP_ENDPOINT`; undefined for
+ * none. Loaded only when asked for.
+ */
+export async function createOtlpExporter(
+  endpoint: string | undefined,
+): Promise<SpanExporter | undefined> {
+  if (endpoint === undefined || endpoint === "") return undefined
+  const { OTLPTraceExporter } = await import("@opentelemetry/exporter-trace-otlp-http")
+  return new OTLPTraceExporter({
+    url: `${endpoint.replace(/\/$/, "")}/v1/traces`,
+    timeoutMillis: flushTimeoutMs,
+  })
+}
+
+/** What a span starts with. */
+export interface SpanStart {
+  readonly kind?: SpanKind
+  readonly attributes?: Attributes
+  readonly links?: Link[]
+  /** Starts a new trace instead of a child of the active span. */
+  readonly root?: boolean
+}
+
+/** Runs `work` inside a span that ends with it; a failure sets `error.type` to its reason. */
+export async function inSpan<T>(
+  tracer: Tracer,
+  name: string,
+  start: SpanStart,
+  work: (span: Span) => Promise<T>,
+): Promise<T> {
+  const span = tracer.startSpan(name, start)
+  try {
+    return await context.with(trace.setSpan(context.active(), span), () => work(span))
+  } catch (error) {
+    failSpan(span, error)
+    throw error
+  } finally {
+    span.end()
+  }
+}
+
+/** Marks a span as failed, by the reason of the error and never by its message. */
+export function failSpan(span: Span, error: unknown): void {
+  span.setAttribute("error.type", reasonOf(error)?.toLowerCase() ?? "internal")
+  span.setStatus({ code: SpanStatusCode.ERROR })
+}
+
+/** The trace id (hex) of the active span; empty where there is none. */
+export function activeTraceId(): string {
+  return trace.getActiveSpan()?.spanContext().traceId ?? ""
+}
+
+/** Writes the active trace context into the headers of an outgoing call. */
+export function injectTrace(headers: Headers): void {
+  propagation.inject(context.active(), headers, {
+    set: (carrier, key, value) => carrier.set(key, value),
+  })
+}
+
+/** The trace context that the headers of an incoming call carry, on top of the active one. */
+export function extractTrace(headers: Headers): ReturnType<typeof context.active> {
+  return propagation.extract(context.active(), headers, {
+    get: (carrier, key) => carrier.get(key) ?? undefined,
+    keys: (carrier) => [...carrier.keys()],
+  })
+}
+
+let isAsyncContextUsed = false
+
+function useAsyncContext(): void {
+  if (isAsyncContextUsed) return
+  isAsyncContextUsed = true
+  context.setGlobalContextManager(new AsyncLocalStorageContextManager().enable())
+  propagation.setGlobalPropagator(new W3CTraceContextPropagator())
+}
