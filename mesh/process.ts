@@ -3,9 +3,10 @@
  * signal, stop in reverse order.
  */
 import type { DescService } from "@bufbuild/protobuf"
-import { type Client, createClient, type Transport } from "@connectrpc/connect"
+import type { Client, Transport } from "@connectrpc/connect"
 import { pino } from "pino"
 import { z } from "zod"
+import { createMeshClient } from "./client.ts"
 import {
   ConfigError,
   type Environment,
@@ -136,7 +137,7 @@ function createPeers(
     return transport
   }
   return {
-    connect: (service, peer) => createClient(service, transportTo(addresses[peer], peer)),
+    connect: (service, peer) => createMeshClient(service, transportTo(addresses[peer], peer)),
     transport: (peer) => transportTo(addresses[peer], peer),
     transportTo,
   }

@@ -1,8 +1,9 @@
 /** What tests stand on: runtimes that trust each other, real databases, clients, and waiting. */
 import type { DescService } from "@bufbuild/protobuf"
-import { type Client, createClient } from "@connectrpc/connect"
+import type { Client } from "@connectrpc/connect"
 import type { SpanExporter } from "@opentelemetry/sdk-trace"
 import { pino } from "pino"
+import { createMeshClient } from "./client.ts"
 import { createSigner, createVerifier, type ServiceName } from "./identity.ts"
 import { generateMeshKeys, type MeshKeys } from "./keys.ts"
 import { createLocalTransport } from "./local-transport.ts"
@@ -33,7 +34,7 @@ export function testClient<S extends DescService>(
   target: { readonly routes: readonly Route[]; readonly runtime: Runtime },
   as: ServiceName = "gateway",
 ): Client<S> {
-  return createClient(service, createLocalTransport(target, testRuntime(as)))
+  return createMeshClient(service, createLocalTransport(target, testRuntime(as)))
 }
 
 /**

@@ -1,0 +1,136 @@
+// What a verifier takes and what it refuses: each forgery is one that has broken a real system.
+import { createHmac, generateKeyPairSync } from "node:crypto"
+import { SignJWT } from "jose"
+import { describe, expect, test } from "vitest"
+import { Role } from "../gen/runwarden/options/v1/access_pb.ts"
+import { createSigner, createVerifier, memberSubject, serviceSubject } from "./identity.ts"
+import { generateMeshKeys } from "./keys.ts"
+
+const workspaceId = "0199f1c2-7d4e-7c3a-9b1f-2f6f0f3f4a51"
+const actorId = "0199f1c2-7d4e-7c3a-9b1f-000000000001"
+const keys = generateMeshKeys()
+const subject = memberSubject(workspaceId, actorId, Role.MEMBER)
+
+function keyOf(name: "gateway" | "orchestrator") {
+  const key = keys.private.get(name)
+  if (key === undefined) throw new Error("no key")
+  return key
+}
+
+function claims(change: Record<string, unknown> = {}) {
+  const now = Math.floor(Date.now() / 1000)
+  return {
+    iss: "gateway",
+    aud: "tools",
+    sub: actorId,
+    iat: now,
+    exp: now + 60,
+    ws: workspaceId,
+    kind: "member",
+    role: Role.MEMBER,
+    ...change,
+  }
+}
+
+function sign(payload: object, header: object = {}, key = keyOf("gateway")): Promise<string> {
+  return new SignJWT({ ...payload })
+    .setProtectedHeader({ alg: "EdDSA", typ: "runwarden-hop+jwt", kid: "gateway", ...header })
+    .sign(key)
+}
+
+function encode(value: object): string {
+  return Buffer.from(JSON.stringify(value)).toString("base64url")
+}
+
+describe("a token that a service signed", () => {
+  const signer = createSigner("gateway", keyOf("gateway"))
+
+  test("names its subject and its issuer to the audience", async () => {
+    const caller = await createVerifier("tools", keys.trusted).verify(
+      await signer.sign(subject, "tools"),
+    )
+    expect(caller).toEqual({ ...subject, issuer: "gateway" })
+  })
+
+  test("is the same one until it nears its end, but never across subjects or audiences", async () => {
+    const first = await signer.sign(subject, "tools")
+    expect(await signer.sign(subject, "tools")).toBe(first)
+    expect(await signer.sign(subject, "projects")).not.toBe(first)
+    expect(await signer.sign({ ...subject, role: Role.ADMIN }, "tools")).not.toBe(first)
+    expect(await signer.sign(serviceSubject("gateway", workspaceId), "tools")).not.toBe(first)
+  })
+
+  test("that names a call carries run, step and digest, and is taken once", async () => {
+    const call = { runId: workspaceId, stepIndex: 3, digest: "ab".repeat(32) }
+    const verifier = createVerifier("tools", keys.trusted)
+    const token = await signer.sign({ ...subject, call }, "tools")
+    expect((await verifier.verify(token)).call).toEqual(call)
+    await expect(verifier.verify(token)).rejects.toMatchObject({ reason: "UNAUTHENTICATED" })
+    const again = await signer.sign({ ...subject, call }, "tools")
+    expect((await verifier.verify(again)).call).toEqual(call)
+  })
+})
+
+test("the forging helper makes a valid token where nothing is forged", async () => {
+  const caller = await createVerifier("tools", keys.trusted).verify(await sign(claims()))
+  expect(caller.workspaceId).toBe(workspaceId)
+})
+
+const now = Math.floor(Date.now() / 1000)
+const stranger = generateKeyPairSync("ed25519")
+const rsa = generateKeyPairSync("rsa", { modulusLength: 2048 })
+const publicDer = keys.trusted.get("gateway")?.export({ format: "der", type: "spki" }) ?? ""
+const hmacInput = `${encode({ alg: "HS256", typ: "runwarden-hop+jwt", kid: "gateway" })}.${encode(claims())}`
+
+const forgeries: Record<string, () => string | Promise<string>> = {
+  "nothing at all": () => "",
+  "no token": () => "not.a.token",
+  "no signature (alg none)": () =>
+    `${encode({ alg: "none", typ: "runwarden-hop+jwt", kid: "gateway" })}.${encode(claims())}.`,
+  "HS256 with the public key": () =>
+    `${hmacInput}.${createHmac("sha256", publicDer).update(hmacInput).digest("base64url")}`,
+  "RS256 with another key": () => sign(claims(), { alg: "RS256" }, rsa.privateKey),
+  "a stranger's key": () => sign(claims(), {}, stranger.privateKey),
+  "an embedded jwk": () =>
+    sign(claims(), { jwk: stranger.publicKey.export({ format: "jwk" }) }, stranger.privateKey),
+  "a jku": () => sign(claims(), { jku: "http://127.0.0.1:9/keys" }, stranger.privateKey),
+  "an unknown kid": () => sign(claims(), { kid: "nobody" }),
+  "a kid that is a path": () => sign(claims(), { kid: "../../gateway" }),
+  "a kid that is SQL": () => sign(claims(), { kid: "gateway' or '1'='1" }),
+  "no kid": () => sign(claims(), { kid: undefined }),
+  "another service's key under this issuer": () =>
+    sign(claims(), { kid: "orchestrator" }, keyOf("orchestrator")),
+  "another type": () => sign(claims(), { typ: "JWT" }),
+  "another audience": () => sign(claims({ aud: "projects" })),
+  "no audience": () => sign(claims({ aud: undefined })),
+  "an unknown issuer": () => sign(claims({ iss: "mallory" })),
+  expired: () => sign(claims({ iat: now - 120, exp: now - 60 })),
+  "too long a life": () => sign(claims({ iat: now - 600, exp: now + 600 })),
+  "not yet valid": () => sign(claims({ nbf: now + 600 })),
+  "issued in the future": () => sign(claims({ iat: now + 600, exp: now + 660 })),
+  "no expiry": () => sign(claims({ exp: undefined })),
+  "no subject": () => sign(claims({ sub: undefined })),
+  "no workspace": () => sign(claims({ ws: undefined })),
+  "an unknown kind": () => sign(claims({ kind: "root" })),
+  "an unknown role": () => sign(claims({ role: 9 })),
+  "half a call": () => sign(claims({ run: workspaceId })),
+}
+
+describe("a verifier refuses", () => {
+  const verifier = createVerifier("tools", keys.trusted)
+  for (const [name, forge] of Object.entries(forgeries)) {
+    test(name, async () => {
+      await expect(verifier.verify(await forge())).rejects.toMatchObject({
+        reason: "UNAUTHENTICATED",
+        message: "A valid API key or token is required.",
+      })
+    })
+  }
+
+  test("a changed byte of a token it has taken before", async () => {
+    const token = await sign(claims())
+    await verifier.verify(token)
+    const changed = `${token.slice(0, -2)}${token.endsWith("A") ? "BB" : "AA"}`
+    await expect(verifier.verify(changed)).rejects.toMatchObject({ reason: "UNAUTHENTICATED" })
+  })
+})
