@@ -1,0 +1,99 @@
+import {
+  type DescMessage,
+  type DescMethodUnary,
+  fromBinary,
+  type MessageShape,
+  toBinary,
+  toJson,
+} from "@bufbuild/protobuf"
+import { digestOf } from "./canonical.ts"
+import type { Database, Tx } from "./database.ts"
+import { type Reason, RunwardenError, reasonOf } from "./errors.ts"
+
+/** A mutation that may be sent again. */
+export interface RepeatableRequest {
+  readonly workspaceId: string
+  readonly requestId: string
+}
+
+/** How an answer is given once; `signal` ends the transaction early. */
+export interface AnswerOptions<Response> {
+  readonly signal?: AbortSignal
+  /** What is kept for replays in place of the answer, for answers that hold a secret. */
+  readonly keep?: (response: Response) => Response
+}
+
+interface StoredAnswer {
+  readonly method: string
+  readonly request_sha256: string
+  readonly response: Uint8Array
+}
+
+/** After these nothing can be said about an earlier answer, or nobody listens any more. */
+const unanswerable: ReadonlySet<Reason | undefined> = new Set<Reason>([
+  "DEPENDENCY_UNAVAILABLE",
+  "DEADLINE_EXCEEDED",
+  "CANCELLED",
+])
+
+/**
+ * Runs `work` in a transaction of the request's workspace and stores its answer in that same
+ * transaction under the request's id. The same request again gets the stored answer, however many
+ * arrive at once; another body or RPC under the id is REQUEST_ID_CONFLICT.
+ *
+ * A request that is new, which almost all are, costs one insert: a stored answer is looked for only
+ * when `work` fails, as it does when it finds its own effect, or when the insert conflicts.
+ */
+export async function answerOnce<Req extends DescMessage, Res extends DescMessage>(
+  database: Database,
+  method: DescMethodUnary<Req, Res>,
+  request: MessageShape<Req> & RepeatableRequest,
+  work: (tx: Tx) => Promise<MessageShape<Res>>,
+  options: AnswerOptions<MessageShape<Res>> = {},
+): Promise<MessageShape<Res>> {
+  const name = `${method.parent.typeName}/${method.name}`
+  const digest = digestOf(toJson(method.input, request))
+  const { workspaceId, requestId } = request
+  const transaction = { name: method.name, ...(options.signal ? { signal: options.signal } : {}) }
+  try {
+    return await database.tenant(
+      workspaceId,
+      async (tx) => {
+        const response = await work(tx)
+        const kept = options.keep?.(response) ?? response
+        await tx.query(
+          `insert into requests (workspace_id, request_id, method, request_sha256, response)
+           values ($1::uuid, $2::uuid, $3::text, $4::text, $5::bytea)`,
+          [workspaceId, requestId, name, digest, toBinary(method.output, kept)],
+        )
+        return response
+      },
+      transaction,
+    )
+  } catch (error) {
+    if (unanswerable.has(reasonOf(error))) throw error
+    const stored = await findAnswer(database, request, options.signal)
+    if (stored === undefined) throw error
+    if (stored.method !== name || stored.request_sha256 !== digest) {
+      throw new RunwardenError("REQUEST_ID_CONFLICT", { request_id: requestId }, { cause: error })
+    }
+    return fromBinary(method.output, stored.response)
+  }
+}
+
+function findAnswer(
+  database: Database,
+  { workspaceId, requestId }: RepeatableRequest,
+  signal: AbortSignal | undefined,
+): Promise<StoredAnswer | undefined> {
+  return database.tenant(
+    workspaceId,
+    (tx) =>
+      tx.maybe<StoredAnswer>(
+        `select method, request_sha256, response from requests
+         where workspace_id = $1::uuid and request_id = $2::uuid`,
+        [workspaceId, requestId],
+      ),
+    { name: "findAnswer", ...(signal ? { signal } : {}) },
+  )
+}
