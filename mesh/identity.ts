@@ -134,7 +134,7 @@ export function outgoing(
 /** Signs the next hop with this service's key. */
 export interface Signer {
   readonly service: ServiceName
-  sign(subject: Subject, audience: ServiceName): Promise<string>
+  sign(subject: Subject, audience: string): Promise<string>
 }
 
 /** Verifies the hop that reached this service. */
@@ -153,7 +153,7 @@ const tokenType = "runwarden-hop+jwt"
 export function createSigner(service: ServiceName, privateKey: KeyObject): Signer {
   const cache = new Map<string, { readonly token: Promise<string>; readonly until: number }>()
 
-  function issue(subject: Subject, audience: ServiceName): Promise<string> {
+  function issue(subject: Subject, audience: string): Promise<string> {
     const issuedAt = Math.floor(Date.now() / 1000)
     const { call } = subject
     const token = new SignJWT({

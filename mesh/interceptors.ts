@@ -19,7 +19,7 @@ import {
 } from "../gen/runwarden/options/v1/access_pb.ts"
 import { deadlineKey, defaultTimeoutMs, maxTimeoutMs } from "./deadline.ts"
 import { RunwardenError, reasonOf, toConnectError } from "./errors.ts"
-import { type Caller, callerKey, identityHeader, type ServiceName, subjectKey } from "./identity.ts"
+import { type Caller, callerKey, identityHeader, subjectKey } from "./identity.ts"
 import type { Runtime } from "./service.ts"
 import { extractTrace, failSpan, injectTrace } from "./tracing.ts"
 
@@ -42,7 +42,7 @@ export function outerInterceptors(runtime: Runtime): Interceptor[] {
 }
 
 /** The chain of every call that a service makes of another. */
-export function clientInterceptors(runtime: Runtime, audience: ServiceName): Interceptor[] {
+export function clientInterceptors(runtime: Runtime, audience: string): Interceptor[] {
   return [
     clientTraceInterceptor(runtime, audience),
     clientErrorsInterceptor(audience),
@@ -87,7 +87,7 @@ function serverTraceInterceptor(runtime: Runtime): Interceptor {
   }
 }
 
-function clientTraceInterceptor(runtime: Runtime, audience: ServiceName): Interceptor {
+function clientTraceInterceptor(runtime: Runtime, audience: string): Interceptor {
   return (next) => (request) => {
     const span = runtime.tracer.startSpan(spanName(request), {
       kind: SpanKind.CLIENT,
@@ -119,7 +119,7 @@ function errorsInterceptor(runtime: Runtime): Interceptor {
     })
 }
 
-function clientErrorsInterceptor(audience: ServiceName): Interceptor {
+function clientErrorsInterceptor(audience: string): Interceptor {
   return (next) => (request) =>
     watch(next(request), {
       failed: (error) => {
@@ -189,7 +189,7 @@ function identityInterceptor(runtime: Runtime): Interceptor {
   }
 }
 
-function signingInterceptor(runtime: Runtime, audience: ServiceName): Interceptor {
+function signingInterceptor(runtime: Runtime, audience: string): Interceptor {
   return (next) => async (request) => {
     const subject = request.contextValues.get(subjectKey)
     if (subject === undefined) {

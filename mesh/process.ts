@@ -2,8 +2,7 @@
  * The life of a service that is a process of its own: read the environment, start, serve until a
  * signal, stop in reverse order.
  */
-import type { DescService } from "@bufbuild/protobuf"
-import type { Client, Transport } from "@connectrpc/connect"
+import type { Transport } from "@connectrpc/connect"
 import { pino } from "pino"
 import { z } from "zod"
 import { createMeshClient } from "./client.ts"
@@ -19,18 +18,8 @@ import { createGrpcTransport } from "./grpc-client.ts"
 import { createGrpcServer } from "./grpc-server.ts"
 import { createSigner, createVerifier, type ServiceName, serviceNames } from "./identity.ts"
 import { privateKeySetting, trustedKeysSetting } from "./keys.ts"
-import type { Runtime, Service } from "./service.ts"
+import type { Peers, Runtime, ServiceModule } from "./service.ts"
 import { createOtlpExporter, createTracing } from "./tracing.ts"
-
-/** How a process makes clients of its peers. */
-export interface Peers {
-  /** A typed client of a service of the mesh, over gRPC. */
-  connect<S extends DescService>(service: S, peer: ServiceName): Client<S>
-  /** The transport to a service of the mesh, for forwarding. */
-  transport(peer: ServiceName): Transport
-  /** A transport to any other gRPC target that takes this mesh's identity, such as a provider. */
-  transportTo(address: string, audience: ServiceName): Transport
-}
 
 /** Where each service listens for its peers unless told otherwise. */
 const defaultAddresses: Readonly<Record<ServiceName, string>> = {
@@ -50,16 +39,14 @@ const forceExitMs = 25_000
  * the process at once. A configuration that cannot be used is one message and exit code 78.
  */
 export async function runService<Config>(
-  name: ServiceName,
+  module: ServiceModule<Config>,
   env: Environment,
-  readConfig: (env: Environment) => Config,
-  create: (config: Config, runtime: Runtime, peers: Peers) => Service,
 ): Promise<void> {
   try {
-    await untilSignal((signal) => serve(name, env, readConfig, create, signal))
+    await untilSignal((signal) => serve(module, env, signal))
   } catch (error) {
     if (!(error instanceof ConfigError)) throw error
-    process.stderr.write(`${name}: ${error.message}\n`)
+    process.stderr.write(`${module.name}: ${error.message}\n`)
     process.exitCode = 78
   }
 }
@@ -91,15 +78,14 @@ export function aborted(signal: AbortSignal): Promise<void> {
 }
 
 async function serve<Config>(
-  name: ServiceName,
+  module: ServiceModule<Config>,
   env: Environment,
-  readConfig: (env: Environment) => Config,
-  create: (config: Config, runtime: Runtime, peers: Peers) => Service,
   signal: AbortSignal,
 ): Promise<void> {
+  const { name } = module
   const [settings, config] = readAll(
     () => readProcessSettings(name, env),
-    () => readConfig(env),
+    () => module.readConfig(env),
   )
   await using stack = new AsyncDisposableStack()
   const tracing = stack.use(createTracing(name, await createOtlpExporter(settings.otlpEndpoint)))
@@ -111,7 +97,7 @@ async function serve<Config>(
     log: pino({ name, level: settings.logLevel }),
   }
   const peers = createPeers(runtime, settings.addresses, stack)
-  const service = stack.use(create(config, runtime, peers))
+  const service = stack.use(module.create(config, runtime, peers))
   await service.start(signal)
   const server = stack.use(
     createGrpcServer({ routes: service.routes, runtime }, { listen: settings.listen }),
@@ -128,7 +114,7 @@ function createPeers(
   stack: AsyncDisposableStack,
 ): Peers {
   const transports = new Map<string, Transport>()
-  function transportTo(address: string, audience: ServiceName): Transport {
+  function transportTo(address: string, audience: string): Transport {
     const key = `${audience} ${address}`
     const held = transports.get(key)
     if (held !== undefined) return held

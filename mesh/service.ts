@@ -1,7 +1,8 @@
 import type { DescService } from "@bufbuild/protobuf"
-import type { ServiceImpl } from "@connectrpc/connect"
+import type { Client, ServiceImpl, Transport } from "@connectrpc/connect"
 import type { Tracer } from "@opentelemetry/api"
 import type { Logger } from "pino"
+import type { Environment } from "./config.ts"
 import type { ServiceName, Signer, Verifier } from "./identity.ts"
 
 /** One proto service and the handlers that serve it. */
@@ -32,4 +33,25 @@ export interface Runtime {
   readonly verifier: Verifier
   readonly tracer: Tracer
   readonly log: Logger
+}
+
+/** How a service reaches the others, whatever carries the calls. */
+export interface Peers {
+  /** A typed client of a service of the mesh. */
+  connect<S extends DescService>(service: S, peer: ServiceName): Client<S>
+  /** The transport to a service of the mesh, for forwarding. */
+  transport(peer: ServiceName): Transport
+  /** A transport to any other target that takes this mesh's identity, such as a tool provider. */
+  transportTo(address: string, audience: string): Transport
+}
+
+/**
+ * A service as something that starts: what its own process and the mesh in one process need to
+ * know of it.
+ */
+export interface ServiceModule<Config = unknown, S extends Service = Service> {
+  readonly name: ServiceName
+  /** Pure; throws one ConfigError with every problem. */
+  readConfig(env: Environment): Config
+  create(config: Config, runtime: Runtime, peers: Peers): S
 }
