@@ -92,8 +92,12 @@ export function callSignal(caller: AbortSignal | undefined, timeoutMs = 0): Call
   return { signal, race, guard, abort, release }
 }
 
-/** What a caller gets that gave up: CANCELLED, or DEADLINE_EXCEEDED where a timer gave up for it. */
+/**
+ * What a caller gets that gave up: its own reason where that is a RunwardenError, DEADLINE_EXCEEDED
+ * where a timer gave up for it, CANCELLED otherwise.
+ */
 export function givenUp(reason: unknown): ConnectError {
+  if (reason instanceof RunwardenError) return toConnectError(reason)
   const isTimeout = reason instanceof Error && reason.name === "TimeoutError"
   const error = isTimeout ? "DEADLINE_EXCEEDED" : "CANCELLED"
   return toConnectError(new RunwardenError(error, {}, { cause: reason }))

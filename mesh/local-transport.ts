@@ -35,7 +35,7 @@ import {
 import { callSignal } from "./call-signal.ts"
 import { deadlineKey } from "./deadline.ts"
 import { RunwardenError, toConnectError } from "./errors.ts"
-import { clientInterceptors, serverInterceptors } from "./interceptors.ts"
+import { clientInterceptors, requireAccessRules, serverInterceptors } from "./interceptors.ts"
 import {
   type AnyCall,
   type ArrivedCall,
@@ -72,6 +72,7 @@ export function createLocalTransport(
   caller: Runtime,
   options: LocalTransportOptions = {},
 ): Transport {
+  requireAccessRules(target.routes.map((route) => route.service))
   const served = serveMethods(target.routes, serverInterceptors(target.runtime), "local")
   const interceptors = clientInterceptors(caller, target.runtime.name)
   const share = options.freeze === true ? deepFreeze : undefined

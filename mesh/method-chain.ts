@@ -21,7 +21,6 @@ import {
   type UnaryResponse,
 } from "@connectrpc/connect"
 import { deadlineKey, defaultTimeoutMs } from "./deadline.ts"
-import { requireAccessRules } from "./interceptors.ts"
 import type { Route } from "./service.ts"
 
 /** Headers as a client may give them. */
@@ -48,15 +47,13 @@ export interface ArrivedCall {
 /**
  * Binds every RPC of the routes to its handler and composes the interceptors around it, once, so
  * that a call costs no composition. The first interceptor is the outermost. Keys are
- * `package.Service/Method`. Methods that take a stream are refused: no service of the mesh has one;
- * so are methods without an access rule.
+ * `package.Service/Method`. Methods that take a stream are refused: no service of the mesh has one.
  */
 export function serveMethods(
   routes: readonly Route[],
   interceptors: readonly Interceptor[],
   protocolName: string,
 ): ReadonlyMap<string, ServedMethod> {
-  requireAccessRules(routes.map((route) => route.service))
   const served = new Map<string, ServedMethod>()
   for (const { service, implementation } of routes) {
     for (const method of service.methods) {

@@ -1,0 +1,345 @@
+/**
+ * The channel by which one service calls another: grpc-js underneath, the caller's chain on top.
+ *
+ * Owns up to three channels to one address, each opened at its first call: for unary calls that may
+ * be repeated, for unary calls that may not, and for streams. Retry policy is a property of a
+ * channel, and streams that last for hours must not take the places of short calls.
+ *
+ * 1. A call is repeated only when its method is declared NO_SIDE_EFFECTS or IDEMPOTENT and the peer
+ *    was UNAVAILABLE: at most three attempts, within the deadline, until the throttle says that
+ *    the peer is down. A call that never reached the peer is repeated by gRPC itself.
+ * 2. Every call has a deadline; a connection whose peer is silent is found by its pings.
+ */
+import {
+  create,
+  type DescMessage,
+  type DescMethod,
+  type DescMethodStreaming,
+  type DescMethodUnary,
+  fromBinary,
+  type Message,
+  type MessageInitShape,
+  type MessageShape,
+  toBinary,
+} from "@bufbuild/protobuf"
+import { MethodOptions_IdempotencyLevel as Idempotency } from "@bufbuild/protobuf/wkt"
+import type {
+  ContextValues,
+  StreamRequest,
+  StreamResponse,
+  Transport,
+  UnaryRequest,
+  UnaryResponse,
+} from "@connectrpc/connect"
+import {
+  type CallOptions,
+  Client,
+  type ClientReadableStream,
+  credentials,
+  Metadata,
+  type ServiceError,
+  type StatusObject,
+} from "@grpc/grpc-js"
+import { callSignal } from "./call-signal.ts"
+import { deadlineKey } from "./deadline.ts"
+import { RunwardenError, toConnectError } from "./errors.ts"
+import { fromStatus, toHeaders, toMetadata } from "./grpc-metadata.ts"
+import type { ServiceName } from "./identity.ts"
+import { clientInterceptors } from "./interceptors.ts"
+import {
+  type AnyCall,
+  type ArrivedCall,
+  compose,
+  type HeaderInit,
+  methodName,
+  single,
+  streamRequest,
+  unaryRequest,
+  valuesWithDeadline,
+} from "./method-chain.ts"
+import { meshLimits, writeMaxBytes } from "./server-limits.ts"
+import type { Runtime } from "./service.ts"
+
+/**
+ * Creates the transport by which `caller` reaches the service `audience` at a gRPC target, such as
+ * `127.0.0.1:7102` or `dns:///tools:7102`. All addresses behind a name are used, in turn. Nothing
+ * is connected before the first call.
+ */
+export function createGrpcTransport(
+  address: string,
+  caller: Runtime,
+  audience: ServiceName,
+): Transport & AsyncDisposable {
+  const interceptors = clientInterceptors(caller, audience)
+  const channels = new Map<ChannelKind, Client>()
+  const calls = new Map<DescMethod, AnyCall>()
+  let isClosed = false
+
+  function channelOf(kind: ChannelKind): Client {
+    if (isClosed) throw new RunwardenError("SHUTTING_DOWN", { service: caller.name })
+    let channel = channels.get(kind)
+    if (channel === undefined) {
+      channel = new Client(address, credentials.createInsecure(), channelOptions(kind))
+      channels.set(kind, channel)
+    }
+    return channel
+  }
+
+  function callOf(method: DescMethod): AnyCall {
+    let call = calls.get(method)
+    if (call === undefined) {
+      const send: AnyCall = (request) =>
+        request.stream
+          ? sendStream(channelOf("stream"), request)
+          : sendUnary(channelOf(isRepeatable(method) ? "repeat" : "once"), request)
+      call = compose(interceptors, send)
+      calls.set(method, call)
+    }
+    return call
+  }
+
+  return {
+    async unary<I extends DescMessage, O extends DescMessage>(
+      method: DescMethodUnary<I, O>,
+      signal: AbortSignal | undefined,
+      timeoutMs: number | undefined,
+      header: HeaderInit,
+      input: MessageInitShape<I>,
+      contextValues?: ContextValues,
+    ): Promise<UnaryResponse<I, O>> {
+      const life = callSignal(signal)
+      try {
+        const message = create(method.input, input)
+        const leaving = leavingCall(address, method, life.signal, timeoutMs, header, contextValues)
+        const call = callOf(method)(unaryRequest(method, message, leaving))
+        return (await life.race(call)) as UnaryResponse<I, O>
+      } catch (error) {
+        throw toConnectError(error)
+      } finally {
+        life.release()
+      }
+    },
+
+    async stream<I extends DescMessage, O extends DescMessage>(
+      method: DescMethodStreaming<I, O>,
+      signal: AbortSignal | undefined,
+      timeoutMs: number | undefined,
+      header: HeaderInit,
+      input: AsyncIterable<MessageInitShape<I>>,
+      contextValues?: ContextValues,
+    ): Promise<StreamResponse<I, O>> {
+      if (method.methodKind !== "server_streaming") {
+        throw toConnectError(new RunwardenError("METHOD_NOT_FOUND", { method: methodName(method) }))
+      }
+      const life = callSignal(signal)
+      try {
+        const message = create(method.input, await single(input))
+        const leaving = leavingCall(address, method, life.signal, timeoutMs, header, contextValues)
+        const call = callOf(method)(streamRequest(method, message, leaving))
+        const response = (await life.race(call)) as StreamResponse<I, O>
+        return { ...response, message: life.guard(response.message, toConnectError) }
+      } catch (error) {
+        life.abort()
+        throw toConnectError(error)
+      }
+    },
+
+    async [Symbol.asyncDispose]() {
+      isClosed = true
+      for (const channel of channels.values()) channel.close()
+    },
+  }
+}
+
+type ChannelKind = "repeat" | "once" | "stream"
+
+function channelOptions(kind: ChannelKind) {
+  return {
+    "grpc.service_config": JSON.stringify(serviceConfig(kind)),
+    "grpc.service_config_disable_resolution": 1,
+    "grpc.keepalive_time_ms": meshLimits.keepaliveTimeMs,
+    "grpc.keepalive_timeout_ms": meshLimits.keepaliveTimeoutMs,
+    "grpc.keepalive_permit_without_calls": 1,
+    "grpc.initial_reconnect_backoff_ms": 100,
+    "grpc.max_reconnect_backoff_ms": 2_000,
+    "grpc.max_receive_message_length": writeMaxBytes,
+    "grpc.max_send_message_length": writeMaxBytes,
+    // Peers are reached directly; a proxy of the environment is for the world outside.
+    "grpc.enable_http_proxy": 0,
+    "grpc.enable_channelz": 0,
+  }
+}
+
+function serviceConfig(kind: ChannelKind) {
+  const balancing = { loadBalancingConfig: [{ round_robin: {} }] }
+  if (kind !== "repeat") return balancing
+  return {
+    ...balancing,
+    methodConfig: [
+      {
+        name: [{}],
+        retryPolicy: {
+          maxAttempts: 3,
+          initialBackoff: "0.05s",
+          maxBackoff: "1s",
+          backoffMultiplier: 2,
+          retryableStatusCodes: ["UNAVAILABLE"],
+        },
+      },
+    ],
+    retryThrottling: { maxTokens: 10, tokenRatio: 0.1 },
+  }
+}
+
+function isRepeatable(method: DescMethod): boolean {
+  return (
+    method.idempotency === Idempotency.NO_SIDE_EFFECTS ||
+    method.idempotency === Idempotency.IDEMPOTENT
+  )
+}
+
+function leavingCall(
+  address: string,
+  method: DescMethod,
+  signal: AbortSignal,
+  timeoutMs: number | undefined,
+  header: HeaderInit,
+  contextValues: ContextValues | undefined,
+): ArrivedCall {
+  return {
+    url: `${address}/${methodName(method)}`,
+    signal,
+    header: new Headers(header),
+    contextValues: valuesWithDeadline(method, timeoutMs, contextValues),
+  }
+}
+
+function sendUnary(channel: Client, request: UnaryRequest): Promise<UnaryResponse> {
+  const { method, signal } = request
+  const { promise, resolve, reject } = Promise.withResolvers<UnaryResponse>()
+  let header: Metadata | undefined
+  let trailer: Metadata | undefined
+  let message: Message | undefined
+  const call = channel.makeUnaryRequest<Message, Message>(
+    `/${methodName(method)}`,
+    writer(method.input),
+    reader(method.output),
+    request.message,
+    toMetadata(request.header),
+    callOptions(request),
+    (error: ServiceError | null, output?: Message) => {
+      message = output
+      if (error !== null) settle(() => reject(fromStatus(error)))
+    },
+  )
+  const cancel = () => call.cancel()
+  signal.addEventListener("abort", cancel)
+  if (signal.aborted) cancel()
+  call.on("metadata", (received) => {
+    header = received
+  })
+  // The last event of a call, after its callback: only now are the trailers there.
+  call.on("status", (received) => {
+    trailer = received.metadata
+    settle(() => {
+      if (message === undefined) reject(fromStatus(received))
+      else resolve(unaryResponse(method, message, header, trailer))
+    })
+  })
+  function settle(end: () => void) {
+    signal.removeEventListener("abort", cancel)
+    end()
+  }
+  return promise
+}
+
+function unaryResponse(
+  method: DescMethodUnary,
+  message: Message,
+  header: Metadata | undefined,
+  trailer: Metadata | undefined,
+): UnaryResponse {
+  return {
+    stream: false,
+    service: method.parent,
+    method,
+    message,
+    get header() {
+      return headersOf(header)
+    },
+    get trailer() {
+      return headersOf(trailer)
+    },
+  }
+}
+
+async function sendStream(channel: Client, request: StreamRequest): Promise<StreamResponse> {
+  const { method, signal } = request
+  const message = await single(request.message)
+  const call = channel.makeServerStreamRequest<Message, Message>(
+    `/${methodName(method)}`,
+    writer(method.input),
+    reader(method.output),
+    message,
+    toMetadata(request.header),
+    callOptions(request),
+  )
+  const cancel = () => call.cancel()
+  signal.addEventListener("abort", cancel)
+  if (signal.aborted) cancel()
+  call.on("close", () => signal.removeEventListener("abort", cancel))
+  let header: Metadata | undefined
+  const trailer = new Headers()
+  call.on("metadata", (received) => {
+    header = received
+  })
+  call.on("status", ({ metadata }) => {
+    toHeaders(metadata).forEach((value, key) => {
+      trailer.set(key, value)
+    })
+  })
+  return {
+    stream: true,
+    service: method.parent,
+    method,
+    message: readAll(call),
+    get header() {
+      return headersOf(header)
+    },
+    trailer,
+  }
+}
+
+async function* readAll(call: ClientReadableStream<Message>): AsyncGenerator<Message> {
+  try {
+    yield* call
+  } catch (error) {
+    throw isStatus(error) ? fromStatus(error) : error
+  } finally {
+    call.cancel()
+  }
+}
+
+function isStatus(error: unknown): error is StatusObject {
+  return error instanceof Error && "code" in error && "metadata" in error && "details" in error
+}
+
+function callOptions(request: UnaryRequest | StreamRequest): CallOptions {
+  const deadline = request.contextValues.get(deadlineKey)
+  return deadline === undefined ? {} : { deadline }
+}
+
+function headersOf(metadata: Metadata | undefined): Headers {
+  return toHeaders(metadata ?? new Metadata())
+}
+
+function writer<D extends DescMessage>(schema: D) {
+  return (message: MessageShape<D>) => {
+    const bytes = toBinary(schema, message)
+    return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+  }
+}
+
+function reader<D extends DescMessage>(schema: D) {
+  return (bytes: Buffer) => fromBinary(schema, bytes)
+}
