@@ -85,6 +85,9 @@ export function createIndexOutbox(deps: {
     database,
     runtime,
     topic,
+    // Indexing takes long against storing: few at once, so that a lease holds what was claimed.
+    maxItems: 16,
+    leaseMs: 2 * timeoutMs,
     async deliver(workspaceId, items, signal) {
       for (const item of items) {
         try {

@@ -14,13 +14,13 @@ import { fileURLToPath } from "node:url"
 import type { Client } from "@connectrpc/connect"
 import { DocumentService } from "../../gen/runwarden/projects/v1/document_service_pb.ts"
 import { ProjectService } from "../../gen/runwarden/projects/v1/project_service_pb.ts"
-import type { IngestionService } from "../../gen/runwarden/retrieval/v1/ingestion_service_pb.ts"
-import type { EventService } from "../../gen/runwarden/telemetry/v1/event_service_pb.ts"
+import { IngestionService } from "../../gen/runwarden/retrieval/v1/ingestion_service_pb.ts"
+import { EventService } from "../../gen/runwarden/telemetry/v1/event_service_pb.ts"
 import { ToolProviderService } from "../../gen/runwarden/tools/v1/tool_provider_service_pb.ts"
 import { openDatabase } from "../../mesh/database.ts"
 import { createEventOutbox } from "../../mesh/events.ts"
-import { type Runtime, route, type Service } from "../../mesh/service.ts"
-import type { ProjectsConfig } from "./config.ts"
+import { type Runtime, route, type Service, type ServiceModule } from "../../mesh/service.ts"
+import { type ProjectsConfig, readConfig } from "./config.ts"
 import { documentHandlers } from "./document-handlers.ts"
 import { createIndexOutbox } from "./document-index.ts"
 import { projectHandlers } from "./project-handlers.ts"
@@ -33,6 +33,17 @@ export interface ProjectsDeps {
 }
 
 const migrations = fileURLToPath(new URL("./migrations", import.meta.url))
+
+export const projectsModule: ServiceModule<ProjectsConfig> = {
+  name: "projects",
+  readConfig,
+  create: (config, runtime, peers) =>
+    createProjects(config, {
+      runtime,
+      retrieval: peers.connect(IngestionService, "retrieval"),
+      telemetry: peers.connect(EventService, "telemetry"),
+    }),
+}
 
 /** Creates the service. Nothing connects before `start`. */
 export function createProjects(config: ProjectsConfig, deps: ProjectsDeps): Service {
