@@ -1,0 +1,15 @@
+import { defineConfig } from "vitest/config"
+
+export default defineConfig({
+  test: {
+    include: ["{services,mesh,cli,test,scripts}/**/*.test.ts"],
+    exclude: ["**/node_modules/**"],
+    globalSetup: ["mesh/test-setup.ts"],
+    // Each file has a database and sockets of its own, so files may run side by side.
+    pool: "forks",
+    maxWorkers: 2,
+    testTimeout: 20_000,
+    hookTimeout: 30_000,
+    teardownTimeout: 10_000,
+  },
+})
