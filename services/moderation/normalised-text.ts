@@ -1,0 +1,88 @@
+import { toLatin } from "./look-alikes.ts"
+
+// Characters that a reader does not see. Some are no format characters (Hangul fillers, variation
+// selectors, the Braille blank), which is why the general category Cf alone does not do.
+const invisible = /[\p{Cf}\p{Default_Ignorable_Code_Point}\u2800]/gu
+const tagCharacter = /[\u{e0020}-\u{e007e}]/gu
+const marks = /[\p{Mn}\p{Me}]/gu
+const ascii = /^[\0-\x7f]*$/
+const space = /\s+/g
+
+const chunkUnits = 8_192
+const lookAheadUnits = 256
+
+/**
+ * Normalises for judging: NFKC, invisible characters removed, look-alikes written in Latin, marks
+ * removed, every run of white space one space. Case is kept; `foldCase` removes it.
+ *
+ * Yields between chunks, so that a caller can give way to others on a long text.
+ */
+export function* normalise(text: string): Generator<undefined, string> {
+  return yield* inChunks(text, (chunk) => clean(chunk.replace(invisible, "")))
+}
+
+/**
+ * What a model may read in a text that hides something: tag characters as the ASCII they stand for,
+ * other invisible characters as the spaces they may have replaced. Undefined where nothing hides.
+ */
+export function* reveal(text: string): Generator<undefined, string | undefined> {
+  if (ascii.test(text) || text.search(invisible) < 0) return undefined
+  return yield* inChunks(text, (chunk) =>
+    clean(
+      chunk
+        .replace(tagCharacter, (tag) => String.fromCharCode((tag.codePointAt(0) ?? 0) - 0xe0000))
+        .replace(invisible, " "),
+    ),
+  )
+}
+
+/**
+ * Every form of a text that rules judge, without repeats. The first is the text as written, which
+ * patterns alone look at, unless it is normalised already and therefore the only one.
+ */
+export function* formsOf(text: string): Generator<undefined, readonly string[]> {
+  const normalised = yield* normalise(text)
+  const revealed = yield* reveal(text)
+  return [...new Set([text, normalised, revealed ?? normalised])]
+}
+
+/** Removes what is left of case after `normalise`; the one mark that lower case adds goes too. */
+export function foldCase(normalised: string): string {
+  return normalised.toLowerCase().replaceAll("\u0307", "")
+}
+
+function clean(text: string): string {
+  if (ascii.test(text)) return text
+  const latin = toLatin(text.normalize("NFKC").replace(invisible, ""))
+  return toLatin(latin.normalize("NFD").replace(marks, "").normalize("NFC"))
+}
+
+function* inChunks(
+  text: string,
+  change: (chunk: string) => string,
+): Generator<undefined, string, undefined> {
+  if (text.length <= chunkUnits) return collapse(change(text))
+  const changed: string[] = []
+  for (let start = 0; start < text.length; ) {
+    const end = cutAfter(text, start + chunkUnits)
+    changed.push(change(text.slice(start, end)))
+    start = end
+    yield
+  }
+  return collapse(changed.join(""))
+}
+
+function collapse(text: string): string {
+  return text.replace(space, " ").trim()
+}
+
+// Before an ASCII character nothing composes, so cutting there changes no result; a text that has
+// none within reach is cut between code points.
+function cutAfter(text: string, near: number): number {
+  if (near >= text.length) return text.length
+  for (let at = near; at < Math.min(near + lookAheadUnits, text.length); at += 1) {
+    if (text.charCodeAt(at) < 0x80) return at
+  }
+  const unit = text.charCodeAt(near)
+  return unit >= 0xdc00 && unit <= 0xdfff ? near + 1 : near
+}

@@ -1,0 +1,174 @@
+import { RE2JS, RE2JSException, RE2Set } from "re2js"
+import type { Steps } from "./slices.ts"
+
+/**
+ * All patterns of a policy, compiled. A text is judged in windows, and patterns in sets: one set
+ * over one window is the unit of work between two yields, and its cost is bounded by
+ * `maxSetSize × windowUnits` even where the engine falls back from its automaton to simulation.
+ */
+export interface PatternBook {
+  /** Indices of the patterns among `wanted` that occur in a text and pass their check. */
+  find(text: string, wanted: (pattern: number) => boolean): Steps<ReadonlySet<number>>
+}
+
+/** A compiled pattern and the test that its matches must pass. */
+export interface Pattern {
+  readonly regex: RE2JS
+  readonly check: "none" | "luhn"
+}
+
+/** A pattern that cannot be used, with the reason for its author. */
+export class InvalidPattern extends Error {
+  override readonly name = "InvalidPattern"
+}
+
+export const maxPatternUnits = 512
+export const maxProgramSize = 256
+export const windowUnits = 4_096
+export const overlapUnits = 1_024
+const maxSetSize = 384
+const maxRepeats = 512
+const maxMatchesPerWindow = 512
+
+interface PatternSet {
+  readonly members: readonly number[]
+  readonly set: RE2Set
+}
+
+/** Compiles one pattern. Throws `InvalidPattern` where it is broken or too costly. */
+export function compilePattern(pattern: string): RE2JS {
+  if (pattern.length > maxPatternUnits) {
+    throw new InvalidPattern(`the pattern is longer than ${maxPatternUnits} characters`)
+  }
+  // Counted before compiling, because a repeat is compiled as so many copies.
+  if (countRepeats(pattern) > maxRepeats) {
+    throw new InvalidPattern(`its counted repeats sum up to more than ${maxRepeats}`)
+  }
+  const regex = compile(pattern)
+  if (regex.programSize() > maxProgramSize) {
+    throw new InvalidPattern(
+      `it compiles to ${regex.programSize()} instructions, more than ${maxProgramSize}`,
+    )
+  }
+  if (regex.test("")) throw new InvalidPattern("it matches the empty text, so it matches anything")
+  return regex
+}
+
+/** Gathers compiled patterns into a book. */
+export function* createPatternBook(patterns: readonly Pattern[]): Steps<PatternBook> {
+  const sets = yield* gather(patterns)
+  return { find: (text, wanted) => find(patterns, sets, text, wanted) }
+}
+
+/** Whether the digits of a text end in a valid Luhn check digit. */
+export function passesLuhn(text: string): boolean {
+  const digits = text.replace(/\D/g, "")
+  let sum = 0
+  for (let fromRight = 0; fromRight < digits.length; fromRight += 1) {
+    const digit = digits.charCodeAt(digits.length - 1 - fromRight) - 48
+    const doubled = fromRight % 2 === 1 ? digit * 2 : digit
+    sum += doubled > 9 ? doubled - 9 : doubled
+  }
+  return digits.length > 0 && sum % 10 === 0
+}
+
+/** The windows of a text: they overlap, and begin and end between words where they can. */
+export function windowsOf(text: string): readonly string[] {
+  if (text.length <= windowUnits) return [text]
+  const windows: string[] = []
+  for (let start = 0; ; ) {
+    const end = start + windowUnits
+    if (end >= text.length) return [...windows, text.slice(start)]
+    windows.push(text.slice(start, betweenWords(text, end, 1)))
+    start = betweenWords(text, end - overlapUnits, -1)
+  }
+}
+
+function* gather(patterns: readonly Pattern[]): Steps<readonly PatternSet[]> {
+  const groups: number[][] = []
+  let room = 0
+  patterns.forEach(({ regex }, index) => {
+    const size = regex.programSize()
+    if (size > room) {
+      groups.push([])
+      room = maxSetSize
+    }
+    groups.at(-1)?.push(index)
+    room -= size
+  })
+  const sets: PatternSet[] = []
+  for (const members of groups) {
+    const set = new RE2Set()
+    for (const member of members) set.add(patterns[member]?.regex.pattern() ?? "")
+    set.compile()
+    sets.push({ members, set })
+    yield
+  }
+  return sets
+}
+
+function* find(
+  patterns: readonly Pattern[],
+  sets: readonly PatternSet[],
+  text: string,
+  wanted: (pattern: number) => boolean,
+): Steps<ReadonlySet<number>> {
+  const found = new Set<number>()
+  for (const window of windowsOf(text)) {
+    for (const { members, set } of sets) {
+      if (!members.some((member) => !found.has(member) && wanted(member))) continue
+      for (const place of set.match(window)) {
+        const index = members[place]
+        const pattern = index === undefined ? undefined : patterns[index]
+        if (index === undefined || pattern === undefined) continue
+        if (found.has(index) || !wanted(index)) continue
+        yield
+        if (passes(pattern, window)) found.add(index)
+      }
+      yield
+    }
+  }
+  return found
+}
+
+// Too many matches to check them all count as one that passed: nothing goes unjudged.
+function passes({ regex, check }: Pattern, window: string): boolean {
+  if (check === "none") return true
+  const matcher = regex.matcher(window)
+  for (let matches = 0; matches < maxMatchesPerWindow; matches += 1) {
+    if (!matcher.find()) return false
+    if (passesLuhn(matcher.group() ?? "")) return true
+  }
+  return true
+}
+
+function compile(pattern: string): RE2JS {
+  try {
+    return RE2JS.compile(pattern)
+  } catch (error) {
+    if (error instanceof RE2JSException || error instanceof RangeError) {
+      throw new InvalidPattern(error.message.replace(/^error parsing regexp: /, ""), {
+        cause: error,
+      })
+    }
+    throw error
+  }
+}
+
+function countRepeats(pattern: string): number {
+  let sum = 0
+  for (const [, least, most] of pattern.matchAll(/\{(\d{1,9})(?:,(\d{0,9}))?\}/g)) {
+    sum += Math.max(Number(least), Number(most ?? 0))
+  }
+  return sum
+}
+
+function betweenWords(text: string, near: number, direction: 1 | -1): number {
+  for (let step = 0; step < 64; step += 1) {
+    const at = near + step * direction
+    if (at >= text.length) return text.length
+    if (text.charCodeAt(at) <= 0x20) return at
+  }
+  const unit = text.charCodeAt(near)
+  return unit >= 0xdc00 && unit <= 0xdfff ? near + direction : near
+}
