@@ -1,0 +1,70 @@
+import { z } from "zod"
+import { type Environment, milliseconds, readAll, readEnv } from "../../mesh/config.ts"
+import { type DatabaseConfig, readDatabaseConfig } from "../../mesh/database.ts"
+import type { ExecutorConfig } from "./executor.ts"
+
+/** A service that offers tools. Its name is the first part of their names and its token's audience. */
+export interface ProviderTarget {
+  readonly name: string
+  readonly address: string
+}
+
+export interface ToolsConfig {
+  readonly database: DatabaseConfig
+  readonly providers: readonly ProviderTarget[]
+  /** How often each provider is asked for its tools. */
+  readonly refreshMs: number
+  /** The largest result that is stored, as canonical JSON. */
+  readonly maxResultBytes: number
+  readonly execution: ExecutorConfig
+}
+
+const providerPattern = /^([a-z][a-z0-9-]{0,62})=(\S+:\d{1,5})$/
+
+const providerList = z.string().transform((text, context) => {
+  const targets: ProviderTarget[] = []
+  for (const entry of text.split(",").map((one) => one.trim())) {
+    const [, name, address] = providerPattern.exec(entry) ?? []
+    if (name === undefined || address === undefined) {
+      context.addIssue(`"${entry}" must be name=host:port, with a name of a-z, 0-9 and -`)
+    } else if (targets.some((target) => target.name === name)) {
+      context.addIssue(`${name} is named twice`)
+    } else {
+      targets.push({ name, address })
+    }
+  }
+  return targets
+})
+
+const shape = {
+  TOOLS_PROVIDERS: providerList.default(() => [
+    { name: "projects", address: "127.0.0.1:7106" },
+    { name: "retrieval", address: "127.0.0.1:7104" },
+  ]),
+  TOOLS_REFRESH_MS: milliseconds.default(30_000),
+  TOOLS_MAX_RESULT_BYTES: z.coerce.number().int().min(1_024).max(1_048_576).default(262_144),
+  TOOLS_MAX_ATTEMPTS: z.coerce.number().int().min(1).max(10).default(3),
+  TOOLS_RETRY_BASE_MS: milliseconds.default(200),
+  TOOLS_PROBE_TIMEOUT_MS: milliseconds.default(1_000),
+  TOOLS_LEASE_MARGIN_MS: milliseconds.default(3_000),
+}
+
+/** Pure: reads `TOOLS_*`, and throws one error that lists everything that is wrong. */
+export function readConfig(env: Environment): ToolsConfig {
+  const [database, settings] = readAll(
+    () => readDatabaseConfig("tools", env),
+    () => readEnv(shape, env),
+  )
+  return {
+    database,
+    providers: settings.TOOLS_PROVIDERS,
+    refreshMs: settings.TOOLS_REFRESH_MS,
+    maxResultBytes: settings.TOOLS_MAX_RESULT_BYTES,
+    execution: {
+      maxAttempts: settings.TOOLS_MAX_ATTEMPTS,
+      retryBaseMs: settings.TOOLS_RETRY_BASE_MS,
+      probeTimeoutMs: settings.TOOLS_PROBE_TIMEOUT_MS,
+      leaseMarginMs: settings.TOOLS_LEASE_MARGIN_MS,
+    },
+  }
+}

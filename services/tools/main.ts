@@ -1,0 +1,4 @@
+import { runService } from "../../mesh/process.ts"
+import { toolsModule } from "./service.ts"
+
+await runService(toolsModule, process.env)

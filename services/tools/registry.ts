@@ -1,0 +1,225 @@
+/**
+ * The moving part of the registry.
+ *
+ * Owns: one loop per provider, which asks it for its tools at start and from time to time, and
+ * sooner with back-off while it is away; and the memory of pinned tools.
+ * States of a loop: asking → waiting → asking …, until the service stops.
+ *
+ * Invariants:
+ * 1. A provider that is away, or answers nonsense, stops neither the service nor another provider.
+ * 2. Nothing is asked inside a transaction.
+ * 3. A definition that was taken never changes, so a pinned tool may be remembered for ever.
+ */
+import { setTimeout as sleep } from "node:timers/promises"
+import type { Client } from "@connectrpc/connect"
+import type { ToolProviderService } from "../../gen/runwarden/tools/v1/tool_provider_service_pb.ts"
+import type { Database } from "../../mesh/database.ts"
+import { RunwardenError, reasonOf } from "../../mesh/errors.ts"
+import { actingAs, serviceSubject } from "../../mesh/identity.ts"
+import type { Runtime } from "../../mesh/service.ts"
+import { readDefinition } from "./definition.ts"
+import type { SchemaChecker } from "./schema-checker.ts"
+import { planSync, type SyncPlan } from "./sync-plan.ts"
+import {
+  findPinnedTool,
+  findToolsNamed,
+  insertProviders,
+  insertQuarantined,
+  insertTool,
+  knownVersions,
+  lockProvider,
+  markOffered,
+  recordFailedRefresh,
+  recordRefresh,
+  type ToolRow,
+} from "./tool-store.ts"
+
+export type ProviderClient = Client<typeof ToolProviderService>
+
+export interface RegistryDeps {
+  readonly database: Database
+  readonly runtime: Runtime
+  readonly checker: SchemaChecker
+  readonly providers: ReadonlyMap<string, ProviderClient>
+  readonly refreshMs: number
+}
+
+export interface Registry extends AsyncDisposable {
+  start(signal: AbortSignal): Promise<void>
+  /** The tool that a name means, as it is offered now; undefined when nobody offers it. */
+  resolve(name: string, version: string, signal: AbortSignal): Promise<ToolRow | undefined>
+  /** The tool that a run is pinned to. */
+  pinned(digest: string, fullName?: string): Promise<ToolRow | undefined>
+}
+
+const listTimeoutMs = 10_000
+const maxToolsPerProvider = 1_000
+const firstRetryMs = 200
+const minAskAgainMs = 500
+const maxPinned = 2_000
+
+export function createRegistry(deps: RegistryDeps): Registry {
+  const { database, providers } = deps
+  const names = [...providers.keys()]
+  const stopping = new AbortController()
+  const asking = new Map<string, Promise<boolean>>()
+  const lastAsked = new Map<string, number>()
+  const away = new Set(names)
+  const pinned = new Map<string, ToolRow>()
+  const loops: Promise<void>[] = []
+
+  /** Asks a provider, once at a time. True when its answer was stored. */
+  function ask(name: string): Promise<boolean> {
+    const running = asking.get(name)
+    if (running !== undefined) return running
+    lastAsked.set(name, Date.now())
+    const refresh = refreshProvider(deps, name, stopping.signal)
+      .then((isDone) => {
+        if (isDone) away.delete(name)
+        else away.add(name)
+        return isDone
+      })
+      .finally(() => asking.delete(name))
+    asking.set(name, refresh)
+    return refresh
+  }
+
+  async function keepFresh(name: string): Promise<void> {
+    let failures = 0
+    while (!stopping.signal.aborted) {
+      failures = (await ask(name)) ? 0 : failures + 1
+      await sleep(waitMs(failures, deps.refreshMs), undefined, { signal: stopping.signal }).catch(
+        () => undefined,
+      )
+    }
+  }
+
+  /** A tool may be missing only because its provider came up later than this service. */
+  async function askThoseAway(): Promise<boolean> {
+    const now = Date.now()
+    const due = [...away].filter(
+      (name) => asking.has(name) || now - (lastAsked.get(name) ?? 0) >= minAskAgainMs,
+    )
+    const results = await Promise.all(due.map(ask))
+    return results.some((isDone) => isDone)
+  }
+
+  async function find(name: string, version: string): Promise<ToolRow | undefined> {
+    const found = await database.shared((tx) => findToolsNamed(tx, names, name, version), {
+      name: "find tool",
+    })
+    const [first, second] = found
+    if (second === undefined) return first
+    const candidates = found.map((tool) => `${tool.provider}/${tool.name}`).join(", ")
+    throw new RunwardenError("AMBIGUOUS_TOOL", { tool: name, candidates })
+  }
+
+  return {
+    async start() {
+      await database.shared((tx) => insertProviders(tx, names), { name: "insert providers" })
+      loops.push(...names.map(keepFresh))
+    },
+    async resolve(name, version, signal) {
+      const found = await find(name, version)
+      if (found !== undefined) return found
+      signal.throwIfAborted()
+      return (await askThoseAway()) ? find(name, version) : undefined
+    },
+    async pinned(digest, fullName) {
+      const key = `${fullName ?? ""} ${digest}`
+      const held = pinned.get(key)
+      if (held !== undefined) return held
+      const [provider, name] = fullName?.split("/", 2) ?? []
+      if (fullName !== undefined && name === undefined) return undefined
+      const row = await database.shared((tx) => findPinnedTool(tx, digest, provider, name), {
+        name: "find pinned tool",
+      })
+      if (row === undefined) return undefined
+      if (pinned.size >= maxPinned) pinned.clear()
+      pinned.set(key, row) // (3)
+      return row
+    },
+    async [Symbol.asyncDispose]() {
+      stopping.abort()
+      await Promise.all(loops)
+    },
+  }
+}
+
+/** Never rejects: what goes wrong is stored, logged, and tried again later (1). */
+async function refreshProvider(
+  deps: RegistryDeps,
+  name: string,
+  signal: AbortSignal,
+): Promise<boolean> {
+  const { database, runtime, checker, providers } = deps
+  try {
+    const client = providers.get(name)
+    if (client === undefined) throw new Error(`provider ${name} is not configured`)
+    const { tools } = await client.listTools(
+      {},
+      actingAs(serviceSubject("tools", ""), { signal, timeoutMs: listTimeoutMs }),
+    )
+    if (tools.length > maxToolsPerProvider) {
+      const maximum = String(maxToolsPerProvider)
+      throw new RunwardenError("LIMIT_EXCEEDED", { limit: "tools of a provider", maximum })
+    }
+    const read = tools.map((tool) => readDefinition(tool, checker))
+    const { plan, isNew } = await database.shared(
+      async (tx) => {
+        await lockProvider(tx, name)
+        const plan = planSync(await knownVersions(tx, name), read)
+        for (const tool of plan.inserts) await insertTool(tx, name, tool)
+        const isNew = new Set<string>()
+        for (const tool of plan.quarantined) {
+          const isFirst = await insertQuarantined(tx, name, tool, "definition_changed")
+          if (isFirst) isNew.add(tool.digest)
+        }
+        await markOffered(tx, name, plan.offered)
+        await recordRefresh(tx, name, plan.refused)
+        return { plan, isNew }
+      },
+      { signal, name: "refresh provider" },
+    )
+    logPlan(runtime, name, plan, isNew)
+    return true
+  } catch (error) {
+    if (signal.aborted) return false
+    await recordFailure(deps, name, error)
+    return false
+  }
+}
+
+function logPlan(
+  { log }: Runtime,
+  provider: string,
+  plan: SyncPlan,
+  isNew: ReadonlySet<string>,
+): void {
+  for (const { name, version, digest } of plan.inserts) {
+    log.info({ provider, tool: name, version, digest }, "tool taken")
+  }
+  for (const { name, version, digest } of plan.quarantined) {
+    if (!isNew.has(digest)) continue
+    log.warn({ provider, tool: name, version, digest }, "changed definition quarantined")
+  }
+}
+
+async function recordFailure(deps: RegistryDeps, provider: string, error: unknown): Promise<void> {
+  const reason = reasonOf(error) ?? "INTERNAL"
+  const { database, runtime } = deps
+  runtime.log.warn({ provider, reason, err: error }, "provider not refreshed")
+  try {
+    await database.shared((tx) => recordFailedRefresh(tx, provider, reason), {
+      name: "record failed refresh",
+    })
+  } catch (cause) {
+    runtime.log.warn({ provider, err: cause }, "failed refresh not recorded")
+  }
+}
+
+/** Up to a quarter of jitter, so that replicas do not ask in step; full jitter while it is away. */
+function waitMs(failures: number, refreshMs: number): number {
+  if (failures === 0) return refreshMs * (0.75 + Math.random() * 0.25)
+  return firstRetryMs + Math.random() * Math.min(refreshMs, firstRetryMs * 2 ** failures)
+}

@@ -1,0 +1,110 @@
+import type { JsonObject } from "@bufbuild/protobuf"
+import type { ErrorObject, ValidateFunction } from "ajv"
+import { Ajv2020 } from "ajv/dist/2020.js"
+import formats from "ajv-formats"
+import { RE2JS } from "re2js"
+import { faultOfSchema } from "./schema-limits.ts"
+
+/** One place where a value breaks its schema. */
+export interface SchemaFault {
+  /** JSON pointer into the value; empty for the value itself. */
+  readonly pointer: string
+  readonly description: string
+}
+
+/** Checks values against schemas, each compiled once while it is in use. */
+export interface SchemaChecker {
+  /** Why a schema cannot be used, or undefined. */
+  faultOf(schema: JsonObject): string | undefined
+  /** What is wrong with a value, by a schema that `faultOf` accepted. `key` names the schema. */
+  check(key: string, schema: JsonObject, value: JsonObject): readonly SchemaFault[]
+}
+
+const maxFaults = 50
+const defaultCacheSize = 1_000
+
+export function createSchemaChecker(cacheSize = defaultCacheSize): SchemaChecker {
+  const compiled = new Map<string, ValidateFunction>()
+
+  function compiledOnce(key: string, schema: JsonObject): ValidateFunction {
+    const held = compiled.get(key)
+    // Moved to the end, so that the first entry is the one that was unused longest.
+    compiled.delete(key)
+    const validate = held ?? compile(schema)
+    compiled.set(key, validate)
+    if (compiled.size > cacheSize)
+      for (const oldest of compiled.keys()) {
+        compiled.delete(oldest)
+        break
+      }
+    return validate
+  }
+
+  return {
+    faultOf(schema) {
+      const fault = faultOfSchema(schema)
+      if (fault !== undefined) return fault
+      try {
+        compile(schema)({})
+        return undefined
+      } catch (error) {
+        return `The schema does not compile: ${messageOf(error)}.`
+      }
+    },
+    check(key, schema, value) {
+      const validate = compiledOnce(key, schema)
+      return validate(value) ? [] : faultsOf(validate.errors ?? [])
+    },
+  }
+}
+
+/** A compiler of its own for each schema: one that is shared keeps every schema it ever saw. */
+function compile(schema: JsonObject): ValidateFunction {
+  const ajv = new Ajv2020({
+    allErrors: true,
+    strictSchema: true,
+    strictTypes: false,
+    strictTuples: false,
+    strictRequired: false,
+    validateFormats: true,
+    addUsedSchema: false,
+    logger: false,
+    code: { regExp: linearRegExp },
+  })
+  formats.default(ajv)
+  return ajv.compile(schema)
+}
+
+/** Providers write patterns and users the text: RE2 takes a time that grows with the text alone. */
+const linearRegExp = Object.assign(
+  (pattern: string) => {
+    const expression = RE2JS.compile(pattern)
+    return { test: (text: string) => expression.test(text) }
+  },
+  { code: "linearRegExp" },
+)
+
+function faultsOf(errors: readonly ErrorObject[]): readonly SchemaFault[] {
+  return errors.slice(0, maxFaults).map(({ instancePath, message, params }) => ({
+    pointer: instancePath,
+    description: describe(message ?? "is invalid", params),
+  }))
+}
+
+/** Ajv's message, with the name or values that it leaves to the parameters. */
+function describe(message: string, params: ErrorObject["params"]): string {
+  const { additionalProperty, unevaluatedProperty, allowedValues } = params
+  const name: unknown = additionalProperty ?? unevaluatedProperty
+  if (typeof name === "string") return `${message}: ${JSON.stringify(name).slice(0, 100)}`
+  if (Array.isArray(allowedValues)) {
+    return `${message}: ${allowedValues
+      .map((one) => JSON.stringify(one))
+      .join(", ")
+      .slice(0, 300)}`
+  }
+  return message
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message.slice(0, 300) : "unknown fault"
+}

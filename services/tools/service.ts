@@ -1,0 +1,73 @@
+/**
+ * The tools service: what runs may do, and the ledger of what they did.
+ *
+ * registry.ts           asks the providers for their tools, by loops of its own
+ *   definition.ts       what a definition may be; sync-plan.ts: what an answer changes
+ *   schema-checker.ts   JSON Schemas; schema-limits.ts: what they may look like
+ *   tool-store.ts       SQL of the registry
+ * executor.ts           records, sends, records
+ *   ledger.ts           what may be done under one key (pure); provider-call.ts: what an answer means
+ *   execution-store.ts  SQL of the ledger
+ * *-handlers.ts         one per proto service; tool-message.ts: rows to messages
+ */
+import { join } from "node:path"
+import { createClient } from "@connectrpc/connect"
+import { ExecutionService } from "../../gen/runwarden/tools/v1/execution_service_pb.ts"
+import { RegistryService } from "../../gen/runwarden/tools/v1/registry_service_pb.ts"
+import { ToolProviderService } from "../../gen/runwarden/tools/v1/tool_provider_service_pb.ts"
+import { openDatabase } from "../../mesh/database.ts"
+import { type Runtime, route, type Service, type ServiceModule } from "../../mesh/service.ts"
+import { type ProviderTarget, readConfig, type ToolsConfig } from "./config.ts"
+import { executionHandlers } from "./execution-handlers.ts"
+import { createExecutor } from "./executor.ts"
+import { createRegistry, type ProviderClient } from "./registry.ts"
+import { registryHandlers } from "./registry-handlers.ts"
+import { createSchemaChecker } from "./schema-checker.ts"
+
+export interface ToolsDeps {
+  readonly runtime: Runtime
+  /** The client of a configured provider. */
+  provider(target: ProviderTarget): ProviderClient
+}
+
+export const toolsModule: ServiceModule<ToolsConfig> = {
+  name: "tools",
+  readConfig,
+  create: (config, runtime, peers) =>
+    createTools(config, {
+      runtime,
+      provider: ({ name, address }) =>
+        createClient(ToolProviderService, peers.transportTo(address, name)),
+    }),
+}
+
+/** Creates the tools service. Disposal ends the refreshes and waits for calls that are running. */
+export function createTools(config: ToolsConfig, deps: ToolsDeps): Service {
+  const stack = new AsyncDisposableStack()
+  const { runtime } = deps
+  const providerNames = config.providers.map(({ name }) => name)
+  const providers = new Map(config.providers.map((target) => [target.name, deps.provider(target)]))
+  const checker = createSchemaChecker()
+  const database = stack.use(
+    openDatabase(config.database, { runtime, migrations: join(import.meta.dirname, "migrations") }),
+  )
+  const { refreshMs, maxResultBytes } = config
+  const registry = stack.use(createRegistry({ database, runtime, checker, providers, refreshMs }))
+  const rules = { checker, maxResultBytes }
+  const executor = stack.use(createExecutor({ database, runtime, rules, config: config.execution }))
+  return {
+    routes: [
+      route(RegistryService, registryHandlers({ database, registry, providerNames })),
+      route(
+        ExecutionService,
+        executionHandlers({ database, registry, executor, checker, providers }),
+      ),
+    ],
+    async start(signal) {
+      await database.migrate(signal)
+      await database.verify()
+      await registry.start(signal)
+    },
+    [Symbol.asyncDispose]: () => stack.disposeAsync(),
+  }
+}

@@ -1,0 +1,86 @@
+import { create, fromJson } from "@bufbuild/protobuf"
+import { timestampFromDate } from "@bufbuild/protobuf/wkt"
+import {
+  type Execution,
+  ExecutionSchema,
+  ExecutionState,
+} from "../../gen/runwarden/tools/v1/execution_service_pb.ts"
+import {
+  type Provider,
+  ProviderSchema,
+  ProviderState,
+  RefusalKind,
+} from "../../gen/runwarden/tools/v1/provider_pb.ts"
+import {
+  type Tool,
+  ToolDefinitionSchema,
+  ToolSchema,
+} from "../../gen/runwarden/tools/v1/tool_pb.ts"
+import { ToolErrorSchema } from "../../gen/runwarden/tools/v1/tool_provider_service_pb.ts"
+import type { ExecutionRow } from "./execution-store.ts"
+import type { LedgerState } from "./ledger.ts"
+import type { ProviderRow, ToolRow } from "./tool-store.ts"
+
+const executionStates: Readonly<Record<LedgerState, ExecutionState>> = {
+  in_flight: ExecutionState.IN_FLIGHT,
+  succeeded: ExecutionState.SUCCEEDED,
+  failed: ExecutionState.FAILED,
+  outcome_unknown: ExecutionState.OUTCOME_UNKNOWN,
+}
+
+export function fullNameOf(row: Pick<ToolRow, "provider" | "name">): string {
+  return `${row.provider}/${row.name}`
+}
+
+export function toTool(row: ToolRow): Tool {
+  return create(ToolSchema, {
+    fullName: fullNameOf(row),
+    provider: row.provider,
+    definition: fromJson(ToolDefinitionSchema, row.definition),
+    definitionDigest: row.digest,
+    active: row.active,
+    createTime: timestampFromDate(row.create_time),
+  })
+}
+
+export function toExecution(row: ExecutionRow): Execution {
+  return create(ExecutionSchema, {
+    state: executionStates[row.state],
+    outcome: toOutcome(row),
+    attempts: row.attempts,
+    createTime: timestampFromDate(row.create_time),
+    ...(row.end_time === null ? {} : { endTime: timestampFromDate(row.end_time) }),
+  })
+}
+
+export function toProvider(row: ProviderRow): Provider {
+  return create(ProviderSchema, {
+    name: row.name,
+    state: providerState(row),
+    ...(row.attempt_time === null ? {} : { attemptTime: timestampFromDate(row.attempt_time) }),
+    ...(row.refresh_time === null ? {} : { refreshTime: timestampFromDate(row.refresh_time) }),
+    error: row.error ?? "",
+    toolCount: row.tool_count,
+    refusedTools: row.refused.map(({ name, version, kind, message, digest }) => ({
+      name,
+      version,
+      kind: kind === "quarantined" ? RefusalKind.QUARANTINED : RefusalKind.INVALID,
+      message,
+      definitionDigest: digest,
+    })),
+  })
+}
+
+function toOutcome({ result, error }: ExecutionRow): Execution["outcome"] {
+  if (result !== null) return { case: "result", value: result }
+  if (error === null) return { case: undefined }
+  return {
+    case: "error",
+    value: create(ToolErrorSchema, { ...error, metadata: { ...error.metadata } }),
+  }
+}
+
+function providerState(row: ProviderRow): ProviderState {
+  if (row.error !== null) return ProviderState.UNAVAILABLE
+  return row.refresh_time === null ? ProviderState.PENDING : ProviderState.READY
+}
