@@ -71,7 +71,21 @@ test("the definitions of version 1.0.0 are what they were", () => {
     definition.name,
     digestOf(toJson(ToolDefinitionSchema, definition)).slice(0, 12),
   ])
-  expect(Object.fromEntries(digests)).toMatchInlineSnapshot()
+  expect(Object.fromEntries(digests)).toMatchInlineSnapshot(`
+    {
+      "document.create": "abaff34fbfe7",
+      "document.delete": "7b35c777c217",
+      "document.get": "cd7bd3a414ad",
+      "document.list": "db69410c72b4",
+      "document.update": "73dda0d8c8b9",
+      "project.archive": "2347f7e87284",
+      "project.create": "ea949a4d2160",
+      "project.get": "6b9cb370b80f",
+      "project.list": "bd3c381a4f16",
+      "project.transition": "53e9664773ff",
+      "project.update": "dd0ec93a423f",
+    }
+  `)
 })
 
 test("a project is created, moved and archived by tools, and a document filed", async () => {
@@ -182,7 +196,6 @@ test("a key with other arguments is refused, and is another workspace's own", as
 test("GetOutcome gives the stored answer, and does not guess without one", async () => {
   const member = someone()
   const idempotencyKey = newId()
-  const { workspaceId } = member
   const ask = (who: typeof member, tool = "project.create") =>
     mesh.tools.getOutcome({ workspaceId: who.workspaceId, tool, idempotencyKey }, actingAs(who))
   expect((await ask(member)).outcome).toBe(Outcome.UNKNOWN)
@@ -191,7 +204,6 @@ test("GetOutcome gives the stored answer, and does not guess without one", async
   expect((await ask(someone())).outcome).toBe(Outcome.UNKNOWN)
   expect((await ask(member, "project.get")).outcome).toBe(Outcome.NOT_EXECUTED)
   expect(await reasonFor(ask(member, "project.explode"))).toBe("UNKNOWN_TOOL")
-  expect(workspaceId).not.toBe("")
 })
 
 test("unknown tools and versions, bad arguments and a viewer's change do not run", async () => {
@@ -204,7 +216,8 @@ test("unknown tools and versions, bad arguments and a viewer's change do not run
     [execute(member, "project.create", { name: "x", owner: "me" }), "TOOL_ARGUMENTS_INVALID"],
     [execute(viewer, "project.create", { name: "x" }), "ROLE_TOO_LOW"],
   ] as const
-  for (const [attempt, reason] of refusals) expect(await reasonFor(attempt)).toBe(reason)
+  const reasons = await Promise.all(refusals.map(([attempt]) => reasonFor(attempt)))
+  expect(reasons).toEqual(refusals.map(([, reason]) => reason))
   expect(await result(viewer, "project.list", {})).toMatchObject({ projects: [] })
 })
 
