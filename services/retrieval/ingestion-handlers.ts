@@ -1,0 +1,146 @@
+import { create } from "@bufbuild/protobuf"
+import type { ServiceImpl } from "@connectrpc/connect"
+import {
+  DeleteDocumentResponseSchema,
+  DeleteOutcome,
+  GetDocumentResponseSchema,
+  type IngestDocumentRequest,
+  IngestDocumentResponseSchema,
+  IngestionService,
+  IngestOutcome,
+  ListDocumentsResponseSchema,
+} from "../../gen/runwarden/retrieval/v1/ingestion_service_pb.ts"
+import type { Database } from "../../mesh/database.ts"
+import { notFound, RunwardenError } from "../../mesh/errors.ts"
+import type { Outbox } from "../../mesh/outbox.ts"
+import { nextPage, readPage } from "../../mesh/paging.ts"
+import { answerOnce } from "../../mesh/request-id.ts"
+import type { Analyser } from "./analyser.ts"
+import { isMediaType, mediaTypes } from "./analysis.ts"
+import { mayIndex } from "./document.ts"
+import { toDocument } from "./document-message.ts"
+import { listDocuments, readDocument, readText } from "./document-store.ts"
+import { type Ingested, ingest, remove, type Submission } from "./ingestion.ts"
+
+export interface IngestionDeps {
+  readonly database: Database
+  readonly analyser: Analyser
+  readonly outbox: Outbox
+  readonly keptVersions: number
+}
+
+const pageSizes = { default: 50, max: 200 }
+
+export function ingestionHandlers(deps: IngestionDeps): ServiceImpl<typeof IngestionService> {
+  const { database, analyser, outbox, keptVersions } = deps
+  const nothingStored = { version: 0, deletedVersion: 0, sourceSha256: "" }
+  return {
+    async ingestDocument(request, { signal }) {
+      const submission = readSubmission(request)
+      const { documentId, version } = submission
+      const stored = await database.tenant(
+        request.workspaceId,
+        (tx) => readDocument(tx, documentId),
+        { signal, name: "readDocument" },
+      )
+      const isNeeded = mayIndex(stored ?? nothingStored, version)
+      const analysis = isNeeded ? await analyser.analyse(submission, signal) : undefined
+      const method = IngestionService.method.ingestDocument
+      const response = await answerOnce(
+        database,
+        method,
+        request,
+        async (tx) => toIngestResponse(await ingest(tx, submission, analysis, keptVersions)),
+        { signal },
+      )
+      outbox.poke()
+      return response
+    },
+
+    async getDocument({ workspaceId, documentId, includeText }, { signal }) {
+      return await database.tenant(
+        workspaceId,
+        async (tx) => {
+          const row = await readDocument(tx, documentId)
+          if (row === undefined || row.version === 0) throw notFound("document", documentId)
+          const text = includeText ? await readText(tx, documentId, row.version) : ""
+          return create(GetDocumentResponseSchema, { document: toDocument(row), text })
+        },
+        { signal, name: "getDocument" },
+      )
+    },
+
+    async listDocuments(request, { signal }) {
+      const { limit, after } = readPage(request, {}, pageSizes)
+      const rows = await database.tenant(
+        request.workspaceId,
+        (tx) => listDocuments(tx, after?.[0], limit + 1),
+        { signal, name: "listDocuments" },
+      )
+      const page = rows.slice(0, limit)
+      const last = rows.length > limit ? page.at(-1) : undefined
+      return create(ListDocumentsResponseSchema, {
+        documents: page.map((row) => toDocument(row)),
+        nextPageToken: last === undefined ? "" : nextPage({}, [last.documentId]),
+      })
+    },
+
+    async deleteDocument(request, { signal }) {
+      const method = IngestionService.method.deleteDocument
+      const response = await answerOnce(
+        database,
+        method,
+        request,
+        async (tx) => {
+          const outcome = await remove(tx, request.documentId, Number(request.version))
+          return create(DeleteDocumentResponseSchema, { outcome: deleteOutcomes[outcome] })
+        },
+        { signal },
+      )
+      outbox.poke()
+      return response
+    },
+  }
+}
+
+const deleteOutcomes = {
+  deleted: DeleteOutcome.DELETED,
+  stale: DeleteOutcome.STALE,
+} as const satisfies Record<string, DeleteOutcome>
+
+const ingestOutcomes = {
+  indexed: IngestOutcome.INDEXED,
+  unchanged: IngestOutcome.UNCHANGED,
+  stale: IngestOutcome.STALE,
+  deleted: IngestOutcome.DELETED,
+} as const satisfies Record<Ingested["outcome"], IngestOutcome>
+
+function toIngestResponse({ outcome, document }: Ingested) {
+  return create(IngestDocumentResponseSchema, {
+    outcome: ingestOutcomes[outcome],
+    ...(document === undefined ? {} : { document: toDocument(document) }),
+  })
+}
+
+/** Text that cannot be stored or cited exactly is refused by the name of its field. */
+function readSubmission(request: IngestDocumentRequest): Submission {
+  const { documentId, title, content, sourceUri } = request
+  const mediaType = request.mediaType.split(";", 1)[0]?.trim().toLowerCase() ?? ""
+  if (!isMediaType(mediaType))
+    throw new RunwardenError("UNSUPPORTED_MEDIA_TYPE", {
+      media_type: request.mediaType,
+      supported: mediaTypes.join(", "),
+    })
+  requireText("title", title)
+  requireText("content", content)
+  requireText("source_uri", sourceUri)
+  return { documentId, version: Number(request.version), title, mediaType, content, sourceUri }
+}
+
+function requireText(field: string, value: string): void {
+  if (value.isWellFormed() && !value.includes("\0")) return
+  const description = value.isWellFormed()
+    ? "must not contain NUL characters"
+    : "must be well-formed Unicode"
+  throw new RunwardenError("INVALID_REQUEST", { field }, { violations: [{ field, description }] })
+}

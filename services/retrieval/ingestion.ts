@@ -1,0 +1,109 @@
+import type { Tx } from "../../mesh/database.ts"
+import { RunwardenError } from "../../mesh/errors.ts"
+import { recordEvents } from "../../mesh/events.ts"
+import type { Analysis, MediaType } from "./analysis.ts"
+import { decideDelete, decideIngest, sha256 } from "./document.ts"
+import {
+  buryDocument,
+  type DocumentRow,
+  lockDocument,
+  storeVersion,
+  trimVersions,
+} from "./document-store.ts"
+import { growCorpus, readStems, removePostings, storePostings } from "./posting-store.ts"
+import { toPostings } from "./terms.ts"
+
+/** One version of a document as it was handed in. */
+export interface Submission {
+  readonly documentId: string
+  readonly version: number
+  readonly title: string
+  readonly mediaType: MediaType
+  readonly content: string
+  readonly sourceUri: string
+}
+
+export interface Ingested {
+  readonly outcome: "indexed" | "unchanged" | "stale" | "deleted"
+  /** What is stored after the call; undefined where a deletion holds. */
+  readonly document: DocumentRow | undefined
+}
+
+/**
+ * Stores a version and replaces what the index holds of the document. `analysis` may be missing only
+ * where `mayIndex` said before that nothing can change any more.
+ */
+export async function ingest(
+  tx: Tx,
+  submission: Submission,
+  analysis: Analysis | undefined,
+  keptVersions: number,
+): Promise<Ingested> {
+  const { documentId, version } = submission
+  const words = analysis?.tokens.filter(({ kind }) => kind === "word").map(({ text }) => text) ?? []
+  const stems = analysis === undefined ? undefined : await readStems(tx, words)
+  const stored = await lockDocument(tx, documentId)
+  const sourceSha256 = digestOfSubmission(submission)
+  const decision = decideIngest(stored, { version, sourceSha256 })
+  switch (decision) {
+    case "deleted":
+      return { outcome: decision, document: stored.version > 0 ? stored : undefined }
+    case "unchanged":
+    case "stale":
+      return { outcome: decision, document: stored }
+    case "conflict":
+      throw new RunwardenError("ALREADY_EXISTS", {
+        resource: "document version",
+        id: `${documentId}@${version}`,
+      })
+    case "index":
+      break
+    default:
+      throw new Error(`no such decision: ${decision satisfies never}`)
+  }
+  if (analysis === undefined || stems === undefined) throw new Error("a version was not analysed")
+
+  const document = await storeVersion(tx, stored, {
+    ...submission,
+    sourceSha256,
+    contentSha256: sha256(submission.content),
+    text: analysis.text,
+    textLength: analysis.textLength,
+    textSha256: sha256(analysis.text),
+    wordCount: analysis.wordCount,
+    passages: analysis.passages,
+  })
+  await storePostings(tx, documentId, analysis.wordCount, toPostings(analysis.tokens, stems))
+  await trimVersions(tx, documentId, keptVersions)
+  await recordChange(tx, documentId, "indexed")
+  const isNew = stored.version === 0
+  await growCorpus(tx, isNew ? 1 : 0, analysis.wordCount - stored.wordCount)
+  return { outcome: "indexed", document }
+}
+
+/** Removes a document with all its versions and leaves a tombstone of this version. */
+export async function remove(
+  tx: Tx,
+  documentId: string,
+  version: number,
+): Promise<"deleted" | "stale"> {
+  const stored = await lockDocument(tx, documentId)
+  if (decideDelete(stored, version) === "stale") return "stale"
+  await buryDocument(tx, documentId, version)
+  if (stored.version === 0) return "deleted"
+  await removePostings(tx, documentId)
+  await recordChange(tx, documentId, "deleted")
+  await growCorpus(tx, -1, -stored.wordCount)
+  return "deleted"
+}
+
+/** Digest of all that makes a version: two that differ in anything are not the same version. */
+export function digestOfSubmission(submission: Submission): string {
+  const { title, mediaType, sourceUri, content } = submission
+  return sha256(JSON.stringify([title, mediaType, sourceUri, content]))
+}
+
+function recordChange(tx: Tx, documentId: string, change: "indexed" | "deleted"): Promise<void> {
+  const value = { resource: "index", resourceId: documentId, change }
+  return recordEvents(tx, [{ payload: { case: "resourceChanged", value } }])
+}

@@ -1,0 +1,44 @@
+-- The inverted index: how often and where a term stands in the newest version of a document. A term
+-- is a stem (`activ`), a stop word (`!the`), an identifier (`=pg_stat_activity`) or a keyword in
+-- capitals (`^NOT`). The workspace leads both indexes, so that a search reads rows of its own
+-- workspace only and costs what its own documents cost. How many documents hold a term is counted
+-- from the rows that a search reads anyway; nothing is kept that could go out of step.
+-- The primary key serves the removal of a document and the places of a term in a document.
+create table postings (
+  workspace_id uuid not null,
+  document_id uuid not null,
+  term text collate "C" not null,
+  title_count integer not null,
+  heading_count integer not null,
+  lead_count integer not null,
+  body_count integer not null,
+  -- Length of the document, repeated here so that ranking joins nothing.
+  word_count integer not null,
+  positions integer[] not null,
+  primary key (workspace_id, document_id, term)
+);
+-- Serves the ranking of documents by their terms, and the search for the nearest spelling, which
+-- walks the terms that begin alike.
+create index postings_term_idx on postings (workspace_id, term)
+  include (document_id, title_count, heading_count, lead_count, body_count, word_count);
+alter table postings enable row level security;
+alter table postings force row level security;
+create policy postings_of_workspace on postings to :app_role
+  using (workspace_id = runwarden.current_workspace())
+  with check (workspace_id = runwarden.current_workspace());
+grant select, insert, delete on postings to :app_role;
+
+-- Size of a workspace's index, which ranking needs: documents and their words. Changed in the
+-- transaction of each ingestion and deletion, as its last statement. The primary key serves both.
+create table corpora (
+  workspace_id uuid not null,
+  document_count bigint not null,
+  word_count bigint not null,
+  primary key (workspace_id)
+);
+alter table corpora enable row level security;
+alter table corpora force row level security;
+create policy corpora_of_workspace on corpora to :app_role
+  using (workspace_id = runwarden.current_workspace())
+  with check (workspace_id = runwarden.current_workspace());
+grant select, insert, update on corpora to :app_role;

@@ -1,0 +1,151 @@
+import type { Tx } from "../../mesh/database.ts"
+import type { QueryTerm } from "./query.ts"
+import type { Candidate, RankedPassage, Weights } from "./ranking.ts"
+
+/** What the first stage found: the best documents, and how rare each term is in the workspace. */
+export interface FoundDocuments {
+  readonly scores: ReadonlyMap<string, number>
+  readonly rarity: ReadonlyMap<string, number>
+}
+
+/** A passage as it is answered. */
+export interface PassageRow {
+  readonly documentId: string
+  readonly ordinal: number
+  readonly passageId: string
+  readonly version: number
+  readonly start: number
+  readonly end: number
+  readonly headingPath: readonly string[]
+  readonly text: string
+  readonly title: string
+}
+
+/**
+ * The documents that score highest by BM25 over weighted fields. Everything is computed from rows of
+ * the workspace: the number of documents with a term is that of the rows which are read anyway.
+ */
+export async function findDocuments(
+  tx: Tx,
+  terms: readonly QueryTerm[],
+  documentIds: readonly string[],
+  limit: number,
+  weights: Weights,
+): Promise<FoundDocuments> {
+  const rows = await tx.query<
+    | { readonly documentId: string; readonly term: null; readonly value: number }
+    | { readonly documentId: null; readonly term: string; readonly value: number }
+  >(
+    `with corpus as (
+       select greatest(document_count, 1)::float8 as documents,
+         greatest(word_count, 1)::float8 / greatest(document_count, 1) as average
+       from corpora where workspace_id = $1::uuid
+     ), matched as materialized (
+       select term, document_id, word_count,
+         title_count * $4::float8 + heading_count * $5::float8 + lead_count * $6::float8
+           + body_count * $7::float8 as frequency
+       from postings where workspace_id = $1::uuid and term = any ($2::text[])
+     ), rarities as (
+       select q.term, q.weight,
+         ln(1 + (c.documents - f.found + 0.5) / (f.found + 0.5)) as rarity
+       from unnest($2::text[], $3::float8[]) as q (term, weight), corpus c,
+         lateral (select count(*) as found from matched m where m.term = q.term) f
+       where f.found > 0
+     )
+     (select null::uuid as "documentId", term, rarity as value from rarities)
+     union all
+     (select m.document_id, null, sum(r.weight * r.rarity * m.frequency * ($8::float8 + 1) / (
+         m.frequency + $8::float8 * (1 - $9::float8 + $9::float8 * m.word_count / c.average)))
+     from matched m join rarities r using (term) cross join corpus c
+     where cardinality($10::uuid[]) = 0 or m.document_id = any ($10::uuid[])
+     group by m.document_id order by 3 desc, 1 limit $11::integer)`,
+    [
+      tx.workspaceId,
+      terms.map(({ term }) => term),
+      terms.map(({ weight }) => weight),
+      ...[weights.title, weights.heading, weights.lead, weights.body],
+      ...[weights.saturation, weights.length, documentIds, limit],
+    ],
+  )
+  const rarity = new Map<string, number>()
+  const scores = new Map<string, number>()
+  for (const { documentId, term, value } of rows) {
+    if (documentId === null) rarity.set(term, value)
+    else scores.set(documentId, value)
+  }
+  return { scores, rarity }
+}
+
+/** Where the terms stand in the documents found. */
+export async function readCandidates(tx: Tx, found: FoundDocuments): Promise<readonly Candidate[]> {
+  const rows = await tx.query<{
+    documentId: string
+    firstPositions: readonly number[]
+    terms: readonly string[]
+    places: readonly string[]
+  }>(
+    `select d.document_id as "documentId", d.first_positions as "firstPositions",
+       array_agg(p.term) as terms, array_agg(array_to_string(p.positions, ',')) as places
+     from documents d join postings p using (workspace_id, document_id)
+     where d.workspace_id = $1::uuid and p.workspace_id = $1::uuid
+       and d.document_id = any ($2::uuid[]) and p.term = any ($3::text[])
+     group by d.workspace_id, d.document_id`,
+    [tx.workspaceId, [...found.scores.keys()], [...found.rarity.keys()]],
+  )
+  return rows.map(({ documentId, firstPositions, terms, places }) => ({
+    documentId,
+    firstPositions,
+    score: found.scores.get(documentId) ?? 0,
+    places: new Map(terms.map((term, index) => [term, readNumbers(places[index] ?? "")])),
+  }))
+}
+
+/** The passages themselves, in the order asked for; one whose document has just gone is left out. */
+export function readPassages(
+  tx: Tx,
+  ranked: readonly RankedPassage[],
+): Promise<readonly PassageRow[]> {
+  return tx.query<PassageRow>(
+    `select p.document_id as "documentId", p.ordinal, p.passage_id as "passageId", p.version,
+       p.start_offset as start, p.end_offset as "end", p.heading_path as "headingPath", p.text,
+       d.title
+     from unnest($2::uuid[], $3::integer[]) with ordinality as r (document_id, ordinal, rank)
+     join passages p on p.workspace_id = $1::uuid and p.document_id = r.document_id
+       and p.ordinal = r.ordinal
+     join documents d on d.workspace_id = $1::uuid and d.document_id = p.document_id
+       and d.version = p.version
+     order by r.rank`,
+    [
+      tx.workspaceId,
+      ranked.map(({ documentId }) => documentId),
+      ranked.map(({ ordinal }) => ordinal),
+    ],
+  )
+}
+
+/** Terms of the workspace that begin alike, walked one index entry per term. */
+export async function readTermsWithPrefix(
+  tx: Tx,
+  prefix: string,
+  limit: number,
+): Promise<readonly string[]> {
+  const rows = await tx.query<{ term: string }>(
+    `with recursive walk (term, n) as (
+       (select term, 1 from postings
+        where workspace_id = $1::uuid and term >= $2::text collate "C"
+        order by term limit 1)
+       union all
+       select (select p.term from postings p
+         where p.workspace_id = $1::uuid and p.term > walk.term order by p.term limit 1), n + 1
+       from walk where walk.term is not null and starts_with(walk.term, $2::text)
+         and n < $3::integer
+     )
+     select term from walk where term is not null and starts_with(term, $2::text)`,
+    [tx.workspaceId, prefix, limit],
+  )
+  return rows.map(({ term }) => term)
+}
+
+function readNumbers(list: string): readonly number[] {
+  return list === "" ? [] : list.split(",").map(Number)
+}

@@ -1,0 +1,79 @@
+import type { Tx } from "../../mesh/database.ts"
+import { readStems } from "./posting-store.ts"
+import { corrected, parseQuery, type QueryTerm, toQueryTerms } from "./query.ts"
+import { defaultWeights, type RankingLimits, rankPassages, type Weights } from "./ranking.ts"
+import {
+  type FoundDocuments,
+  findDocuments,
+  type PassageRow,
+  readCandidates,
+  readPassages,
+  readTermsWithPrefix,
+} from "./search-store.ts"
+import { comparedPrefix, nearestSpelling, shortestCorrected } from "./spelling.ts"
+
+export interface SearchQuery {
+  readonly text: string
+  readonly documentIds: readonly string[]
+  readonly limits: RankingLimits
+}
+
+export interface FoundPassage extends PassageRow {
+  readonly score: number
+}
+
+/** Fewest documents whose passages are compared, so that the best passage is not lost early. */
+const leastCandidates = 40
+const mostSpellings = 2000
+
+/** Searches one workspace in two stages: documents by BM25, then their passages by place. */
+export async function search(
+  tx: Tx,
+  query: SearchQuery,
+  weights: Weights = defaultWeights,
+): Promise<readonly FoundPassage[]> {
+  const parsed = parseQuery(query.text)
+  const terms = toQueryTerms(parsed, await readStems(tx, parsed.words))
+  if (terms.length === 0) return []
+  const most = Math.max(leastCandidates, query.limits.passages * 2)
+  const find = (wanted: readonly QueryTerm[]) =>
+    findDocuments(tx, wanted, query.documentIds, most, weights)
+
+  const first = await find(terms)
+  const respelled = await respell(tx, terms, first)
+  const wanted = respelled ?? terms
+  const found = respelled === undefined ? first : await find(wanted)
+  if (found.scores.size === 0) return []
+
+  const candidates = await readCandidates(tx, found)
+  const ranked = rankPassages(candidates, wanted, found.rarity, query.limits, weights)
+  const passages = await readPassages(tx, ranked)
+  const scores = new Map(ranked.map((one) => [`${one.documentId} ${one.ordinal}`, one.score]))
+  return passages.map((passage) => ({
+    ...passage,
+    score: scores.get(`${passage.documentId} ${passage.ordinal}`) ?? 0,
+  }))
+}
+
+/** The terms with the nearest spelling for each word that occurs nowhere; undefined for no change. */
+async function respell(
+  tx: Tx,
+  terms: readonly QueryTerm[],
+  found: FoundDocuments,
+): Promise<readonly QueryTerm[] | undefined> {
+  let isChanged = false
+  const respelled: QueryTerm[] = []
+  for (const term of terms) {
+    const isMissing =
+      term.kind === "word" && term.term.length >= shortestCorrected && !found.rarity.has(term.term)
+    const spelling = isMissing ? await findSpelling(tx, term.term) : undefined
+    if (spelling !== undefined) isChanged = true
+    respelled.push(spelling === undefined ? term : corrected(term, spelling))
+  }
+  return isChanged ? respelled : undefined
+}
+
+async function findSpelling(tx: Tx, term: string): Promise<string | undefined> {
+  const prefix = [...term].slice(0, comparedPrefix).join("")
+  return nearestSpelling(term, await readTermsWithPrefix(tx, prefix, mostSpellings))
+}

@@ -1,0 +1,53 @@
+import { create, toJson } from "@bufbuild/protobuf"
+import type { ServiceImpl } from "@connectrpc/connect"
+import { CitationSchema } from "../../gen/runwarden/retrieval/v1/citation_pb.ts"
+import {
+  ExecuteToolResponseSchema,
+  GetOutcomeResponseSchema,
+  ListToolsResponseSchema,
+  Outcome,
+  type ToolProviderService,
+} from "../../gen/runwarden/tools/v1/tool_provider_service_pb.ts"
+import type { Database } from "../../mesh/database.ts"
+import { RunwardenError } from "../../mesh/errors.ts"
+import { callerOf } from "../../mesh/identity.ts"
+import { toCitation } from "./document-message.ts"
+import { search } from "./search.ts"
+import { readSearchArguments, searchTool } from "./search-tool.ts"
+
+/** The workspace is the identity's, whatever the arguments say. */
+export function toolHandlers(deps: {
+  readonly database: Database
+}): ServiceImpl<typeof ToolProviderService> {
+  const { database } = deps
+  return {
+    listTools: () => create(ListToolsResponseSchema, { tools: [searchTool] }),
+
+    async executeTool(request, context) {
+      requireKnown(request)
+      const query = readSearchArguments(request.arguments)
+      const passages = await database.tenant(
+        callerOf(context).workspaceId,
+        (tx) => search(tx, query),
+        { signal: context.signal, name: "document.search" },
+      )
+      const found = passages.map((row) => ({
+        citation: toJson(CitationSchema, toCitation(row), {
+          useProtoFieldName: true,
+          alwaysEmitImplicit: true,
+        }),
+        score: row.score,
+      }))
+      const result = { passages: found }
+      return create(ExecuteToolResponseSchema, { outcome: { case: "result", value: result } })
+    },
+
+    // A search leaves nothing behind, so there is never an outcome to settle.
+    getOutcome: () => create(GetOutcomeResponseSchema, { outcome: Outcome.NOT_EXECUTED }),
+  }
+}
+
+function requireKnown({ tool, version }: { readonly tool: string; readonly version: string }) {
+  if (tool === searchTool.name && version === searchTool.version) return
+  throw new RunwardenError("UNKNOWN_TOOL", { field: "tool", tool: `${tool}@${version}` })
+}
