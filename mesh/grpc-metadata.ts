@@ -52,6 +52,17 @@ export function toStatus(error: ConnectError): StatusObject {
   return { code: error.code as number as status, details: message, metadata }
 }
 
+/** The status of an error as gRPC trailers in text, for servers that are not grpc-js. */
+export function statusTrailer(error: ConnectError): Readonly<Record<string, string>> {
+  const { code, details, metadata } = toStatus(error)
+  const [bytes] = metadata.get(detailsKey)
+  return {
+    "grpc-status": `${code}`,
+    "grpc-message": encodeURIComponent(details),
+    ...(bytes instanceof Buffer ? { [detailsKey]: unpadded(bytes) } : {}),
+  }
+}
+
 /**
  * The error that a peer's status means, its details readable by `findDetails`. The peer's headers
  * stay behind: an error that is passed on must not bring them along.
