@@ -82,6 +82,7 @@ const uuidPattern = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{1
 const connectTimeoutMs = 2_000
 const int8Oid = 20
 const int8ArrayOid = 1016
+const textArrayOid: number = 1009
 
 /**
  * Reads `<SERVICE>_DATABASE_URL`, `<SERVICE>_WORKER_DATABASE_URL`, `<SERVICE>_OWNER_DATABASE_URL`
@@ -215,9 +216,7 @@ function createPool(url: string, size: number, deps: DatabaseDeps, role: string)
 function getTypeParser(oid: number, format?: "text" | "binary"): (value: string) => unknown {
   if (format !== "binary" && oid === int8Oid) return parseInt8
   if (format !== "binary" && oid === int8ArrayOid) {
-    const parseArray: (value: string) => (string | null)[] = pg.types.getTypeParser(
-      pg.types.builtins.TEXT,
-    )
+    const parseArray: (value: string) => (string | null)[] = pg.types.getTypeParser(textArrayOid)
     return (value) => parseArray(value).map((item) => (item === null ? null : parseInt8(item)))
   }
   return pg.types.getTypeParser(oid, format as "text")

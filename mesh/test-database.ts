@@ -10,6 +10,7 @@ import {
   createDatabase,
   databaseConfig,
   derivedPasswords,
+  type PasswordOf,
   provisionRoles,
 } from "./provision-databases.ts"
 
@@ -65,33 +66,68 @@ export async function testDatabase(
   service: ServiceName,
   options: TestDatabaseOptions = {},
 ): Promise<TestDatabase> {
-  const adminUrl = process.env[testServerVariable]
-  const run = process.env[testRunVariable]
-  if (adminUrl === undefined || run === undefined)
-    throw new Error("there is no test server: run the tests with vitest")
-  const passwordOf = derivedPasswords(adminUrl)
+  const run = currentRun()
   const folder = options.migrations ?? join(servicesFolder, service, "migrations")
-  const database = `${run}_${service}_${randomBytes(6).toString("hex")}`
-  const config = databaseConfig(adminUrl, service, {
-    passwordOf,
-    database,
-    poolSize: options.poolSize ?? 6,
-  })
-  await using admin = await connect(adminUrl)
+  await using admin = await connect(run.adminUrl)
+  const template = await ensureTemplate(admin, run, service, folder)
+  return await makeDatabase(admin, run, service, options.poolSize, template)
+}
+
+/** A database of the service's roles with nothing in it, for tests of migrations. */
+export async function emptyTestDatabase(service: ServiceName): Promise<TestDatabase> {
+  const run = currentRun()
+  await using admin = await connect(run.adminUrl)
+  await provisionRoles(admin, [service], run.passwordOf)
+  return await makeDatabase(admin, run, service)
+}
+
+interface TestRun {
+  readonly name: string
+  readonly adminUrl: string
+  readonly passwordOf: PasswordOf
+}
+
+function currentRun(): TestRun {
+  const adminUrl = process.env[testServerVariable]
+  const name = process.env[testRunVariable]
+  if (adminUrl === undefined || name === undefined) {
+    throw new Error("there is no test server: run the tests with vitest")
+  }
+  return { name, adminUrl, passwordOf: derivedPasswords(adminUrl) }
+}
+
+async function makeDatabase(
+  admin: Connection,
+  { name, adminUrl, passwordOf }: TestRun,
+  service: ServiceName,
+  poolSize = 6,
+  template?: string,
+): Promise<TestDatabase> {
+  const database = `${name}_${service}_${randomBytes(6).toString("hex")}`
+  await createDatabase(admin, service, database, template)
+  const config = databaseConfig(adminUrl, service, { passwordOf, database, poolSize })
+  return { ...config, [Symbol.asyncDispose]: () => drop(adminUrl, database) }
+}
+
+async function ensureTemplate(
+  admin: Connection,
+  { name, adminUrl, passwordOf }: TestRun,
+  service: ServiceName,
+  folder: string,
+): Promise<string> {
+  const draft = `${name}_draft_${randomBytes(6).toString("hex")}`
+  const config = databaseConfig(adminUrl, service, { passwordOf, database: draft })
   const source = { folder, appUrl: config.appUrl, workerUrl: config.workerUrl }
-  const template = `${run}_template_${service}_${(await migrationsDigest(source)).slice(0, 12)}`
+  const template = `${name}_${service}_${(await migrationsDigest(source)).slice(0, 12)}`
   await admin.query("select pg_advisory_lock($1::bigint)", [templateLock])
   if (!(await exists(admin, template))) {
     await provisionRoles(admin, [service], passwordOf)
-    const draft = `${template}_${randomBytes(3).toString("hex")}`
     await createDatabase(admin, service, draft)
-    const owner = databaseConfig(adminUrl, service, { passwordOf, database: draft })
-    await migrateOnce(owner.ownerUrl, source)
+    await migrateOnce(config.ownerUrl, source)
     await admin.query(`alter database "${draft}" rename to "${template}"`)
   }
   await admin.query("select pg_advisory_unlock($1::bigint)", [templateLock])
-  await createDatabase(admin, service, database, template)
-  return { ...config, [Symbol.asyncDispose]: () => drop(adminUrl, database) }
+  return template
 }
 
 async function migrateOnce(ownerUrl: string, source: Parameters<typeof migrate>[1]): Promise<void> {

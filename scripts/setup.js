@@ -111,8 +111,8 @@ async function install() {
   }, progressMs)
   try {
     // Nobody's install script runs, and then those of the packages that package.json lists do.
-    await npm(["ci", "--ignore-scripts", "--no-audit", "--no-fund"])
-    await npm(["rebuild", ...allowedPackages()])
+    await npm(["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"])
+    await npm(["rebuild", "--loglevel=error", ...allowedPackages()])
   } finally {
     clearInterval(ticker)
   }
@@ -160,7 +160,8 @@ function explain(args, output) {
   }
   if (/EACCES|EPERM|EROFS/.test(output)) return `${notYours()}\n\n${output}`
   if (/ENOSPC/.test(output)) return `The disk is full; about 700 MB are needed.\n\n${output}`
-  return `\`${command}\` failed:\n\n${output}`
+  // npm prints its whole manual after some errors.
+  return `\`${command}\` failed:\n\n${output.split(/npm error\s*\n?.*Usage:/)[0]}`
 }
 
 function refuseReadOnly() {
