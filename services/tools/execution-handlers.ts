@@ -27,6 +27,8 @@ export interface ExecutionHandlerDeps {
   readonly providers: ReadonlyMap<string, ProviderClient>
 }
 
+const maxReserveMs = 500
+
 export function executionHandlers(deps: ExecutionHandlerDeps) {
   const { database, registry, executor, checker, providers } = deps
   return {
@@ -67,7 +69,7 @@ export function executionHandlers(deps: ExecutionHandlerDeps) {
         fullName: fullNameOf(tool),
         requestDigest: requestDigestOf(request),
         subject: subjectOf(context),
-        budgetMs: budgetOf(context),
+        deadline: deadlineOf(context),
         callerSignal: context.signal,
       })
       return { execution: toExecution(row), replayed: isReplayed }
@@ -113,10 +115,10 @@ function subjectOf(context: HandlerContext): Subject {
   return { kind, workspaceId, actorId, role }
 }
 
-/** What the provider may take: the caller's time less what asking about it and recording it need. */
-function budgetOf(context: HandlerContext): number {
+/** Until when the provider may take: asking about the call and recording it need a rest of the time. */
+function deadlineOf(context: HandlerContext): number {
   const remainingMs = context.timeoutMs() ?? defaultTimeoutMs
-  return Math.max(1, remainingMs - Math.min(500, Math.max(50, remainingMs / 5)))
+  return Date.now() + Math.max(1, remainingMs - Math.min(maxReserveMs, remainingMs / 4))
 }
 
 function describeSpan(tool: ToolRow, workspaceId: string): void {

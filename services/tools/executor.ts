@@ -52,8 +52,8 @@ export interface Call extends ProviderCall {
   readonly epoch: bigint
   /** For whom the provider is called. */
   readonly subject: Subject
-  /** How long the provider may take, all sendings together. */
-  readonly budgetMs: number
+  /** Until when the provider may take, all sendings together, in milliseconds of the epoch. */
+  readonly deadline: number
   readonly callerSignal: AbortSignal
 }
 
@@ -68,6 +68,8 @@ export interface Executor extends AsyncDisposable {
 
 const inProgressRetryMs = 200
 const releasedRetryMs = 1_000
+/** A sending that has less time than this would only be lost. */
+const minSendingMs = 50
 const recordAttempts = 4
 const recordRetryMs = 100
 
@@ -94,7 +96,7 @@ async function execute(deps: ExecutorDeps, call: Call): Promise<Executed> {
   const { workspaceId } = call
   const { next, row } = await database.tenant(
     workspaceId,
-    (tx) => admission(tx, call, leaseMs(deps, call.budgetMs)),
+    (tx) => admission(tx, call, leaseMs(deps, call)),
     { signal: call.callerSignal, name: "admit execution" },
   )
   if (next === "replay") return { row, isReplayed: true }
@@ -158,7 +160,7 @@ async function send(
 ): Promise<ExecutionRow> {
   const { config, database } = deps
   const { effect } = admitted
-  const deadline = Date.now() + call.budgetMs
+  const { deadline } = call
   let row = admitted
   let maybeApplied = isRepeat
   for (let sending = 1; ; sending++) {
@@ -172,7 +174,7 @@ async function send(
       }),
     )
     const pauseMs = config.retryBaseMs * 2 ** (sending - 1) * Math.random()
-    const hasTime = Date.now() + pauseMs < deadline && signal?.aborted !== true
+    const hasTime = Date.now() + pauseMs + minSendingMs < deadline && signal?.aborted !== true
     const canRepeat = sending < config.maxAttempts && hasTime
     const next = afterAnswer(effect, answer, { canRepeat, maybeApplied })
     maybeApplied ||= answer.kind === "lost"
@@ -186,7 +188,7 @@ async function send(
         throw unavailable(call)
       case "repeat": {
         await sleep(pauseMs)
-        const lease = leaseMs(deps, Math.max(0, deadline - Date.now()))
+        const lease = leaseMs(deps, call)
         const claimed = await database.tenant(
           call.workspaceId,
           (tx) => claimSending(tx, keyOf(call), row.attempts, lease),
@@ -274,8 +276,8 @@ function keyOf({ workspaceId, fullName, idempotencyKey }: Call) {
   return { workspaceId, tool: fullName, idempotencyKey }
 }
 
-function leaseMs({ config }: ExecutorDeps, budgetMs: number): number {
-  return budgetMs + config.probeTimeoutMs + config.leaseMarginMs
+function leaseMs({ config }: ExecutorDeps, { deadline }: Call): number {
+  return Math.max(0, deadline - Date.now()) + config.probeTimeoutMs + config.leaseMarginMs
 }
 
 function inProgress(call: Call): RunwardenError {

@@ -44,7 +44,8 @@ const refusedCodes: ReadonlySet<Code> = new Set([
   Code.Unimplemented,
 ])
 /** What grpc-js says of a call for which it never had a connection. */
-const unconnected = /^(No connection established\. Last error: |Name resolution failed for target )/
+const unconnected =
+  /^((round_robin: )?No connection established\. Last error: |Name resolution failed for target )/
 
 const maxReasonLength = 128
 const maxMessageLength = 4_096

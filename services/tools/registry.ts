@@ -67,6 +67,7 @@ export function createRegistry(deps: RegistryDeps): Registry {
   const away = new Set(names)
   const pinned = new Map<string, ToolRow>()
   const loops: Promise<void>[] = []
+  let refreshes = 0
 
   /** Asks a provider, once at a time. True when its answer was stored. */
   function ask(name: string): Promise<boolean> {
@@ -75,6 +76,7 @@ export function createRegistry(deps: RegistryDeps): Registry {
     lastAsked.set(name, Date.now())
     const refresh = refreshProvider(deps, name, stopping.signal)
       .then((isDone) => {
+        if (isDone) refreshes++
         if (isDone) away.delete(name)
         else away.add(name)
         return isDone
@@ -95,13 +97,12 @@ export function createRegistry(deps: RegistryDeps): Registry {
   }
 
   /** A tool may be missing only because its provider came up later than this service. */
-  async function askThoseAway(): Promise<boolean> {
+  async function askThoseAway(): Promise<void> {
     const now = Date.now()
     const due = [...away].filter(
       (name) => asking.has(name) || now - (lastAsked.get(name) ?? 0) >= minAskAgainMs,
     )
-    const results = await Promise.all(due.map(ask))
-    return results.some((isDone) => isDone)
+    await Promise.all(due.map(ask))
   }
 
   async function find(name: string, version: string): Promise<ToolRow | undefined> {
@@ -120,10 +121,12 @@ export function createRegistry(deps: RegistryDeps): Registry {
       loops.push(...names.map(keepFresh))
     },
     async resolve(name, version, signal) {
+      const seen = refreshes
       const found = await find(name, version)
       if (found !== undefined) return found
       signal.throwIfAborted()
-      return (await askThoseAway()) ? find(name, version) : undefined
+      await askThoseAway()
+      return refreshes === seen ? undefined : find(name, version)
     },
     async pinned(digest, fullName) {
       const key = `${fullName ?? ""} ${digest}`

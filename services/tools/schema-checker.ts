@@ -67,6 +67,7 @@ function compile(schema: JsonObject): ValidateFunction {
     strictTuples: false,
     strictRequired: false,
     validateFormats: true,
+    ownProperties: true,
     addUsedSchema: false,
     logger: false,
     code: { regExp: linearRegExp },
@@ -76,13 +77,28 @@ function compile(schema: JsonObject): ValidateFunction {
 }
 
 /** Providers write patterns and users the text: RE2 takes a time that grows with the text alone. */
-const linearRegExp = Object.assign(
-  (pattern: string) => {
-    const expression = RE2JS.compile(pattern)
-    return { test: (text: string) => expression.test(text) }
-  },
-  { code: "linearRegExp" },
-)
+const linearRegExp = Object.assign((pattern: string) => new LinearPattern(pattern), {
+  code: "linearRegExp",
+})
+
+class LinearPattern {
+  readonly #pattern: string
+  readonly #expression: RE2JS
+
+  constructor(pattern: string) {
+    this.#pattern = pattern
+    this.#expression = RE2JS.compile(pattern)
+  }
+
+  test(text: string): boolean {
+    return this.#expression.test(text)
+  }
+
+  /** Ajv shares patterns by this text: two that had the same would be one. */
+  toString(): string {
+    return this.#pattern
+  }
+}
 
 function faultsOf(errors: readonly ErrorObject[]): readonly SchemaFault[] {
   return errors.slice(0, maxFaults).map(({ instancePath, message, params }) => ({
