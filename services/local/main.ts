@@ -1,0 +1,48 @@
+/**
+ * The whole mesh on this machine, with one command: an embedded PostgreSQL, all seven services, a
+ * demo workspace, and a few real runs. Serves until Ctrl-C; started again, it finds its data.
+ */
+import path from "node:path"
+import { parseArgs } from "node:util"
+import { runLocal } from "./local.ts"
+
+const help = `npm start [-- options]
+
+Starts Runwarden on this machine: PostgreSQL, all services, a demo workspace, and a few runs to look at.
+
+  --reset        delete the data of this checkout first, and begin anew
+  --port <n>     port of the gateway (default 7100; 0 takes a free one)
+  --help         show this
+
+Environment: DATABASE_URL uses another PostgreSQL (a superuser's URL) in place of the embedded one;
+OTEL_EXPORTER_OTLP_ENDPOINT sends traces to a collector; every setting of a service, such as
+TELEMETRY_* or ORCHESTRATOR_*, works here as well.
+`
+
+const checkout = path.resolve(import.meta.dirname, "../..")
+
+try {
+  const { values } = parseArgs({
+    options: {
+      reset: { type: "boolean", default: false },
+      port: { type: "string", default: process.env.RUNWARDEN_PORT ?? "7100" },
+      help: { type: "boolean", default: false },
+    },
+  })
+  if (values.help) {
+    process.stdout.write(help)
+  } else if (!/^\d{1,5}$/.test(values.port) || Number(values.port) > 65_535) {
+    throw new Error(`--port must be a number from 0 to 65535, not "${values.port}"`)
+  } else {
+    await runLocal({
+      checkout,
+      env: process.env,
+      port: Number(values.port),
+      isReset: values.reset,
+      print: (line) => process.stdout.write(`${line}\n`),
+    })
+  }
+} catch (error) {
+  process.stderr.write(`\n${error instanceof Error ? error.message : String(error)}\n`)
+  process.exitCode = 1
+}

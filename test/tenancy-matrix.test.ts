@@ -1,0 +1,322 @@
+// Every public RPC × every id field × {another workspace's, one that does not exist, malformed,
+// empty}, made from the descriptors. Fails when an RPC has no request here, so that a new one
+// cannot be forgotten.
+import {
+  create,
+  type DescMethod,
+  type Message,
+  type MessageInitShape,
+  toJsonString,
+} from "@bufbuild/protobuf"
+import { type ReflectMessage, reflect } from "@bufbuild/protobuf/reflect"
+import { ConnectError } from "@connectrpc/connect"
+import { afterAll, beforeAll, describe, expect, test } from "vitest"
+import { BadRequestSchema } from "../gen/google/rpc/error_details_pb.ts"
+import { IdKind, Role } from "../gen/runwarden/options/v1/access_pb.ts"
+import { metadataOf, reasonOf } from "../mesh/errors.ts"
+import { newId } from "../mesh/ids.ts"
+import {
+  fieldName,
+  type IdField,
+  idFields,
+  loadServices,
+  publicMethods,
+  shortName,
+  unmarkedIds,
+} from "./descriptors.ts"
+import { startTestMesh, type TestMesh, type TestWorkspace } from "./mesh.ts"
+import { type Population, populate, snapshot } from "./population.ts"
+
+const services = await loadServices()
+const methods = publicMethods(services)
+
+/** A valid request of every public RPC, with the ids of one workspace. */
+const requests: Readonly<Record<string, (own: Population) => object>> = {
+  "ApiKeyService/CreateApiKey": (own) => ({ actorId: own.actor_id, displayName: "second" }),
+  "ApiKeyService/ListApiKeys": (own) => ({ actorId: own.actor_id }),
+  "ApiKeyService/RevokeApiKey": (own) => ({ keyId: own.key_id }),
+  "MembershipService/AddMember": () => ({ displayName: "New", role: Role.VIEWER, kind: 1 }),
+  "MembershipService/GetMember": (own) => ({ actorId: own.actor_id }),
+  "MembershipService/ListMembers": () => ({}),
+  "MembershipService/UpdateMember": (own) => ({ actorId: own.actor_id, displayName: "Renamed" }),
+  "MembershipService/RemoveMember": (own) => ({ actorId: own.actor_id }),
+  "WorkspaceService/GetWorkspace": () => ({}),
+  "DecisionService/GetDecision": (own) => ({ decisionId: own.decision_id }),
+  "DecisionService/ListDecisions": (own) => ({ runId: own.run_id }),
+  "PolicyService/GetActivePolicy": () => ({}),
+  "PolicyService/GetPolicyVersion": (own) => ({ policyVersion: own.policy_version }),
+  "PolicyService/ListPolicyVersions": () => ({}),
+  "PolicyService/CreatePolicyVersion": () => ({
+    name: "again",
+    rules: [
+      {
+        ruleId: "no-never",
+        verdict: 3,
+        category: "other",
+        description: "Never.",
+        matcher: { case: "words", value: { words: ["never-ever"] } },
+      },
+    ],
+  }),
+  "PolicyService/ActivatePolicyVersion": (own) => ({ policyVersion: own.policy_version }),
+  "PolicyService/TestPolicyVersion": (own) => ({
+    policyVersion: own.policy_version,
+    subject: 2,
+    content: { text: "hello" },
+    tool: "projects/document.create",
+  }),
+  "ApprovalService/ListApprovals": (own) => ({ runId: own.run_id }),
+  "ApprovalService/GetApproval": (own) => ({ approvalId: own.approval_id }),
+  "ApprovalService/Decide": (own) => ({
+    approvalId: own.approval_id,
+    digest: own.digest,
+    answer: 2,
+  }),
+  "RunService/StartRun": () => ({
+    plan: { name: "list", steps: [{ tool: "project.list", arguments: {} }] },
+    threadId: newId(),
+  }),
+  "RunService/GetRun": (own) => ({ runId: own.run_id }),
+  "RunService/ListRuns": (own) => ({ threadId: own.thread_id }),
+  "RunService/CancelRun": (own) => ({ runId: own.run_id }),
+  "RunService/WatchRun": (own) => ({ runId: own.run_id }),
+  "RunService/ListRunEvents": (own) => ({ runId: own.run_id }),
+  "ToolCallService/GetToolCall": (own) => ({ toolCallId: own.tool_call_id }),
+  "ToolCallService/ListToolCalls": (own) => ({ runId: own.run_id }),
+  "ToolCallService/SettleToolCall": (own) => ({
+    toolCallId: own.tool_call_id,
+    outcome: { case: "result", value: { done: true } },
+  }),
+  "DocumentService/CreateDocument": (own) => ({
+    projectId: own.project_id,
+    title: "Another",
+    mediaType: "text/plain",
+    content: "text",
+  }),
+  "DocumentService/GetDocument": (own) => ({ documentId: own.document_id }),
+  "DocumentService/ListDocuments": (own) => ({ projectId: own.project_id }),
+  "DocumentService/UpdateDocument": (own) => ({ documentId: own.document_id, title: "Renamed" }),
+  "DocumentService/DeleteDocument": (own) => ({ documentId: own.document_id }),
+  "ProjectService/CreateProject": () => ({ name: "Another" }),
+  "ProjectService/GetProject": (own) => ({ projectId: own.project_id }),
+  "ProjectService/ListProjects": () => ({}),
+  "ProjectService/UpdateProject": (own) => ({ projectId: own.project_id, name: "Renamed" }),
+  "ProjectService/TransitionProject": (own) => ({ projectId: own.project_id, state: 2 }),
+  "ProjectService/ArchiveProject": (own) => ({ projectId: own.project_id }),
+  "IngestionService/IngestDocument": () => ({
+    documentId: newId(),
+    version: 1n,
+    title: "Text",
+    mediaType: "text/plain",
+    content: "text",
+  }),
+  "IngestionService/GetDocument": (own) => ({ documentId: own.indexed_document_id }),
+  "IngestionService/ListDocuments": () => ({}),
+  "IngestionService/DeleteDocument": () => ({ documentId: newId(), version: 1n }),
+  "SearchService/Search": (own) => ({ query: "text", documentIds: [own.indexed_document_id] }),
+  "SearchService/VerifyCitation": (own) => ({ citation: own.citation }),
+  "AlertService/ListAlerts": () => ({}),
+  "AlertService/AcknowledgeAlert": (own) => ({ alertId: own.alert_id }),
+  "MetricsService/GetMetrics": () => ({}),
+  "MetricsService/QueryTimeSeries": () => ({}),
+  "RegistryService/ListTools": () => ({}),
+  "RegistryService/GetTool": () => ({ name: "projects/project.create" }),
+  "RegistryService/ListProviders": () => ({}),
+}
+
+let mesh: TestMesh
+let ours: TestWorkspace
+let theirs: TestWorkspace
+let own: Population
+let foreign: Population
+
+beforeAll(async () => {
+  mesh = await startTestMesh({
+    env: { TELEMETRY_ALERT_MINIMUM_SAMPLE: "1", TELEMETRY_EVALUATE_DEBOUNCE_MS: "10" },
+  })
+  ours = await mesh.addWorkspace()
+  theirs = await mesh.addWorkspace()
+  own = await populate(mesh, ours)
+  foreign = await populate(mesh, theirs)
+}, 60_000)
+afterAll(() => mesh?.[Symbol.asyncDispose]())
+
+test("every public RPC has a request here, and every request an RPC", () => {
+  expect(methods.map(shortName).sort()).toEqual(Object.keys(requests).sort())
+})
+
+test("every id field of a public request says what it names", () => {
+  expect(methods.flatMap((method) => unmarkedIds(method.input))).toEqual([])
+})
+
+describe.each(methods.map((method) => [shortName(method), method] as const))("%s", (_, method) => {
+  for (const field of idFields(method.input)) {
+    const name = fieldName(field)
+    const leaf = field.path.at(-1)?.name ?? ""
+
+    test(`${name}: another workspace's`, async () => {
+      const value = foreignValue(method, leaf)
+      const answer = await call(method, withId(method, field, value))
+      switch (field.kind) {
+        case IdKind.WORKSPACE: {
+          expect(answer.reason).toBe("NOT_A_MEMBER")
+          const missing = await call(method, withId(method, field, newId()))
+          expect(comparable(answer, value)).toEqual(comparable(missing, missing.sent))
+          return
+        }
+        case IdKind.RESOURCE: {
+          expect(answer.reason).toBe("NOT_FOUND")
+          const absent = absentValue(leaf)
+          const missing = await call(method, withId(method, field, absent))
+          expect(missing.reason).toBe("NOT_FOUND")
+          expect(comparable(answer, value)).toEqual(comparable(missing, absent))
+          return
+        }
+        case IdKind.FILTER:
+          expect(answer.reason).toBeUndefined()
+          expect(answer.text).not.toContain(value)
+          expect(isEmpty(answer.text)).toBe(true)
+          return
+        default:
+          // An id that the caller chooses is free in every workspace.
+          expect(answer.reason).toBeUndefined()
+      }
+    })
+
+    test(`${name}: malformed`, async () => {
+      const answer = await call(method, withId(method, field, malformedValue(leaf)))
+      expect(answer.reason).toBe("INVALID_REQUEST")
+      expect(answer.fields.join()).toContain(leaf)
+    })
+
+    if (isRequired(method, field)) {
+      test(`${name}: empty`, async () => {
+        const answer = await call(method, withId(method, field, ""))
+        expect(answer.reason).toBe("INVALID_REQUEST")
+        expect(answer.fields.join()).toContain(leaf)
+      })
+    }
+  }
+})
+
+test("nothing of the other workspace has changed", async () => {
+  expect(await snapshot(mesh, theirs)).toEqual(foreign.snapshot)
+})
+
+// Last, for some of them end what the others need.
+describe("with our own ids the same requests are found", () => {
+  for (const method of methods) {
+    test(shortName(method), async () => {
+      const answer = await call(method, request(method))
+      expect(["NOT_FOUND", "INVALID_REQUEST", "MALFORMED_REQUEST", "NOT_A_MEMBER"]).not.toContain(
+        answer.reason,
+      )
+      expect(answer.reason).not.toBe("INTERNAL")
+    })
+  }
+})
+
+interface Answered {
+  readonly reason: string | undefined
+  readonly message: string
+  readonly metadata: Readonly<Record<string, string>>
+  readonly fields: readonly string[]
+  readonly text: string
+  readonly sent: string
+}
+
+/** Calls as the admin of our workspace, who may call everything. */
+async function call(method: DescMethod, message: Message): Promise<Answered> {
+  const client = mesh.client(method.parent, ours.admin) as unknown as Record<
+    string,
+    (request: Message) => Promise<Message> & AsyncIterable<Message>
+  >
+  const sent = (message as Message & { workspaceId: string }).workspaceId
+  const start = client[method.localName]
+  if (start === undefined) throw new Error(`no ${method.localName}`)
+  try {
+    if (method.methodKind === "server_streaming") {
+      let text = ""
+      for await (const part of start(message)) text += toJsonString(method.output, part)
+      return { reason: undefined, message: "", metadata: {}, fields: [], text, sent }
+    }
+    const text = toJsonString(method.output, await start(message))
+    return { reason: undefined, message: "", metadata: {}, fields: [], text, sent }
+  } catch (caught) {
+    const error = ConnectError.from(caught)
+    return {
+      reason: reasonOf(error) ?? `no reason: ${error.message}`,
+      message: error.rawMessage,
+      metadata: metadataOf(error),
+      fields: error
+        .findDetails(BadRequestSchema)
+        .flatMap((detail) => detail.fieldViolations.map((violation) => violation.field)),
+      text: "",
+      sent,
+    }
+  }
+}
+
+function request(method: DescMethod): Message {
+  const build = requests[shortName(method)]
+  if (build === undefined) throw new Error(`no request for ${shortName(method)}`)
+  const ids = method.input.field.requestId === undefined ? {} : { requestId: newId() }
+  const init = { workspaceId: ours.workspaceId, ...ids, ...build(own) }
+  return create(method.input, init as MessageInitShape<typeof method.input>)
+}
+
+function withId(method: DescMethod, field: IdField, value: string): Message {
+  const message = request(method)
+  let at: ReflectMessage = reflect(method.input, message)
+  for (const step of field.path.slice(0, -1)) {
+    if (step.fieldKind !== "message") throw new Error(`${step.name} is no message`)
+    at = at.get(step) as ReflectMessage
+  }
+  const leaf = field.path.at(-1)
+  if (leaf?.fieldKind === "scalar") at.set(leaf, value)
+  else if (leaf?.fieldKind === "list") {
+    const list = at.get(leaf)
+    list.clear()
+    list.add(value)
+  } else throw new Error("an id that is neither text nor a list of it")
+  return message
+}
+
+function foreignValue(method: DescMethod, leaf: string): string {
+  if (leaf === "workspace_id") return theirs.workspaceId
+  if (leaf === "request_id" || leaf === "passage_id") return newId()
+  const isIndexed = method.parent.typeName.startsWith("runwarden.retrieval.")
+  const name =
+    leaf === "document_ids" || (leaf === "document_id" && isIndexed) ? "indexed_document_id" : leaf
+  const value = foreign[name as keyof Population]
+  if (typeof value !== "string" || value === "") throw new Error(`no foreign ${name}`)
+  return value
+}
+
+function absentValue(leaf: string): string {
+  return leaf === "policy_version" ? "absent@7" : newId()
+}
+
+function malformedValue(leaf: string): string {
+  return leaf === "policy_version" ? "no version" : "../not-an-id"
+}
+
+function isRequired(method: DescMethod, field: IdField): boolean {
+  if (field.kind === IdKind.FILTER) return false
+  const leaf = field.path.at(-1)?.name
+  const optional = ["RunService/StartRun thread_id", "DocumentService/CreateDocument project_id"]
+  return !optional.includes(`${shortName(method)} ${leaf}`)
+}
+
+/** An answer without the id that was asked for, so that two can be compared. */
+function comparable(answer: Answered, id: string): object {
+  const { reason, message, metadata } = answer
+  return JSON.parse(JSON.stringify({ reason, message, metadata }).replaceAll(id, "<id>"))
+}
+
+/** Whether a list answer holds nothing. */
+function isEmpty(text: string): boolean {
+  return Object.values(JSON.parse(text) as Record<string, unknown>).every(
+    (value) => value === "" || (Array.isArray(value) && value.length === 0),
+  )
+}
