@@ -135,18 +135,6 @@ export function findCredential(
   )
 }
 
-/** Whether an actor has a key that can be used now. */
-export async function hasLiveKey(tx: Tx, workspaceId: string, actorId: string): Promise<boolean> {
-  const row = await tx.maybe(
-    `select 1 from api_keys
-     where workspace_id = $1::uuid and actor_id = $2::uuid
-       and revoke_time is null and (expire_time is null or expire_time > now())
-     limit 1`,
-    [workspaceId, actorId],
-  )
-  return row !== undefined
-}
-
 export async function recordUse(
   tx: Tx,
   workspaceId: string,
@@ -159,11 +147,16 @@ export async function recordUse(
   )
 }
 
-/** Whether a key of this secret exists in the workspace, live or not. */
-export async function findKey(tx: Tx, workspaceId: string, hash: Buffer): Promise<boolean> {
-  const row = await tx.maybe(
-    "select 1 from api_key_claims where workspace_id = $1::uuid and key_hash = $2::bytea",
+/** The key of this secret in the workspace; undefined where there is none. */
+export function findKey(
+  tx: Tx,
+  workspaceId: string,
+  hash: Buffer,
+): Promise<{ readonly isLive: boolean } | undefined> {
+  return tx.maybe(
+    `select k.revoke_time is null and (k.expire_time is null or k.expire_time > now()) as "isLive"
+     from api_key_claims c join api_keys k using (workspace_id, key_id)
+     where c.workspace_id = $1::uuid and c.key_hash = $2::bytea`,
     [workspaceId, hash],
   )
-  return row !== undefined
 }

@@ -12,6 +12,8 @@ import { DocumentService } from "../../gen/runwarden/projects/v1/document_servic
 import { ProjectService } from "../../gen/runwarden/projects/v1/project_service_pb.ts"
 import { IngestionService } from "../../gen/runwarden/retrieval/v1/ingestion_service_pb.ts"
 import { SearchService } from "../../gen/runwarden/retrieval/v1/search_service_pb.ts"
+import { AlertService } from "../../gen/runwarden/telemetry/v1/alert_service_pb.ts"
+import { MetricsService } from "../../gen/runwarden/telemetry/v1/metrics_service_pb.ts"
 import { RegistryService } from "../../gen/runwarden/tools/v1/registry_service_pb.ts"
 import { type ServiceName, serviceNames } from "../../mesh/identity.ts"
 import { accessRuleOf } from "../../mesh/interceptors.ts"
@@ -21,12 +23,14 @@ import { accessRuleOf } from "../../mesh/interceptors.ts"
  * public RPC is forgotten.
  */
 export const publicServices: readonly DescService[] = [
+  AlertService,
   ApiKeyService,
   ApprovalService,
   DecisionService,
   DocumentService,
   IngestionService,
   MembershipService,
+  MetricsService,
   PolicyService,
   ProjectService,
   RegistryService,

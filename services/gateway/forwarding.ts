@@ -25,6 +25,7 @@ import {
   type Transport,
 } from "@connectrpc/connect"
 import { type AccessRule, Exposure, Role } from "../../gen/runwarden/options/v1/access_pb.ts"
+import { callSignal } from "../../mesh/call-signal.ts"
 import { defaultTimeoutMs, hopReserveMs } from "../../mesh/deadline.ts"
 import { RunwardenError } from "../../mesh/errors.ts"
 import { actingAs, memberSubject, type ServiceName, type Subject } from "../../mesh/identity.ts"
@@ -103,21 +104,20 @@ function forwardStream(
     const principal = principalOf(context)
     const subject = subjectOf(rule, message, principal)
     const { timeoutMs, contextValues } = hop(subject, context, 0)
-    const left = new AbortController()
-    const signal = AbortSignal.any([context.signal, left.signal])
+    const life = callSignal(context.signal)
     try {
       const transport = deps.upstream(upstream)
       const messages = once(message)
       const response = await transport.stream(
         method,
-        signal,
+        life.signal,
         timeoutMs,
         undefined,
         messages,
         contextValues,
       )
       let checkedAt = Date.now()
-      for await (const answer of response.message) {
+      for await (const answer of life.guard(response.message)) {
         if (Date.now() - checkedAt >= deps.recheckMs) {
           // Invariant 4: throws what the call would be answered if it were made now.
           subjectOf(rule, message, await deps.authenticator.recheck(principal))
@@ -129,7 +129,7 @@ function forwardStream(
       throw withoutMetadata(error)
     } finally {
       // A loop that is left does not cancel the upstream's stream by itself.
-      left.abort()
+      life.abort()
     }
   }
 }

@@ -1,5 +1,7 @@
+import { callSignal } from "../../mesh/call-signal.ts"
 import type { EdgeRequest, EdgeResponse } from "../../mesh/edge-responses.ts"
 import { RunwardenError } from "../../mesh/errors.ts"
+import { edgeLimits } from "../../mesh/server-limits.ts"
 
 /** The headers that the gateway itself reads; no other one is looked at or goes on. */
 const readHeaders = [
@@ -45,7 +47,8 @@ export async function readBody(request: EdgeRequest, limitBytes: number): Promis
   if (Number(request.headers["content-length"] ?? 0) > limitBytes) throw tooLarge(limitBytes)
   const chunks: Uint8Array[] = []
   let size = 0
-  for await (const chunk of request as AsyncIterable<Uint8Array>) {
+  const body = callSignal(undefined, edgeLimits.requestTimeoutMs)
+  for await (const chunk of body.guard(request as AsyncIterable<Uint8Array>)) {
     size += chunk.byteLength
     if (size > limitBytes) throw tooLarge(limitBytes)
     chunks.push(chunk)

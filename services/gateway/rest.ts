@@ -7,6 +7,7 @@
  */
 import type { Message } from "@bufbuild/protobuf"
 import { ConnectError, createContextValues } from "@connectrpc/connect"
+import { callSignal } from "../../mesh/call-signal.ts"
 import { deadlineKey } from "../../mesh/deadline.ts"
 import { nulInterceptor } from "../../mesh/edge-input.ts"
 import { type EdgeRequest, type EdgeResponse, sendError } from "../../mesh/edge-responses.ts"
@@ -36,6 +37,8 @@ export interface RestDeps {
   readonly limits: MethodLimits
   /** Names of what cannot be reached now. */
   readonly findAway: () => Promise<readonly string[]>
+  /** Ends the streams; other calls finish. */
+  readonly draining: AbortSignal
 }
 
 const welcome = `Runwarden gateway.
@@ -62,7 +65,7 @@ export function createRest(deps: RestDeps): (request: EdgeRequest, response: Edg
     if (match.kind === "found") {
       return answerRoute(request, response, match.route, match.variables, query)
     }
-    const method = `${httpMethod} ${path}`
+    const method = `${httpMethod} ${path}`.slice(0, 200)
     const error = toConnectError(new RunwardenError("METHOD_NOT_FOUND", { method }))
     if (match.kind === "none") return writeError(request, response, error)
     response.setHeader("allow", match.allowed.join(", "))
@@ -94,8 +97,25 @@ export function createRest(deps: RestDeps): (request: EdgeRequest, response: Edg
     const message = readRequest(route, { variables, query: new URLSearchParams(query), body })
     const signal = closedSignal(response)
     const arrived = { signal, header, contextValues, url: `rest:///${name}` }
-    const format = header.get("accept")?.includes("text/event-stream") ? "sse" : "ndjson"
-    await answerCall(request, response, target, message, arrived, format)
+    await answerCall(request, response, target, message, arrived)
+  }
+
+  async function answerCall(
+    request: EdgeRequest,
+    response: EdgeResponse,
+    { method, call }: ServedMethod,
+    message: Message,
+    arrived: ArrivedCall,
+  ): Promise<void> {
+    if (method.methodKind === "unary") {
+      const answer = await call(unaryRequest(method, message, arrived))
+      writeJson(response, 200, messageJson(method.output, answer.message as Message))
+      return
+    }
+    const answer = await call(streamRequest(method, message, arrived))
+    const messages = callSignal(deps.draining).guard(answer.message as AsyncIterable<Message>)
+    const format = arrived.header.get("accept")?.includes("text/event-stream") ? "sse" : "ndjson"
+    await writeStream(request, response, format, method.output, messages, toConnectError)
   }
 
   return (request, response) => {
@@ -108,24 +128,6 @@ export function createRest(deps: RestDeps): (request: EdgeRequest, response: Edg
       writeError(request, response, mapped)
     })
   }
-}
-
-async function answerCall(
-  request: EdgeRequest,
-  response: EdgeResponse,
-  { method, call }: ServedMethod,
-  message: Message,
-  arrived: ArrivedCall,
-  format: "ndjson" | "sse",
-): Promise<void> {
-  if (method.methodKind === "unary") {
-    const answer = await call(unaryRequest(method, message, arrived))
-    writeJson(response, 200, messageJson(method.output, answer.message as Message))
-    return
-  }
-  const answer = await call(streamRequest(method, message, arrived))
-  const messages = answer.message as AsyncIterable<Message>
-  await writeStream(request, response, format, method.output, messages, toConnectError)
 }
 
 function readsOnly(httpMethod: string): boolean {

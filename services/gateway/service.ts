@@ -22,14 +22,16 @@ import { MembershipService } from "../../gen/runwarden/gateway/v1/membership_ser
 import { WorkspaceService } from "../../gen/runwarden/gateway/v1/workspace_service_pb.ts"
 import { openDatabase } from "../../mesh/database.ts"
 import { createEdgeServer } from "../../mesh/edge-server.ts"
+import { RunwardenError } from "../../mesh/errors.ts"
 import type { ServiceName } from "../../mesh/identity.ts"
+import { outerInterceptors } from "../../mesh/interceptors.ts"
 import { createLocalTransport } from "../../mesh/local-transport.ts"
 import { type Runtime, route, type Service, type ServiceModule } from "../../mesh/service.ts"
 import { apiKeyHandlers } from "./api-key-handlers.ts"
 import { createAuthenticator } from "./authenticator.ts"
-import { ensureWorkspace, type SeededMember, type WorkspaceSeed } from "./bootstrap.ts"
+import { ensureWorkspace, type SeededWorkspace, type WorkspaceSeed } from "./bootstrap.ts"
 import { type GatewayConfig, readConfig } from "./config.ts"
-import { forwardingRoutes } from "./forwarding.ts"
+import { forwardingRoutes, principalKey } from "./forwarding.ts"
 import { membershipHandlers } from "./membership-handlers.ts"
 import { createReachability } from "./reachability.ts"
 import { createRest } from "./rest.ts"
@@ -45,12 +47,12 @@ export interface GatewayDeps {
 /** The gateway's `routes` are its own RPCs, for its internal port; `start` opens the edge. */
 export interface Gateway extends Service {
   /** Where the world reaches the gateway, such as `http://127.0.0.1:7100`. Throws before `start`. */
-  url(): string
+  readonly url: string
   /**
    * Creates what is missing of a workspace, its members and their keys, and leaves what exists.
    * Only after `start`.
    */
-  ensureWorkspace(seed: WorkspaceSeed): Promise<readonly SeededMember[]>
+  ensureWorkspace(seed: WorkspaceSeed): Promise<SeededWorkspace>
 }
 
 const migrations = fileURLToPath(new URL("./migrations", import.meta.url))
@@ -90,7 +92,16 @@ export function createGateway(config: GatewayConfig, deps: GatewayDeps): Gateway
   const recheckMs = config.membershipCacheMs
   const publicRoutes = forwardingRoutes({ authenticator, upstream, recheckMs })
   const findAway = createReachability({ database, upstream })
-  const fallback = createRest({ runtime, routes: publicRoutes, authenticator, limits, findAway })
+  const stopping = new AbortController()
+  const { signal: draining } = stopping
+  const rest = createRest({
+    runtime,
+    routes: publicRoutes,
+    authenticator,
+    limits,
+    findAway,
+    draining,
+  })
   let url: string | undefined
   return {
     routes,
@@ -98,12 +109,38 @@ export function createGateway(config: GatewayConfig, deps: GatewayDeps): Gateway
       await database.migrate(signal)
       await database.verify()
       stack.use(startUseRecorder({ authenticator, log: runtime.log }))
+      const edge = stack.use(
+        createEdgeServer({
+          runtime,
+          listen: config.listen,
+          readLimits: limits,
+          interceptors: outerInterceptors(runtime),
+          async requestGate({ requestHeader, values }) {
+            values.set(principalKey, await authenticator.authenticate(requestHeader))
+          },
+          routes(router) {
+            for (const each of publicRoutes) router.service(each.service, each.implementation)
+          },
+          fallback: rest,
+        }),
+      )
+      // Before the edge drains: it waits for what is under way, and a stream has no end of its own.
+      stack.defer(() => stopping.abort(new RunwardenError("SHUTTING_DOWN", { service: "gateway" })))
+      const { port } = await edge.start()
+      url = baseUrl(config.listen, port)
     },
-    url() {
+    get url() {
       if (url === undefined) throw new Error("the gateway has not started")
       return url
     },
     ensureWorkspace: (seed) => ensureWorkspace(database, seed),
     [Symbol.asyncDispose]: () => stack.disposeAsync(),
   }
+}
+
+/** A URL by which this machine reaches the edge, whatever addresses it listens on. */
+function baseUrl(listen: string, port: number): string {
+  const host = listen.slice(0, listen.lastIndexOf(":"))
+  if (host === "0.0.0.0") return `http://127.0.0.1:${port}`
+  return `http://${host === "[::]" ? "[::1]" : host}:${port}`
 }
