@@ -104,10 +104,15 @@ function resolveValue(
   provenance: Set<number>,
 ): JsonValue {
   if (typeof value !== "object" || value === null) return value
-  if (Array.isArray(value)) return value.map((item) => resolveValue(item, results, provenance))
+  if (Array.isArray(value)) {
+    return value.map((item: JsonValue) => resolveValue(item, results, provenance))
+  }
   if (!isReference(value)) {
     return Object.fromEntries(
-      Object.entries(value).map(([key, item]) => [key, resolveValue(item, results, provenance)]),
+      Object.entries<JsonValue>(value).map(([key, item]) => [
+        key,
+        resolveValue(item, results, provenance),
+      ]),
     )
   }
   const step = Number(value.$from)

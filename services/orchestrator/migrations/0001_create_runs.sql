@@ -77,7 +77,8 @@ grant select, insert on run_events to :app_role, :worker_role;
 
 -- Which live run is whose, and when it is due: ids and times only. An owned run is due when its
 -- lease ends, a waiting one when what it waits for runs out, and at once when it was answered.
--- `crashes` counts owners that vanished without progress.
+-- `crashes` counts owners that vanished without progress; `is_cancelled` tells the owner, wherever
+-- it is, to stop the call that executes.
 create table run_claims (
   workspace_id uuid not null,
   run_id uuid not null,
@@ -85,10 +86,13 @@ create table run_claims (
   epoch bigint not null,
   due_time timestamptz not null,
   crashes integer not null default 0,
+  is_cancelled boolean not null default false,
   primary key (workspace_id, run_id)
 );
 -- Serves the claim: the longest due first.
 create index run_claims_due_idx on run_claims (due_time);
+-- Serves the owner's look for cancelled runs of its own.
+create index run_claims_cancelled_idx on run_claims (owner) where is_cancelled;
 alter table run_claims enable row level security;
 alter table run_claims force row level security;
 create policy run_claims_of_workspace on run_claims to :app_role

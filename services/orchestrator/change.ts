@@ -1,0 +1,221 @@
+/**
+ * One transaction's worth of change to one run.
+ *
+ * Owns: the run, its calls and its approval as they will be, every one moved only by its transition
+ * table; and what must be stored beside them: verdicts, history, telemetry, the claim.
+ *
+ * 1. Nothing here touches the database: a change is built, then stored whole or not at all.
+ * 2. What a state demands (closing what is open, giving the lease back) is done here by the effects
+ *    of the transition, never by whoever asks for it.
+ * 3. A change knows the states it started from; storing it fails where they are not the stored ones.
+ */
+import { graver } from "./action.ts"
+import { type ApprovalEvent, transitionApproval } from "./approval.ts"
+import {
+  approvalChanged,
+  encodeEntry,
+  moderated,
+  runChanged,
+  type TelemetryEvent,
+  type Trace,
+  toolCallChanged,
+} from "./history.ts"
+import type { Judgement } from "./judgement.ts"
+import { isTerminalRun, type RunEffect, type RunEvent, transitionRun } from "./run.ts"
+import type { ApprovalRecord, Denial, RunRecord, Snapshot, ToolCallRecord } from "./snapshot.ts"
+import { isOpenToolCall, type ToolCallEvent, transitionToolCall } from "./tool-call.ts"
+
+/** What becomes of the run's place in the claim table. */
+export type ClaimChange =
+  | { readonly kind: "keep" }
+  | { readonly kind: "drop" }
+  /** Nobody owns it any more; it is due then. */
+  | { readonly kind: "release"; readonly dueAt: Date }
+  /** The owner, wherever it is, is told to stop its call. */
+  | { readonly kind: "cancel" }
+
+export interface VerdictRow {
+  readonly stepIndex: number
+  readonly judgement: Judgement
+}
+
+export interface Consumption {
+  readonly approvalId: string
+  readonly digest: string
+}
+
+export class Change {
+  readonly before: Snapshot
+  readonly entries: Uint8Array[] = []
+  readonly events: TelemetryEvent[] = []
+  readonly verdicts: VerdictRow[] = []
+  consumption: Consumption | undefined
+  claim: ClaimChange = { kind: "keep" }
+  /** Whether the run's executing call must be told to stop. */
+  abortsCall = false
+  #run: RunRecord
+  readonly #calls = new Map<number, ToolCallRecord>()
+  readonly #approvals = new Map<string, ApprovalRecord>()
+
+  constructor(before: Snapshot) {
+    this.before = before
+    this.#run = before.run
+  }
+
+  get run(): RunRecord {
+    return this.#run
+  }
+
+  /** The calls that change, as they will be. */
+  get calls(): readonly ToolCallRecord[] {
+    return [...this.#calls.values()]
+  }
+
+  /** The approvals that change or are new, as they will be. */
+  get approvals(): readonly ApprovalRecord[] {
+    return [...this.#approvals.values()]
+  }
+
+  /** The run with everything as it will be once this is stored. */
+  after(): Snapshot {
+    const { calls, approval, clock } = this.before
+    const changed = [...this.#approvals.values()].at(-1)
+    return {
+      run: { ...this.#run, revision: this.#run.revision + 1 },
+      calls: calls.map((call) => this.#calls.get(call.stepIndex) ?? call),
+      approval: changed ?? approval,
+      clock,
+    }
+  }
+
+  call(stepIndex: number): ToolCallRecord {
+    const call = this.#calls.get(stepIndex) ?? this.before.calls[stepIndex]
+    if (call === undefined) throw new Error(`the run has no step ${stepIndex}`)
+    return call
+  }
+
+  moveRun(event: RunEvent, denial?: Denial): void {
+    const { state, reason, effects } = transitionRun(this.#run.state, event)
+    this.#run = {
+      ...this.#run,
+      state,
+      reason,
+      policyDenial: denial ?? this.#run.policyDenial,
+      ...(isTerminalRun(state) ? { endTime: new Date(this.#now()) } : {}),
+    }
+    for (const effect of effects) this.#followRun(effect, event)
+    this.#leave(runChanged(this.#run, this.#now() - this.#run.createTime.getTime()))
+  }
+
+  /** Sets members of the run that no transition owns. */
+  setRun(members: Partial<Pick<RunRecord, "stepIndex" | "requesterRole">>): void {
+    this.#run = { ...this.#run, ...members }
+  }
+
+  moveCall(
+    stepIndex: number,
+    event: ToolCallEvent,
+    members: Partial<ToolCallRecord> = {},
+    executionMs = 0,
+  ): void {
+    const call = this.call(stepIndex)
+    const { state, effects } = transitionToolCall(call.state, event)
+    const moved = { ...call, reason: "", ...members, state }
+    this.#calls.set(stepIndex, moved)
+    this.#leave(toolCallChanged(moved, executionMs))
+    if (effects.includes("supersede_approval")) this.#moveOpenApproval(stepIndex, "supersede")
+    if (effects.includes("cancel_approval")) this.#moveOpenApproval(stepIndex, "cancel")
+  }
+
+  /** Sets members of a call that no transition owns. */
+  setCall(stepIndex: number, members: Partial<ToolCallRecord>): void {
+    this.#calls.set(stepIndex, { ...this.call(stepIndex), ...members })
+  }
+
+  judge(judgement: Judgement, stepIndex?: number): void {
+    const call = stepIndex === undefined ? undefined : this.call(stepIndex)
+    const { verdict } = judgement
+    this.#run = { ...this.#run, moderationOutcome: graver(this.#run.moderationOutcome, verdict) }
+    if (call !== undefined) {
+      this.setCall(call.stepIndex, { moderationOutcome: graver(call.moderationOutcome, verdict) })
+      if (judgement.subject === "tool_arguments" && judgement.digest !== "") {
+        this.verdicts.push({ stepIndex: call.stepIndex, judgement })
+      }
+    }
+    this.#leave(moderated(this.#run, judgement, call))
+  }
+
+  openApproval(approval: ApprovalRecord): void {
+    this.#approvals.set(approval.approvalId, approval)
+    this.setCall(approval.stepIndex, { approvalId: approval.approvalId })
+    this.#leave(approvalChanged(approval, this.#now()))
+  }
+
+  moveApproval(
+    approval: ApprovalRecord,
+    event: ApprovalEvent,
+    members: Partial<Pick<ApprovalRecord, "deciderId" | "comment">> = {},
+  ): void {
+    const { state } = transitionApproval(approval.state, event)
+    const moved = { ...approval, ...members, state, decideTime: new Date(this.#now()) }
+    this.#approvals.set(approval.approvalId, moved)
+    this.#leave(approvalChanged(moved, this.#now()))
+  }
+
+  /** Uses an approval up; storing the change fails unless it is a valid, unused yes. */
+  consume(approval: ApprovalRecord, digest: string): void {
+    this.consumption = { approvalId: approval.approvalId, digest }
+  }
+
+  /** Makes a waiting run due at once. */
+  wake(): void {
+    this.claim = { kind: "release", dueAt: new Date(0) }
+  }
+
+  #followRun(effect: RunEffect, event: RunEvent): void {
+    switch (effect) {
+      case "close_open": {
+        const reason = event.kind === "cancel" ? "cancelled" : "run_ended"
+        for (const { stepIndex } of this.before.calls) {
+          if (isOpenToolCall(this.call(stepIndex).state)) {
+            this.moveCall(stepIndex, "cancel", { reason })
+          }
+        }
+        return
+      }
+      case "drop_claim":
+        this.claim = { kind: "drop" }
+        return
+      case "release_lease":
+        this.claim = { kind: "release", dueAt: this.#waitsUntil() }
+        return
+      case "abort_call":
+        this.abortsCall = true
+        this.claim = { kind: "cancel" }
+        return
+    }
+  }
+
+  /** When a run that waits now must be looked at again, should nobody answer. */
+  #waitsUntil(): Date {
+    const pending = [...this.#approvals.values()].find(({ state }) => state === "pending")
+    const { deadline } = this.#run
+    return pending !== undefined && pending.expireTime < deadline ? pending.expireTime : deadline
+  }
+
+  #moveOpenApproval(stepIndex: number, event: "supersede" | "cancel"): void {
+    const { approval } = this.before
+    if (approval === undefined || approval.stepIndex !== stepIndex) return
+    const current = this.#approvals.get(approval.approvalId) ?? approval
+    if (current.state === "pending") this.moveApproval(current, event)
+  }
+
+  #leave(trace: Trace): void {
+    this.entries.push(encodeEntry(trace.entry))
+    this.events.push(trace.event)
+  }
+
+  #now(): number {
+    return this.before.clock.now()
+  }
+}

@@ -1,0 +1,201 @@
+/**
+ * Carries runs out on this replica.
+ *
+ * Owns: the runs that this replica holds a lease on, one driver each; the loop that looks for due
+ * runs and the one that renews leases.
+ * States: idle → running (start) → draining (disposal: no new runs, drivers stop between two steps)
+ * → stopped (what still executes is handed over by giving its lease back).
+ *
+ * Invariants:
+ * 1. One driver per run in this process, and one live lease per run in the database.
+ * 2. A run belongs to whoever the database says, by its own clock; this process's clock decides only
+ *    when to stop early.
+ * 3. Looking for work never waits for the work that was found.
+ */
+import type { Logger } from "pino"
+import { newId } from "../../mesh/ids.ts"
+import { type Claim, claimDue, dropClaim, releaseClaim, renewLeases } from "./claim-store.ts"
+import { Lease, LeaseLost } from "./lease.ts"
+import { pause } from "./pause.ts"
+import { type DriverDeps, type Ending, RunDriver } from "./run-driver.ts"
+import type { Snapshot } from "./snapshot.ts"
+import { takeSnapshot } from "./snapshot-store.ts"
+
+export interface ExecutorDeps extends Omit<DriverDeps, "isDraining"> {
+  readonly log: Logger
+}
+
+/** The place of a run that is about to be stored. */
+export interface Reservation {
+  readonly owner: string
+  readonly leaseMs: number
+}
+
+export class Executor implements AsyncDisposable {
+  readonly #deps: ExecutorDeps
+  readonly #owner = newId()
+  readonly #active = new Map<string, { readonly lease: Lease; readonly ended: Promise<void> }>()
+  readonly #stop = new AbortController()
+  #loops: readonly Promise<void>[] = []
+  #wake = Promise.withResolvers<void>()
+
+  constructor(deps: ExecutorDeps) {
+    this.#deps = deps
+  }
+
+  start(): void {
+    this.#loops = [this.#look(), this.#renew()]
+  }
+
+  /** How a new run may be stored as leased to this replica; undefined where it must be queued. */
+  reserve(): Reservation | undefined {
+    const { maxRuns, leaseMs } = this.#deps.config
+    if (this.#stop.signal.aborted || this.#active.size >= maxRuns) return undefined
+    return { owner: this.#owner, leaseMs }
+  }
+
+  /** Goes on with a run that was just stored as leased to this replica. */
+  begin(snapshot: Snapshot): void {
+    const { workspaceId, runId, epoch } = snapshot.run
+    this.#drive({ workspaceId, runId, epoch, crashes: 0 }, async () => snapshot, "started")
+  }
+
+  /** Says that a run may have become due. */
+  poke(): void {
+    this.#wake.resolve()
+  }
+
+  /** Tells the executing call of a run to stop, if this replica has the run. */
+  cancel(runId: string): void {
+    this.#active.get(runId)?.lease.cancel()
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#stop.abort()
+    this.poke()
+    const ended = [...this.#active.values()].map((each) => each.ended)
+    const drained = new AbortController()
+    await Promise.race([Promise.all(ended), pause(this.#deps.config.drainMs, drained.signal)])
+    drained.abort()
+    for (const { lease } of this.#active.values()) lease.lose()
+    await Promise.all([...ended, ...this.#loops])
+  }
+
+  async #look(): Promise<void> {
+    const { config, log, database } = this.#deps
+    const { signal } = this.#stop
+    while (!signal.aborted) {
+      this.#wake = Promise.withResolvers<void>()
+      const limit = config.maxRuns - this.#active.size
+      const options = { owner: this.#owner, leaseMs: config.leaseMs, limit }
+      try {
+        const { claims, cancelled } = await claimDue(database, options, signal)
+        for (const claim of claims) this.#takeOver(claim)
+        for (const runId of cancelled) this.cancel(runId)
+        if (limit > 0 && claims.length === limit) continue
+      } catch (error) {
+        if (!signal.aborted) log.warn({ err: error }, "looking for due runs failed")
+      }
+      const timer = new AbortController()
+      const waitMs = config.pollMs * (0.25 + Math.random() * 0.75)
+      await Promise.race([
+        this.#wake.promise,
+        pause(waitMs, AbortSignal.any([signal, timer.signal])),
+      ])
+      timer.abort()
+    }
+  }
+
+  async #renew(): Promise<void> {
+    const { config, log, database } = this.#deps
+    // Leases are renewed while draining, for as long as something still runs under them.
+    while (!this.#stop.signal.aborted || this.#active.size > 0) {
+      const rest = this.#stop.signal.aborted ? new AbortController().signal : this.#stop.signal
+      await pause(config.leaseMs / 3, rest)
+      const held = [...this.#active.values()].map(({ lease }) => lease)
+      if (held.length === 0) continue
+      const askedAt = performance.now()
+      try {
+        const mine = await renewLeases(database, this.#owner, config.leaseMs, held)
+        for (const lease of held) {
+          if (mine.has(lease.runId)) {
+            lease.advanced = false
+            lease.renew(askedAt)
+          } else if (this.#active.get(lease.runId)?.lease === lease) {
+            lease.lose()
+          }
+        }
+      } catch (error) {
+        // Each lease counts itself as lost when this goes on for too long.
+        log.warn({ err: error }, "renewing leases failed")
+      }
+    }
+  }
+
+  #takeOver(claim: Claim): void {
+    const { database } = this.#deps
+    const { workspaceId, runId, epoch } = claim
+    // Held here already: the lease ended unnoticed, and the database gave the run a new epoch.
+    this.#active.get(runId)?.lease.lose()
+    const load = () =>
+      database.tenant(workspaceId, async (tx) => {
+        const snapshot = await takeSnapshot(tx, workspaceId, runId, epoch)
+        if (snapshot === undefined) await dropClaim(tx, claim)
+        return snapshot
+      })
+    this.#drive(claim, load, "continued")
+  }
+
+  #drive(
+    claim: Claim,
+    load: () => Promise<Snapshot | undefined>,
+    origin: "started" | "continued",
+  ): void {
+    const { config, log } = this.#deps
+    const { runId } = claim
+    const lease = new Lease(claim, config.leaseMs)
+    const previous = this.#active.get(runId)?.ended
+    const work = async () => {
+      await previous
+      try {
+        const snapshot = await load()
+        if (snapshot === undefined) return
+        const isDraining = () => this.#stop.signal.aborted
+        const driver = new RunDriver({ ...this.#deps, isDraining }, lease, snapshot)
+        await this.#leave(claim, await driver.drive(origin))
+      } catch (error) {
+        await this.#abandon(claim, lease, error)
+      } finally {
+        lease.end()
+        if (this.#active.get(runId)?.lease === lease) this.#active.delete(runId)
+      }
+    }
+    const ended = work().catch((error: unknown) => {
+      log.error({ err: error, runId }, "a run's driver failed")
+    })
+    this.#active.set(runId, { lease, ended })
+  }
+
+  async #leave(claim: Claim, ending: Ending): Promise<void> {
+    if (ending.kind !== "give_back") return
+    await this.#release(claim, ending.afterMs)
+  }
+
+  /** After a failure: a lease that is handed over is given back, any other one runs out. */
+  async #abandon(claim: Claim, lease: Lease, error: unknown): Promise<void> {
+    const { log } = this.#deps
+    const isHandedOver = this.#stop.signal.aborted
+    if (!(error instanceof LeaseLost) && !lease.lost.aborted) {
+      log.error({ err: error, runId: claim.runId }, "carrying a run out failed")
+    }
+    if (isHandedOver) await this.#release(claim, 0).catch(() => {})
+  }
+
+  #release(claim: Claim, afterMs: number): Promise<void> {
+    return this.#deps.database.tenant(
+      claim.workspaceId,
+      (tx) => releaseClaim(tx, claim, { afterMs }),
+      { name: "releaseClaim" },
+    )
+  }
+}

@@ -1,0 +1,71 @@
+/**
+ * The right of this replica to write to one run.
+ *
+ * States: held → lost (another replica may have the run: nothing more may be sent or written) or
+ * ended (this replica has no more to do).
+ *
+ * 1. A lease that was not renewed for two thirds of its time counts as lost, whatever the database
+ *    would say: the last third is for what is on its way.
+ * 2. The epoch goes into every write and every execution, so that even a lost lease that nobody
+ *    noticed changes nothing.
+ */
+import type { Claim } from "./claim-store.ts"
+
+export class Lease {
+  readonly workspaceId: string
+  readonly runId: string
+  readonly epoch: number
+  readonly crashes: number
+  /** Whether a change was stored since the last renewal. */
+  advanced = false
+  readonly #leaseMs: number
+  readonly #lost = new AbortController()
+  readonly #cancel = new AbortController()
+  #timer: NodeJS.Timeout | undefined
+
+  constructor(claim: Claim, leaseMs: number) {
+    this.workspaceId = claim.workspaceId
+    this.runId = claim.runId
+    this.epoch = claim.epoch
+    this.crashes = claim.crashes
+    this.#leaseMs = leaseMs
+    this.renew(performance.now())
+  }
+
+  /** Aborts when nothing more may be sent or written. */
+  get lost(): AbortSignal {
+    return this.#lost.signal
+  }
+
+  /** Aborts when the executing call must stop: the run was cancelled, or its deadline passed. */
+  get cancelled(): AbortSignal {
+    return this.#cancel.signal
+  }
+
+  /** Takes note of a renewal that was asked for at `askedAt`, by the monotonic clock. */
+  renew(askedAt: number): void {
+    clearTimeout(this.#timer)
+    const left = askedAt + (this.#leaseMs * 2) / 3 - performance.now()
+    this.#timer = setTimeout(() => this.lose(), Math.max(0, left))
+  }
+
+  lose(): void {
+    this.#lost.abort(new LeaseLost(this.runId))
+    this.end()
+  }
+
+  cancel(): void {
+    this.#cancel.abort(new Error("the call is no longer wanted"))
+  }
+
+  end(): void {
+    clearTimeout(this.#timer)
+  }
+}
+
+/** This replica must leave the run alone from now on. */
+export class LeaseLost extends Error {
+  constructor(runId: string) {
+    super(`the lease of run ${runId} is lost`)
+  }
+}

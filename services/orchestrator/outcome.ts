@@ -1,0 +1,62 @@
+/** What the end of a call means for its run: pure, on a change that is being built. */
+import type { Change } from "./change.ts"
+import type { Outcome } from "./execution.ts"
+import { denialOf, type Judgement } from "./judgement.ts"
+import type { ToolCallRecord } from "./snapshot.ts"
+
+export interface Conclusion {
+  readonly outcome: Outcome
+  /** What moderation says about what would be passed on; absent where nothing is. */
+  readonly judgement: Judgement | undefined
+  readonly executionMs: number
+  readonly traceId: string
+}
+
+/** Records the end of the executing call, and what follows for the run. */
+export function concludeCall(change: Change, stepIndex: number, conclusion: Conclusion): void {
+  const { outcome, executionMs, traceId } = conclusion
+  switch (outcome.kind) {
+    case "succeeded":
+      change.moveCall(stepIndex, "succeed", { result: outcome.result, traceId }, executionMs)
+      break
+    case "failed": {
+      const { error, reason } = outcome
+      change.moveCall(stepIndex, "fail", { error, reason, traceId }, executionMs)
+      break
+    }
+    case "unknown":
+      change.moveCall(stepIndex, "lose", { reason: "outcome_unknown", traceId }, executionMs)
+      break
+  }
+  passOn(change, stepIndex, conclusion.judgement)
+}
+
+/** Lets the run go on from a call that has ended, or end with it. */
+export function passOn(change: Change, stepIndex: number, judgement: Judgement | undefined): void {
+  const isBlocked = judgement?.verdict === "blocked"
+  if (judgement !== undefined) change.judge(judgement, stepIndex)
+  if (judgement !== undefined && isBlocked) {
+    change.setCall(stepIndex, { isWithheld: true, policyDenial: denialOf(judgement) })
+  }
+  const { run, before } = change
+  const call = change.call(stepIndex)
+  if (run.state === "cancelling") {
+    change.moveRun({ kind: "call_ended" })
+  } else if (judgement !== undefined && isBlocked) {
+    change.moveRun({ kind: "fail", reason: "policy_denied" }, denialOf(judgement))
+  } else if (before.clock.now() >= run.deadline.getTime()) {
+    change.moveRun({ kind: "expire", reason: "deadline_exceeded" })
+  } else if (call.state === "outcome_unknown") {
+    change.moveRun({ kind: "wait", reason: "outcome_unknown" })
+  } else if (call.state === "failed" && !mayContinue(call)) {
+    change.moveRun({ kind: "fail", reason: "tool_failed" })
+  } else {
+    change.setRun({ stepIndex: stepIndex + 1 })
+    if (stepIndex + 1 === run.stepCount) change.moveRun({ kind: "succeed" })
+  }
+}
+
+/** A tool's own error is data where the plan says so; a call that could not be made never is. */
+export function mayContinue(call: Pick<ToolCallRecord, "onError" | "reason">): boolean {
+  return call.onError === "continue" && call.reason === "tool_failed"
+}

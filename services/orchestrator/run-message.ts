@@ -1,0 +1,57 @@
+import { create, fromBinary, fromJsonString, type MessageInitShape } from "@bufbuild/protobuf"
+import { timestampFromDate } from "@bufbuild/protobuf/wkt"
+import { PolicyDenialSchema } from "../../gen/runwarden/errors/v1/policy_denial_pb.ts"
+import { PlanSchema } from "../../gen/runwarden/orchestrator/v1/plan_pb.ts"
+import { type RunEvent, RunEventSchema } from "../../gen/runwarden/orchestrator/v1/run_event_pb.ts"
+import { type Run, RunSchema } from "../../gen/runwarden/orchestrator/v1/run_pb.ts"
+import type { StoredEntry } from "./run-event-store.ts"
+import type { Denial, RunRecord } from "./snapshot.ts"
+import { runStateEnum, verdictEnum } from "./state-enum.ts"
+
+/** A run as the contract shows it; one that was read for a list has no plan. */
+export function toRun(run: RunRecord): Run {
+  return create(RunSchema, {
+    workspaceId: run.workspaceId,
+    runId: run.runId,
+    threadId: run.threadId,
+    requesterId: run.requesterId,
+    state: runStateEnum[run.state],
+    reason: run.reason,
+    planName: run.planName,
+    input: run.input,
+    stepIndex: run.stepIndex,
+    stepCount: run.stepCount,
+    deadline: timestampFromDate(run.deadline),
+    traceId: run.traceId,
+    requestId: run.requestId,
+    etag: etagOf(run),
+    createTime: timestampFromDate(run.createTime),
+    updateTime: timestampFromDate(run.updateTime),
+    ...(run.plan === "" ? {} : { plan: fromJsonString(PlanSchema, run.plan) }),
+    ...(run.policyDenial === undefined ? {} : { policyDenial: toDenial(run.policyDenial) }),
+    ...(run.moderationOutcome === undefined
+      ? {}
+      : { moderationOutcome: verdictEnum[run.moderationOutcome] }),
+    ...(run.endTime === undefined ? {} : { endTime: timestampFromDate(run.endTime) }),
+  })
+}
+
+export function toDenial(denial: Denial): MessageInitShape<typeof PolicyDenialSchema> {
+  const { categories, matchedRules } = denial
+  return create(PolicyDenialSchema, {
+    ...denial,
+    categories: [...categories],
+    matchedRules: [...matchedRules],
+  })
+}
+
+export function toRunEvent(entry: StoredEntry): RunEvent {
+  const event = fromBinary(RunEventSchema, entry.payload)
+  event.sequence = BigInt(entry.sequence)
+  event.time = timestampFromDate(entry.createTime)
+  return event
+}
+
+export function etagOf({ revision }: { readonly revision: number }): string {
+  return `r${revision}`
+}

@@ -1,0 +1,91 @@
+/**
+ * The orchestrator: runs, their tool calls and the approvals they wait for.
+ *
+ * run.ts, tool-call.ts, approval.ts, action.ts, plan.ts   the pure hearts
+ * change.ts, history.ts, outcome.ts   one transaction's worth of change, built without I/O
+ * start-run.ts, tool-pinning.ts, answers.ts, watch.ts   what callers do
+ * executor.ts, lease.ts, run-driver.ts   who carries a run out, and how far
+ * step.ts, judgement.ts, execution.ts   resolve, judge, act, execute
+ * change-store.ts, snapshot-store.ts, *-store.ts   every SQL statement
+ * *-handlers.ts, *-message.ts, state-enum.ts   the RPCs and records as messages
+ */
+import { fileURLToPath } from "node:url"
+import type { Client } from "@connectrpc/connect"
+import type { MembershipService } from "../../gen/runwarden/gateway/v1/membership_service_pb.ts"
+import type { ModerationService } from "../../gen/runwarden/moderation/v1/moderation_service_pb.ts"
+import { ApprovalService } from "../../gen/runwarden/orchestrator/v1/approval_service_pb.ts"
+import { RunService } from "../../gen/runwarden/orchestrator/v1/run_service_pb.ts"
+import { ToolCallService } from "../../gen/runwarden/orchestrator/v1/tool_call_service_pb.ts"
+import type { EventService } from "../../gen/runwarden/telemetry/v1/event_service_pb.ts"
+import type { ExecutionService } from "../../gen/runwarden/tools/v1/execution_service_pb.ts"
+import { openDatabase } from "../../mesh/database.ts"
+import { createEventOutbox } from "../../mesh/events.ts"
+import { type Runtime, route, type Service } from "../../mesh/service.ts"
+import { approvalHandlers } from "./approval-handlers.ts"
+import type { Change } from "./change.ts"
+import type { OrchestratorConfig } from "./config.ts"
+import { Executor } from "./executor.ts"
+import { createNotifier } from "./notifier.ts"
+import { runHandlers } from "./run-handlers.ts"
+import { toolCallHandlers } from "./tool-call-handlers.ts"
+import { createWatch } from "./watch.ts"
+
+export interface OrchestratorDeps {
+  readonly runtime: Runtime
+  readonly moderation: Client<typeof ModerationService>
+  readonly tools: Client<typeof ExecutionService>
+  readonly membership: Client<typeof MembershipService>
+  readonly telemetry: Client<typeof EventService>
+}
+
+const migrations = fileURLToPath(new URL("./migrations", import.meta.url))
+
+/** Creates the service. Nothing connects before `start`. */
+export function createOrchestrator(config: OrchestratorConfig, deps: OrchestratorDeps): Service {
+  const { runtime, moderation, tools, membership, telemetry } = deps
+  const { approval, runTimeoutMs } = config
+  const { tracer, log } = runtime
+  const stack = new AsyncDisposableStack()
+  const database = stack.use(openDatabase(config.database, { runtime, migrations }))
+  const events = stack.use(createEventOutbox({ database, runtime, telemetry }))
+  const notifier = createNotifier()
+  const changed = () => events.poke()
+  const advanced = ({ run }: Change) => {
+    notifier.notify(run.runId)
+    changed()
+  }
+  const executor = stack.use(
+    new Executor({
+      ...{ database, moderation, tools, membership, approval, tracer, log },
+      config: config.executor,
+      stored: advanced,
+    }),
+  )
+  const stored = (change: Change) => {
+    advanced(change)
+    if (change.abortsCall || change.run.endTime !== undefined) executor.cancel(change.run.runId)
+    if (change.claim.kind === "release") executor.poke()
+  }
+  const stopping = new AbortController()
+  stack.defer(() => stopping.abort())
+  const watch = createWatch({
+    ...{ database, notifier },
+    config: config.watch,
+    stopping: stopping.signal,
+  })
+  const start = { database, tools, executor, runTimeoutMs, changed }
+  return {
+    routes: [
+      route(RunService, runHandlers({ ...start, watch, stored })),
+      route(ToolCallService, toolCallHandlers({ database, stored })),
+      route(ApprovalService, approvalHandlers({ database, stored })),
+    ],
+    async start(signal) {
+      await database.migrate(signal)
+      await database.verify()
+      events.start()
+      executor.start()
+    },
+    [Symbol.asyncDispose]: () => stack.disposeAsync(),
+  }
+}

@@ -1,0 +1,138 @@
+import type { JsonObject } from "@bufbuild/protobuf"
+import type { Effect, RiskClass, Verdict } from "./action.ts"
+import type { ApprovalState } from "./approval.ts"
+import type { RunState } from "./run.ts"
+import type { ToolCallState } from "./tool-call.ts"
+
+/** What a policy found, as `runwarden.errors.v1.PolicyDenial` in JSON. */
+export interface Denial {
+  readonly decisionId: string
+  readonly verdict: "blocked"
+  readonly categories: readonly string[]
+  readonly matchedRules: readonly string[]
+  readonly policyVersion: string
+  readonly approvable: false
+  /** Empty where a rule decided. */
+  readonly failure: string
+}
+
+export interface RunRecord {
+  readonly workspaceId: string
+  readonly runId: string
+  readonly threadId: string
+  readonly requesterId: string
+  /** The role by which the run acts, as the number of `options.v1.Role`. */
+  readonly requesterRole: number
+  readonly state: RunState
+  readonly reason: string
+  readonly policyDenial: Denial | undefined
+  readonly moderationOutcome: Verdict | undefined
+  readonly planName: string
+  /** The plan as JSON; empty in lists. */
+  readonly plan: string
+  readonly input: string
+  readonly stepIndex: number
+  readonly stepCount: number
+  readonly epoch: number
+  readonly revision: number
+  readonly traceId: string
+  readonly traceParent: string
+  readonly requestId: string
+  readonly deadline: Date
+  readonly createTime: Date
+  readonly updateTime: Date
+  readonly endTime: Date | undefined
+}
+
+export interface ToolFailure {
+  readonly reason: string
+  readonly message: string
+  readonly metadata: Readonly<Record<string, string>>
+}
+
+export interface ToolCallRecord {
+  readonly workspaceId: string
+  readonly runId: string
+  readonly stepIndex: number
+  readonly toolCallId: string
+  readonly idempotencyKey: string
+  readonly tool: string
+  readonly toolVersion: string
+  readonly definitionDigest: string
+  readonly riskClass: RiskClass
+  readonly effect: Effect
+  readonly title: string
+  readonly onError: "stop" | "continue"
+  readonly state: ToolCallState
+  readonly reason: string
+  readonly policyDenial: Denial | undefined
+  readonly plannedArguments: JsonObject
+  readonly arguments: JsonObject | undefined
+  readonly argumentsDigest: string | undefined
+  readonly provenance: readonly number[]
+  readonly verdict: Verdict | undefined
+  readonly decisionId: string
+  readonly policyVersion: string
+  readonly matchedRules: readonly string[]
+  readonly moderationOutcome: Verdict | undefined
+  readonly approvalId: string | undefined
+  readonly attempts: number
+  readonly result: JsonObject | undefined
+  readonly error: ToolFailure | undefined
+  readonly isWithheld: boolean
+  readonly settlerId: string
+  readonly traceId: string
+  readonly revision: number
+  readonly createTime: Date
+  readonly updateTime: Date
+  readonly startTime: Date | undefined
+  readonly endTime: Date | undefined
+}
+
+export interface ApprovalRecord {
+  readonly workspaceId: string
+  readonly approvalId: string
+  readonly runId: string
+  readonly stepIndex: number
+  readonly toolCallId: string
+  readonly tool: string
+  readonly toolVersion: string
+  readonly definitionDigest: string
+  readonly riskClass: RiskClass
+  readonly title: string
+  readonly arguments: JsonObject
+  readonly verdict: Verdict
+  readonly policyVersion: string
+  readonly matchedRules: readonly string[]
+  readonly requesterId: string
+  readonly digest: string
+  readonly state: ApprovalState
+  readonly approverRole: number
+  readonly isDistinctFromRequester: boolean
+  readonly deciderId: string
+  readonly comment: string
+  readonly expireTime: Date
+  readonly decideTime: Date | undefined
+  readonly consumeTime: Date | undefined
+  readonly createTime: Date
+}
+
+/** One run with everything that its next step depends on, as the database had it at `now`. */
+export interface Snapshot {
+  readonly run: RunRecord
+  /** By step. */
+  readonly calls: readonly ToolCallRecord[]
+  /** The approval that the current call waits for or was given. */
+  readonly approval: ApprovalRecord | undefined
+  readonly clock: Clock
+}
+
+/** The clock of the database, carried on by this process's monotonic one. */
+export interface Clock {
+  now(): number
+}
+
+export function clockFrom(databaseNow: Date): Clock {
+  const offset = databaseNow.getTime() - performance.now()
+  return { now: () => Math.floor(offset + performance.now()) }
+}

@@ -1,0 +1,49 @@
+/** The spans of a run, with the names of the GenAI conventions. Arguments and results stay out. */
+import { type Attributes, type Link, TraceFlags } from "@opentelemetry/api"
+import type { Outcome } from "./execution.ts"
+import type { RunRecord, ToolCallRecord } from "./snapshot.ts"
+
+export function runAttributes(run: RunRecord): Attributes {
+  return {
+    "gen_ai.operation.name": "invoke_workflow",
+    "gen_ai.conversation.id": run.threadId,
+    "runwarden.workspace.id": run.workspaceId,
+    "runwarden.run.id": run.runId,
+  }
+}
+
+export function callAttributes(run: RunRecord, call: ToolCallRecord): Attributes {
+  return {
+    "gen_ai.operation.name": "execute_tool",
+    "gen_ai.tool.name": call.tool,
+    "gen_ai.tool.call.id": call.toolCallId,
+    "gen_ai.tool.type": "function",
+    "gen_ai.conversation.id": run.threadId,
+    "runwarden.workspace.id": run.workspaceId,
+    "runwarden.run.id": run.runId,
+    "runwarden.tool.version": call.toolVersion,
+    "runwarden.tool.risk_class": call.riskClass,
+    "runwarden.policy.version": call.policyVersion,
+    "runwarden.verdict": call.verdict ?? "",
+    "runwarden.action": "execute",
+    ...(call.approvalId === undefined ? {} : { "runwarden.approval.id": call.approvalId }),
+  }
+}
+
+export function outcomeAttributes(outcome: Outcome): Attributes {
+  switch (outcome.kind) {
+    case "succeeded":
+      return {}
+    case "failed":
+      return { "error.type": outcome.reason }
+    case "unknown":
+      return { "error.type": "outcome_unknown" }
+  }
+}
+
+/** A link to the trace that a W3C traceparent names; none where it names none. */
+export function linkTo(traceParent: string): Link[] {
+  const [, traceId, spanId] = /^00-([0-9a-f]{32})-([0-9a-f]{16})-/.exec(traceParent) ?? []
+  if (traceId === undefined || spanId === undefined) return []
+  return [{ context: { traceId, spanId, traceFlags: TraceFlags.SAMPLED, isRemote: true } }]
+}

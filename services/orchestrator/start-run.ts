@@ -1,0 +1,192 @@
+/** StartRun: check and pin everything first, then store the run whole, then go on with it. */
+import { create, toJsonString } from "@bufbuild/protobuf"
+import { durationMs } from "@bufbuild/protobuf/wkt"
+import type { CallOptions, Client } from "@connectrpc/connect"
+import { OnError, type Plan, PlanSchema } from "../../gen/runwarden/orchestrator/v1/plan_pb.ts"
+import {
+  RunService,
+  type StartRunRequest,
+  type StartRunResponse,
+  StartRunResponseSchema,
+} from "../../gen/runwarden/orchestrator/v1/run_service_pb.ts"
+import type { ExecutionService } from "../../gen/runwarden/tools/v1/execution_service_pb.ts"
+import type { Tool } from "../../gen/runwarden/tools/v1/tool_pb.ts"
+import type { Database } from "../../mesh/database.ts"
+import { RunwardenError } from "../../mesh/errors.ts"
+import { recordEvents } from "../../mesh/events.ts"
+import type { Caller } from "../../mesh/identity.ts"
+import { newId } from "../../mesh/ids.ts"
+import { answerOnce } from "../../mesh/request-id.ts"
+import { activeTraceId } from "../../mesh/tracing.ts"
+import type { Executor } from "./executor.ts"
+import { encodeEntry, runChanged, runStarted } from "./history.ts"
+import { checkPlan, type PlanStep } from "./plan.ts"
+import { activeTraceParent } from "./run-driver.ts"
+import { toRun } from "./run-message.ts"
+import { insertRun, type NewRun } from "./run-store.ts"
+import { clockFrom, type RunRecord, type ToolCallRecord } from "./snapshot.ts"
+import { toEffect, toRiskClass } from "./state-enum.ts"
+import { refuseNul } from "./text.ts"
+import { checkLiterals, resolveTools, toolAt } from "./tool-pinning.ts"
+
+export interface StartRunDeps {
+  readonly database: Database
+  readonly tools: Client<typeof ExecutionService>
+  readonly executor: Executor
+  readonly runTimeoutMs: number
+  changed(): void
+}
+
+/** Starts a run, or answers what was answered to this request before. */
+export async function startRun(
+  deps: StartRunDeps,
+  request: StartRunRequest,
+  caller: Caller,
+  options: CallOptions,
+): Promise<StartRunResponse> {
+  const prepared = await prepare(deps, request, caller, options).catch((error: unknown) => error)
+  let started: RunRecord | undefined
+  const response = await answerOnce(
+    deps.database,
+    RunService.method.startRun,
+    request,
+    async (tx) => {
+      // Thrown in here, so that a request which was answered before gets that answer instead.
+      if (!isNewRun(prepared)) throw prepared
+      const stored = await insertRun(tx, prepared)
+      await recordEvents(tx, [runChanged(stored, 0).event])
+      started = stored
+      return create(StartRunResponseSchema, { run: toRun(stored) })
+    },
+    options.signal === undefined ? {} : { signal: options.signal },
+  )
+  if (isNewRun(prepared) && started !== undefined && response.run?.runId === prepared.run.runId) {
+    deps.changed()
+    if (prepared.lease === undefined) deps.executor.poke()
+    else deps.executor.begin(begun(prepared, started))
+  }
+  return response
+}
+
+function isNewRun(value: unknown): value is NewRun {
+  return typeof value === "object" && value !== null && !(value instanceof Error)
+}
+
+/** The stored run with its calls, as the first step needs it: nothing is read back. */
+function begun({ calls }: NewRun, run: RunRecord) {
+  return { run, calls, approval: undefined, clock: clockFrom(run.createTime) }
+}
+
+async function prepare(
+  { tools, executor, runTimeoutMs }: StartRunDeps,
+  request: StartRunRequest,
+  caller: Caller,
+  options: CallOptions,
+): Promise<NewRun> {
+  const { workspaceId, plan, timeout } = request
+  if (plan === undefined) throw new RunwardenError("INVALID_REQUEST", { field: "plan" })
+  refuseNul({ input: request.input, ...textsOf(plan) })
+  const steps = plan.steps.map(
+    (step): PlanStep => ({
+      tool: step.tool,
+      version: step.version,
+      arguments: step.arguments ?? {},
+      onError: step.onError === OnError.CONTINUE ? "continue" : "stop",
+      title: step.title,
+    }),
+  )
+  checkPlan(steps)
+  const resolved = await resolveTools(tools, workspaceId, steps, options)
+  await checkLiterals(tools, workspaceId, steps, resolved, options)
+  const lease = executor.reserve()
+  const runId = newId()
+  const run = newRun(request, plan, caller, runId, lease === undefined ? "queued" : "running")
+  const calls = steps.map((step, index) => newCall(run, step, index, toolAt(resolved, index)))
+  const started = encodeEntry(runStarted(run as RunRecord))
+  const entry = encodeEntry(runChanged({ ...run, createTime: new Date() } as RunRecord, 0).entry)
+  const timeoutMs = timeout === undefined ? runTimeoutMs : durationMs(timeout)
+  return { run, timeoutMs, calls, entries: [started, entry], lease }
+}
+
+function textsOf(plan: Plan): Record<string, string> {
+  return Object.fromEntries([
+    ["plan.name", plan.name],
+    ...plan.steps.flatMap((step, index) => [
+      [`plan.steps[${index}].tool`, step.tool],
+      [`plan.steps[${index}].version`, step.version],
+      [`plan.steps[${index}].title`, step.title],
+    ]),
+  ])
+}
+
+function newRun(
+  request: StartRunRequest,
+  plan: Plan,
+  caller: Caller,
+  runId: string,
+  state: "queued" | "running",
+): NewRun["run"] {
+  return {
+    workspaceId: request.workspaceId,
+    runId,
+    threadId: request.threadId === "" ? newId() : request.threadId,
+    requesterId: caller.actorId,
+    requesterRole: caller.role,
+    state,
+    reason: "",
+    policyDenial: undefined,
+    moderationOutcome: undefined,
+    planName: plan.name,
+    plan: toJsonString(PlanSchema, plan),
+    input: request.input,
+    stepIndex: 0,
+    stepCount: plan.steps.length,
+    epoch: 1,
+    revision: 1,
+    traceId: activeTraceId(),
+    traceParent: activeTraceParent(),
+    requestId: request.requestId,
+  }
+}
+
+function newCall(run: NewRun["run"], step: PlanStep, stepIndex: number, tool: Tool) {
+  const now = new Date()
+  return {
+    workspaceId: run.workspaceId,
+    runId: run.runId,
+    stepIndex,
+    toolCallId: newId(),
+    idempotencyKey: `${run.runId}/${stepIndex}`,
+    tool: tool.fullName,
+    toolVersion: tool.definition?.version ?? "",
+    definitionDigest: tool.definitionDigest,
+    riskClass: toRiskClass(tool.definition?.riskClass ?? 0),
+    effect: toEffect(tool.definition?.effect ?? 0),
+    title: step.title,
+    onError: step.onError,
+    state: "proposed",
+    reason: "",
+    policyDenial: undefined,
+    plannedArguments: step.arguments,
+    arguments: undefined,
+    argumentsDigest: undefined,
+    provenance: [],
+    verdict: undefined,
+    decisionId: "",
+    policyVersion: "",
+    matchedRules: [],
+    moderationOutcome: undefined,
+    approvalId: undefined,
+    attempts: 0,
+    result: undefined,
+    error: undefined,
+    isWithheld: false,
+    settlerId: "",
+    traceId: "",
+    revision: 1,
+    createTime: now,
+    updateTime: now,
+    startTime: undefined,
+    endTime: undefined,
+  } satisfies ToolCallRecord
+}

@@ -1,0 +1,72 @@
+/**
+ * Watching a run: its history from a place on, and what is added to it, until the run has ended.
+ *
+ * 1. The database is what is watched; notices of this process only shorten the wait. So a run may
+ *    move between replicas while it is watched.
+ * 2. A watcher holds no connection while it waits, and ends with its caller.
+ * 3. The history of a run that has ended is complete: the end is seen before its last page is read.
+ */
+import type { Database } from "../../mesh/database.ts"
+import { notFound, RunwardenError } from "../../mesh/errors.ts"
+import type { OrchestratorConfig } from "./config.ts"
+import type { Notifier } from "./notifier.ts"
+import { isTerminalRun } from "./run.ts"
+import { entriesAfter, type StoredEntry } from "./run-event-store.ts"
+import { findRun } from "./run-store.ts"
+
+export interface WatchDeps {
+  readonly database: Database
+  readonly notifier: Notifier
+  readonly config: OrchestratorConfig["watch"]
+  /** Aborts when the service stops. */
+  readonly stopping: AbortSignal
+}
+
+export type Watch = (
+  request: { readonly workspaceId: string; readonly runId: string; readonly after: number },
+  signal: AbortSignal,
+) => AsyncIterable<StoredEntry>
+
+const pageSize = 200
+
+export function createWatch({ database, notifier, config, stopping }: WatchDeps): Watch {
+  let watchers = 0
+  return async function* watch({ workspaceId, runId, after }, callerSignal) {
+    if (watchers >= config.maxWatchers) {
+      const maximum = String(config.maxWatchers)
+      throw new RunwardenError("LIMIT_EXCEEDED", { limit: "watchers", maximum })
+    }
+    watchers += 1
+    try {
+      const signal = AbortSignal.any([callerSignal, stopping])
+      let sequence = after
+      for (;;) {
+        if (stopping.aborted) throw new RunwardenError("SHUTTING_DOWN", { service: "orchestrator" })
+        if (signal.aborted) return
+        const { isEnded, entries } = await look(workspaceId, runId, sequence, signal)
+        for (const entry of entries) {
+          yield entry
+          sequence = entry.sequence
+        }
+        if (entries.length === pageSize) continue
+        if (isEnded) return
+        if (entries.length === 0) await notifier.wait(runId, config.pollMs, signal)
+      }
+    } finally {
+      watchers -= 1
+    }
+  }
+
+  function look(workspaceId: string, runId: string, after: number, signal: AbortSignal) {
+    return database.tenant(
+      workspaceId,
+      async (tx) => {
+        const run = await findRun(tx, workspaceId, runId)
+        if (run === undefined) throw notFound("run", runId)
+        const entries = await entriesAfter(tx, workspaceId, runId, { after, limit: pageSize })
+        return { isEnded: isTerminalRun(run.state), entries }
+      },
+      { name: "watchRun", signal },
+    )
+  }
+}
