@@ -26,7 +26,7 @@ export function* normalise(text: string): Generator<undefined, string> {
  * other invisible characters as the spaces they may have replaced. Undefined where nothing hides.
  */
 export function* reveal(text: string): Generator<undefined, string | undefined> {
-  if (ascii.test(text) || text.search(invisible) < 0) return undefined
+  if (text.search(invisible) < 0) return undefined
   return yield* inChunks(text, (chunk) =>
     clean(
       chunk
@@ -61,19 +61,25 @@ function* inChunks(
   text: string,
   change: (chunk: string) => string,
 ): Generator<undefined, string, undefined> {
-  if (text.length <= chunkUnits) return collapse(change(text))
+  if (text.length <= chunkUnits) return collapse(change(text)).trim()
   const changed: string[] = []
+  let endsInSpace = true
   for (let start = 0; start < text.length; ) {
     const end = cutAfter(text, start + chunkUnits)
-    changed.push(change(text.slice(start, end)))
+    const chunk = collapse(change(text.slice(start, end)))
+    const joined: string = endsInSpace && chunk.startsWith(" ") ? chunk.slice(1) : chunk
+    if (joined !== "") {
+      changed.push(joined)
+      endsInSpace = joined.endsWith(" ")
+    }
     start = end
     yield
   }
-  return collapse(changed.join(""))
+  return changed.join("").trimEnd()
 }
 
 function collapse(text: string): string {
-  return text.replace(space, " ").trim()
+  return text.replace(space, " ")
 }
 
 // Before an ASCII character nothing composes, so cutting there changes no result; a text that has

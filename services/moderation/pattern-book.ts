@@ -27,9 +27,15 @@ export const maxProgramSize = 256
 export const windowUnits = 4_096
 export const overlapUnits = 1_024
 const maxSetSize = 384
+// Most texts are short, and for them fewer, larger sets stay within the same bound. Patterns with
+// Unicode classes are left out of those: each class is hundreds of ranges to compile.
+const shortUnits = 256
+const maxShortSetSize = 1_536
+const unicodeClass = /\\p/i
 const maxRepeats = 512
 const maxMatchesPerWindow = 512
 
+/** Patterns that are looked for in one pass. */
 interface PatternSet {
   readonly members: readonly number[]
   readonly set: RE2Set
@@ -56,8 +62,18 @@ export function compilePattern(pattern: string): RE2JS {
 
 /** Gathers compiled patterns into a book. */
 export function* createPatternBook(patterns: readonly Pattern[]): Steps<PatternBook> {
-  const sets = yield* gather(patterns)
-  return { find: (text, wanted) => find(patterns, sets, text, wanted) }
+  const all = [...patterns.keys()]
+  const isWide = (index: number) => unicodeClass.test(patterns[index]?.regex.pattern() ?? "")
+  const sets = yield* gather(patterns, all, maxSetSize)
+  const narrow = all.filter((index) => !isWide(index))
+  const shortSets = [
+    ...(yield* gather(patterns, narrow, maxShortSetSize)),
+    ...(yield* gather(patterns, all.filter(isWide), maxSetSize)),
+  ]
+  return {
+    find: (text, wanted) =>
+      find(patterns, text.length <= shortUnits ? shortSets : sets, text, wanted),
+  }
 }
 
 /** Whether the digits of a text end in a valid Luhn check digit. */
@@ -84,26 +100,33 @@ export function windowsOf(text: string): readonly string[] {
   }
 }
 
-function* gather(patterns: readonly Pattern[]): Steps<readonly PatternSet[]> {
-  const groups: number[][] = []
-  let room = 0
-  patterns.forEach(({ regex }, index) => {
-    const size = regex.programSize()
-    if (size > room) {
-      groups.push([])
-      room = maxSetSize
-    }
-    groups.at(-1)?.push(index)
-    room -= size
-  })
+function* gather(
+  patterns: readonly Pattern[],
+  indices: readonly number[],
+  maxSize: number,
+): Steps<readonly PatternSet[]> {
   const sets: PatternSet[] = []
-  for (const members of groups) {
-    const set = new RE2Set()
-    for (const member of members) set.add(patterns[member]?.regex.pattern() ?? "")
+  let members: number[] = []
+  let set = new RE2Set()
+  let size = 0
+  const close = () => {
+    if (members.length === 0) return
     set.compile()
     sets.push({ members, set })
+    members = []
+    set = new RE2Set()
+    size = 0
+  }
+  for (const index of indices) {
+    const regex = patterns[index]?.regex
+    if (regex === undefined) continue
+    if (size + regex.programSize() > maxSize) close()
+    members.push(index)
+    set.add(regex.pattern())
+    size += regex.programSize()
     yield
   }
+  close()
   return sets
 }
 

@@ -6,7 +6,8 @@ interface Node {
   readonly entries: number[]
 }
 
-const word = /[\p{L}\p{N}]+/gu
+// Bounded, because a script without spaces makes a whole text one word.
+const word = /[\p{L}\p{N}]{1,256}/gu
 const wordsPerStep = 2_048
 
 /**
@@ -24,12 +25,12 @@ export function createWordBook(lists: readonly (readonly string[])[]): WordBook 
   lists.forEach((phrases, entry) => {
     for (const phrase of phrases) plant(root, phrase, entry)
   })
-  return { find: (normalised) => find(root, foldCase(normalised)) }
+  return { find: (normalised) => find(root, normalised) }
 }
 
 /** The words of a phrase as they are compared. */
 export function wordsOf(phrase: string): readonly string[] {
-  return foldCase(finish(normalise(phrase))).match(word) ?? []
+  return (finish(normalise(phrase)).match(word) ?? []).map(foldCase)
 }
 
 function plant(root: Node, phrase: string, entry: number): void {
@@ -44,12 +45,13 @@ function plant(root: Node, phrase: string, entry: number): void {
   node.entries.push(entry)
 }
 
-function* find(root: Node, folded: string): Generator<undefined, ReadonlySet<number>> {
+function* find(root: Node, normalised: string): Generator<undefined, ReadonlySet<number>> {
   const found = new Set<number>()
   if (root.next.size === 0) return found
   let begun: Node[] = []
   let steps = 0
-  for (const [each] of folded.matchAll(word)) {
+  for (const [written] of normalised.matchAll(word)) {
+    const each = foldCase(written)
     const still: Node[] = []
     for (const node of [root, ...begun]) {
       const next = node.next.get(each)

@@ -1,0 +1,59 @@
+/**
+ * The moderation service: verdicts on what a run is about to do, and the policies behind them.
+ *
+ * judge.ts              judges one content by one compiled policy; never throws
+ *   policy.ts, rule.ts  compiles the rules of a version, or says which one is broken
+ *   expression.ts, expression-bounds.ts   CEL under a meter
+ *   pattern-book.ts, word-book.ts         RE2 patterns and word lists over texts
+ *   content-text.ts, normalised-text.ts, look-alikes.ts   the texts, in every form that is judged
+ *   slices.ts           gives way to the event loop between steps
+ * evaluation.ts         a judgement with digest and latency, whatever goes wrong
+ * policy-book.ts        compiled versions, and which one judges whom
+ * default-policy.ts     the versions of `default` in policies/
+ * *-handlers.ts, *-message.ts, *-store.ts   RPCs, messages and SQL by noun
+ */
+import { join } from "node:path"
+import { DecisionService } from "../../gen/runwarden/moderation/v1/decision_service_pb.ts"
+import { ModerationService } from "../../gen/runwarden/moderation/v1/moderation_service_pb.ts"
+import { PolicyService } from "../../gen/runwarden/moderation/v1/policy_service_pb.ts"
+import { openDatabase } from "../../mesh/database.ts"
+import { type Runtime, route, type Service, type ServiceModule } from "../../mesh/service.ts"
+import { type ModerationConfig, readConfig } from "./config.ts"
+import { decisionHandlers } from "./decision-handlers.ts"
+import { readShippedPolicies } from "./default-policy.ts"
+import { moderationHandlers } from "./moderation-handlers.ts"
+import { createPolicyBook } from "./policy-book.ts"
+import { policyHandlers } from "./policy-handlers.ts"
+
+export interface ModerationDeps {
+  readonly runtime: Runtime
+}
+
+export const moderationModule: ServiceModule<ModerationConfig> = {
+  name: "moderation",
+  readConfig,
+  create: (config, runtime) => createModeration(config, { runtime }),
+}
+
+/** Creates the service. Throws where the shipped default policy is broken. */
+export function createModeration(config: ModerationConfig, { runtime }: ModerationDeps): Service {
+  const shipped = readShippedPolicies()
+  const stack = new AsyncDisposableStack()
+  const database = stack.use(
+    openDatabase(config.database, { runtime, migrations: join(import.meta.dirname, "migrations") }),
+  )
+  const book = createPolicyBook({ database, shipped })
+  const limitMs = config.evaluationLimitMs
+  return {
+    routes: [
+      route(ModerationService, moderationHandlers({ database, book, limitMs })),
+      route(PolicyService, policyHandlers({ database, book, shipped, limitMs })),
+      route(DecisionService, decisionHandlers({ database })),
+    ],
+    async start(signal) {
+      await database.migrate(signal)
+      await database.verify()
+    },
+    [Symbol.asyncDispose]: () => stack.disposeAsync(),
+  }
+}
