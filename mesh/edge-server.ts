@@ -213,7 +213,8 @@ async function serveRpc(
   const plain = request as Parameters<typeof universalRequestFromNodeRequest>[0]
   const plainResponse = response as Parameters<typeof universalResponseToNodeResponse>[1]
   const call = universalRequestFromNodeRequest(plain, plainResponse, undefined, undefined)
-  const body = timely(call.body as AsyncIterable<Uint8Array>, limits.requestTimeoutMs)
+  // Leaving the request's own iterator early would destroy its stream, and the answer with it.
+  const body = timely(request.iterator({ destroyOnReturn: false }), limits.requestTimeoutMs)
   const answer = await handler.handle({ ...call, body })
   const typed = await withTypedErrors(answer, {
     limitBytes: handler.limitBytes,
