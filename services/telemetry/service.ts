@@ -1,0 +1,58 @@
+/**
+ * The telemetry service: events in, metrics and alerts out.
+ *
+ * event-row.ts          an event as it is stored
+ * event-store.ts        the one statement that takes a batch in
+ * metrics.ts            what the figures mean, pure
+ * metrics-store.ts      the counts, in SQL
+ * alert.ts, readings.ts when alerts fire and are over, pure
+ * alert-store.ts, evaluation-store.ts   alerts, and whose turn it is to be looked at
+ * alert-evaluator.ts    looks at workspaces after events and by a timer
+ * event-handlers.ts, metrics-handlers.ts, alert-handlers.ts   the RPCs
+ */
+import { fileURLToPath } from "node:url"
+import { AlertService } from "../../gen/runwarden/telemetry/v1/alert_service_pb.ts"
+import { EventService } from "../../gen/runwarden/telemetry/v1/event_service_pb.ts"
+import { MetricsService } from "../../gen/runwarden/telemetry/v1/metrics_service_pb.ts"
+import { openDatabase } from "../../mesh/database.ts"
+import { type Runtime, route, type Service, type ServiceModule } from "../../mesh/service.ts"
+import { createEvaluator } from "./alert-evaluator.ts"
+import { alertHandlers } from "./alert-handlers.ts"
+import { readConfig, type TelemetryConfig } from "./config.ts"
+import { eventHandlers } from "./event-handlers.ts"
+import { metricsHandlers } from "./metrics-handlers.ts"
+
+export interface TelemetryDeps {
+  readonly runtime: Runtime
+  /** Milliseconds of the epoch; the machine's clock unless a test brings its own. */
+  readonly now?: () => number
+}
+
+const migrations = fileURLToPath(new URL("./migrations", import.meta.url))
+
+export const telemetryModule: ServiceModule<TelemetryConfig> = {
+  name: "telemetry",
+  readConfig,
+  create: (config, runtime) => createTelemetry(config, { runtime }),
+}
+
+/** Creates the service. Nothing connects before `start`. */
+export function createTelemetry(config: TelemetryConfig, deps: TelemetryDeps): Service {
+  const { runtime, now = Date.now } = deps
+  const stack = new AsyncDisposableStack()
+  const database = stack.use(openDatabase(config.database, { runtime, migrations }))
+  const evaluator = stack.use(createEvaluator({ database, runtime, config: config.alerts, now }))
+  return {
+    routes: [
+      route(EventService, eventHandlers({ database, arrived: evaluator.arrived })),
+      route(MetricsService, metricsHandlers({ database, now })),
+      route(AlertService, alertHandlers({ database })),
+    ],
+    async start(signal) {
+      await database.migrate(signal)
+      await database.verify()
+      evaluator.start()
+    },
+    [Symbol.asyncDispose]: () => stack.disposeAsync(),
+  }
+}

@@ -1,0 +1,107 @@
+/** What the tests of this service share: the service on a real database, a clock, and events. */
+import { create, type MessageInitShape } from "@bufbuild/protobuf"
+import { timestampFromMs } from "@bufbuild/protobuf/wkt"
+import { Role } from "../../gen/runwarden/options/v1/access_pb.ts"
+import { AlertService } from "../../gen/runwarden/telemetry/v1/alert_service_pb.ts"
+import { type Event, EventSchema } from "../../gen/runwarden/telemetry/v1/event_pb.ts"
+import { EventService } from "../../gen/runwarden/telemetry/v1/event_service_pb.ts"
+import { MetricsService } from "../../gen/runwarden/telemetry/v1/metrics_service_pb.ts"
+import { actingAs, memberSubject, type Subject, serviceSubject } from "../../mesh/identity.ts"
+import { newId } from "../../mesh/ids.ts"
+import { testClient, testDatabase, testRuntime } from "../../mesh/testing.ts"
+import { readAlertConfig } from "./config.ts"
+import { createTelemetry } from "./service.ts"
+
+export type Payload = NonNullable<MessageInitShape<typeof EventSchema>["payload"]>
+
+export async function startTelemetry() {
+  const stack = new AsyncDisposableStack()
+  const database = stack.use(await testDatabase("telemetry"))
+  const clock = { aheadMs: 0 }
+  const runtime = testRuntime("telemetry")
+  const alerts = readAlertConfig({
+    TELEMETRY_ALERT_DEBOUNCE_MS: "20",
+    TELEMETRY_ALERT_INTERVAL_MS: "100",
+    TELEMETRY_ALERT_POLL_MS: "50",
+  })
+  const service = stack.use(
+    createTelemetry({ database, alerts }, { runtime, now: () => Date.now() + clock.aheadMs }),
+  )
+  await service.start(AbortSignal.timeout(60_000))
+  const target = { routes: service.routes, runtime }
+  const events = testClient(EventService, target, "orchestrator")
+  return {
+    clock,
+    events,
+    alerts: testClient(AlertService, target),
+    metrics: testClient(MetricsService, target),
+    /** Sends events as the orchestrator does, in batches that the contract allows. */
+    async record(workspaceId: string, all: readonly Event[]): Promise<number> {
+      let recorded = 0
+      for (let at = 0; at < all.length; at += 500) {
+        const request = { workspaceId, events: all.slice(at, at + 500) }
+        const subject = serviceSubject("orchestrator", workspaceId)
+        recorded += (await events.recordEvents(request, actingAs(subject))).recordedCount
+      }
+      return recorded
+    },
+    [Symbol.asyncDispose]: () => stack.disposeAsync(),
+  }
+}
+
+/** A member of a workspace of its own, unless one is given. */
+export function someone(role: Role = Role.MEMBER, workspaceId: string = newId()): Subject {
+  return memberSubject(workspaceId, newId(), role)
+}
+
+export function event(
+  payload: Payload,
+  options: { readonly runId?: string; readonly atMs?: number } = {},
+): Event {
+  return create(EventSchema, {
+    eventId: newId(),
+    occurTime: timestampFromMs(options.atMs ?? Date.now()),
+    runId: options.runId ?? newId(),
+    payload,
+  })
+}
+
+export function run(
+  state: string,
+  options: {
+    readonly reason?: string
+    readonly elapsedMs?: number
+    readonly runId?: string
+    readonly atMs?: number
+  } = {},
+): Event {
+  const { reason = "", elapsedMs = 0 } = options
+  const value = { state, reason, elapsedMillis: BigInt(elapsedMs) }
+  return event({ case: "runChanged", value }, options)
+}
+
+export function call(
+  state: string,
+  options: { readonly runId?: string; readonly atMs?: number } = {},
+): Event {
+  const value = { stepIndex: 0, tool: "projects/project.create", state }
+  return event({ case: "toolCallChanged", value }, options)
+}
+
+export function verdict(
+  found: string,
+  options: { readonly unavailable?: boolean; readonly atMs?: number } = {},
+): Event {
+  const { unavailable = false } = options
+  const value = { verdict: found, subject: "tool_arguments", unavailable }
+  return event({ case: "moderated", value }, options)
+}
+
+export function approval(state: string, waitMs: number): Event {
+  const value = { approvalId: newId(), state, waitMillis: BigInt(waitMs) }
+  return event({ case: "approvalChanged", value })
+}
+
+export function times<T>(count: number, make: (index: number) => T): T[] {
+  return Array.from({ length: count }, (_, index) => make(index))
+}
