@@ -37,8 +37,14 @@ export function sendError(
   // The two classes agree in all that is used here, but not in their overloads.
   const plain = response as ServerResponse
   if (request.httpVersionMajor < 2 && !request.complete) response.setHeader("connection", "close")
-  if (request.headers["content-type"]?.startsWith("application/grpc") === true) {
-    plain.writeHead(200, { "content-type": "application/grpc", ...statusTrailer(error) })
+  const type = request.headers["content-type"] ?? ""
+  if (type.startsWith("application/grpc")) {
+    // Without `writeHead`: on HTTP/2 it would send headers that do not end the stream, and a gRPC
+    // client takes a status from headers only where they are the whole answer.
+    const isWeb = type.startsWith("application/grpc-web")
+    plain.setHeader("content-type", isWeb ? "application/grpc-web+proto" : "application/grpc")
+    for (const [name, value] of Object.entries(statusTrailer(error))) plain.setHeader(name, value)
+    plain.statusCode = 200
     plain.end()
     return
   }
