@@ -10,7 +10,7 @@ import {
   rmSync,
   writeFileSync,
 } from "node:fs"
-import { homedir } from "node:os"
+import { homedir, tmpdir } from "node:os"
 import { join } from "node:path"
 import { makeRootFolder, type PostgresBinaries, rootFolder } from "./postgres-binaries.ts"
 
@@ -26,8 +26,8 @@ const namedUid = 65_534
 
 /**
  * The folder for the data of a checkout. Users of one checkout never share one: an ordinary user has
- * `.data/<user>` in the checkout, or a folder in their home when they may not write there; root, whose
- * server runs as another account, has one outside, where that account can come.
+ * `.data/user-<id>` in the checkout or, where they may not write, a folder in their home or among the
+ * temporary files; root, whose server runs as another account, has one where that account can come.
  */
 export function dataFolderFor(checkout: string): string {
   const uid = process.getuid?.()
@@ -40,14 +40,21 @@ export function dataFolderFor(checkout: string): string {
   const shared = join(real, ".data")
   const name = uid === undefined ? "user" : `user-${uid}`
   // The checkout may belong to somebody else, whose .data must not be in anybody's way.
-  if (
-    canWrite(
-      existsSync(join(shared, name)) ? join(shared, name) : existsSync(shared) ? shared : real,
-    )
-  ) {
-    return join(shared, name)
+  const nearest = [join(shared, name), shared, real].find((folder) => existsSync(folder)) ?? real
+  if (canWrite(nearest)) return join(shared, name)
+  const home = homeFolder()
+  if (home !== undefined) return join(home, ".local", "share", "runwarden", key)
+  return join(tmpdir(), `runwarden-${name}-${key}`)
+}
+
+/** A container's user may have no home, or one that does not exist. */
+function homeFolder(): string | undefined {
+  try {
+    const home = homedir()
+    return canWrite(home) ? home : undefined
+  } catch {
+    return undefined
   }
-  return join(homedir(), ".local", "share", "runwarden", key)
 }
 
 /** Makes the cluster unless it is there already. A half-made one, without its last file, is redone. */
