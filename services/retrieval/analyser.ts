@@ -2,8 +2,8 @@
  * Owns: a few threads that read documents, started when they are first needed.
  * States of a thread: idle, busy with one source, ended.
  * 1. A thread reads one source at a time; what waits is answered in the order of arrival.
- * 2. A source that takes longer than the limit costs its thread: the thread is ended and the next
- *    source gets a new one.
+ * 2. A source that takes longer than the limit, or that nobody waits for any more, costs its thread:
+ *    the thread is ended and the next source gets a new one.
  * 3. No more than `maxWaiting` sources wait; a further one is refused.
  */
 import { Worker } from "node:worker_threads"
@@ -30,9 +30,15 @@ interface Job {
   readonly reject: (error: unknown) => void
 }
 
+/** What becomes of the job that a thread is busy with. */
+interface Thread {
+  readonly worker: Worker
+  finish: ((end: "answered" | "ended", settle: (job: Job) => void) => void) | undefined
+}
+
 export function createAnalyser(config: AnalyserConfig): Analyser {
-  const idle: Worker[] = []
-  const busy = new Set<Worker>()
+  const idle: Thread[] = []
+  const busy = new Set<Thread>()
   const waiting: Job[] = []
   let isClosed = false
 
@@ -46,25 +52,24 @@ export function createAnalyser(config: AnalyserConfig): Analyser {
   }
 
   function read(job: Job): void {
-    const worker = idle.pop() ?? startWorker()
-    busy.add(worker)
-    const settle = (isReusable: boolean, finish: () => void) => {
+    const thread = idle.pop() ?? startThread()
+    busy.add(thread)
+    const timer = setTimeout(() => {
+      thread.finish?.("ended", ({ reject }) => reject(unreadable("it takes too long to parse")))
+    }, config.timeoutMs)
+    const abort = () => thread.finish?.("ended", ({ reject }) => reject(job.signal?.reason))
+    job.signal?.addEventListener("abort", abort, { once: true })
+    thread.finish = (end, settle) => {
+      thread.finish = undefined
       clearTimeout(timer)
-      worker.removeAllListeners()
-      busy.delete(worker)
-      if (isReusable && !isClosed) idle.push(worker)
-      else void worker.terminate()
-      finish()
+      job.signal?.removeEventListener("abort", abort)
+      busy.delete(thread)
+      if (end === "answered" && !isClosed) idle.push(thread)
+      else void thread.worker.terminate()
+      settle(job)
       next()
     }
-    const timer = setTimeout(
-      () => settle(false, () => job.reject(unreadable("it takes too long to parse"))),
-      config.timeoutMs,
-    )
-    worker.once("message", (answer: AnalysisAnswer) => settle(true, () => finishJob(job, answer)))
-    worker.once("error", (error) => settle(false, () => job.reject(error)))
-    worker.once("exit", () => settle(false, () => job.reject(stopping())))
-    worker.postMessage(job.source)
+    thread.worker.postMessage(job.source)
   }
 
   return {
@@ -72,30 +77,39 @@ export function createAnalyser(config: AnalyserConfig): Analyser {
       if (isClosed) return Promise.reject(stopping())
       if (waiting.length >= config.maxWaiting) {
         const metadata = { limit: "waiting_documents", maximum: String(config.maxWaiting) }
-        return Promise.reject(
-          new RunwardenError("LIMIT_EXCEEDED", metadata, { retryAfterMs: 1_000 }),
-        )
+        const options = { retryAfterMs: 1_000 }
+        return Promise.reject(new RunwardenError("LIMIT_EXCEEDED", metadata, options))
       }
+      const { title, mediaType, content } = source
       const { promise, resolve, reject } = Promise.withResolvers<Analysis>()
-      waiting.push({ source, signal, resolve, reject })
+      waiting.push({ source: { title, mediaType, content }, signal, resolve, reject })
       next()
       return promise
     },
     async [Symbol.asyncDispose]() {
       isClosed = true
       for (const job of waiting.splice(0)) job.reject(stopping())
-      await Promise.all([...idle.splice(0), ...busy].map((worker) => worker.terminate()))
+      const threads = [...idle.splice(0), ...busy]
+      for (const thread of threads) thread.finish?.("ended", ({ reject }) => reject(stopping()))
+      await Promise.all(threads.map(({ worker }) => worker.terminate()))
     },
   }
 }
 
-function startWorker(): Worker {
+/** Idle threads do not keep a process alive. */
+function startThread(): Thread {
   const worker = new Worker(new URL("./analysis-worker.ts", import.meta.url), {
     execArgv: [],
     resourceLimits: { maxOldGenerationSizeMb: 512 },
   })
+  const thread: Thread = { worker, finish: undefined }
+  worker.on("message", (answer: AnalysisAnswer) => {
+    thread.finish?.("answered", (job) => finishJob(job, answer))
+  })
+  worker.on("error", (error) => thread.finish?.("ended", ({ reject }) => reject(error)))
+  worker.on("exit", () => thread.finish?.("ended", ({ reject }) => reject(stopping())))
   worker.unref()
-  return worker
+  return thread
 }
 
 function finishJob(job: Job, answer: AnalysisAnswer): void {

@@ -148,6 +148,20 @@ export async function buryDocument(tx: Tx, documentId: string, version: number):
   )
 }
 
+/** Deletes the versions that a deletion covers from under a newer one, which stays. */
+export async function buryVersions(tx: Tx, documentId: string, version: number): Promise<void> {
+  await tx.query(
+    `update documents set deleted_version = greatest(deleted_version, $3::bigint)
+     where workspace_id = $1::uuid and document_id = $2::uuid`,
+    [tx.workspaceId, documentId, version],
+  )
+  await tx.query(
+    `delete from document_versions
+     where workspace_id = $1::uuid and document_id = $2::uuid and version <= $3::bigint`,
+    [tx.workspaceId, documentId, version],
+  )
+}
+
 /** A version with only the stretch of its text that is asked for, counted in code points. */
 export function readVersion(
   tx: Tx,

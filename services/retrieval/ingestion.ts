@@ -5,6 +5,7 @@ import type { Analysis, MediaType } from "./analysis.ts"
 import { decideDelete, decideIngest, sha256 } from "./document.ts"
 import {
   buryDocument,
+  buryVersions,
   type DocumentRow,
   lockDocument,
   storeVersion,
@@ -88,7 +89,10 @@ export async function remove(
   version: number,
 ): Promise<"deleted" | "stale"> {
   const stored = await lockDocument(tx, documentId)
-  if (decideDelete(stored, version) === "stale") return "stale"
+  if (decideDelete(stored, version) === "stale") {
+    await buryVersions(tx, documentId, version)
+    return "stale"
+  }
   await buryDocument(tx, documentId, version)
   if (stored.version === 0) return "deleted"
   await removePostings(tx, documentId)

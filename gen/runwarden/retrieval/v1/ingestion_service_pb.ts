@@ -451,8 +451,8 @@ export const IngestionService: GenService<{
    * DeleteDocument removes a document, every version's text and every passage of it, and keeps a
    * tombstone of the version, so that an ingestion that comes late does not bring it back. From its
    * answer on, no search finds the document and no citation of it is verified. A document that was
-   * never ingested gets its tombstone too. A version older than the stored one deletes nothing and
-   * says so in `outcome`. Fails with ALREADY_EXISTS `REQUEST_ID_CONFLICT`.
+   * never ingested gets its tombstone too. A version older than the stored one leaves that
+   * one alone, forgets those it covers, and says so in `outcome`. Fails with ALREADY_EXISTS `REQUEST_ID_CONFLICT`.
    *
    * @generated from rpc runwarden.retrieval.v1.IngestionService.DeleteDocument
    */

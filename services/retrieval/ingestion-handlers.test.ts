@@ -1,0 +1,194 @@
+import { monitorEventLoopDelay } from "node:perf_hooks"
+import { afterAll, beforeAll, expect, test } from "vitest"
+import { Role } from "../../gen/runwarden/options/v1/access_pb.ts"
+import {
+  DeleteOutcome,
+  IngestOutcome,
+} from "../../gen/runwarden/retrieval/v1/ingestion_service_pb.ts"
+import { reasonOf } from "../../mesh/errors.ts"
+import { newId } from "../../mesh/ids.ts"
+import { until } from "../../mesh/testing.ts"
+import { type Harness, startRetrieval } from "./retrieval-harness.ts"
+
+let harness: Harness
+beforeAll(async () => {
+  harness = await startRetrieval()
+})
+afterAll(() => harness[Symbol.asyncDispose]())
+
+test("a document is ingested, read, listed and deleted", async () => {
+  const own = harness.newTenant()
+  const id = newId()
+  const { document, outcome } = await own.ingest(id, 1, "# Wombats\n\nThey dig burrows. 🐾")
+  expect(outcome).toBe(IngestOutcome.INDEXED)
+  expect(document).toMatchObject({ documentId: id, version: 1n, passageCount: 1, textLength: 28 })
+  const request = { workspaceId: own.workspaceId, documentId: id, includeText: true }
+  const read = await own.ingestion.getDocument(request, own.as(Role.VIEWER))
+  expect(read.text).toBe("Wombats\n\nThey dig burrows. 🐾")
+  expect(read.document).toEqual(document)
+  expect((await own.remove(id, 1)).outcome).toBe(DeleteOutcome.DELETED)
+  expect(await reason(own.ingestion.getDocument(request, own.as()))).toBe("NOT_FOUND")
+  const { workspaceId } = own
+  expect((await own.ingestion.listDocuments({ workspaceId }, own.as())).documents).toEqual([])
+})
+
+test("the list goes page by page and shows each document once", async () => {
+  const own = harness.newTenant()
+  const ids = Array.from({ length: 5 }, () => newId()).sort()
+  for (const id of ids) await own.ingest(id, 1, "text")
+  const seen: string[] = []
+  let pageToken = ""
+  do {
+    const request = { workspaceId: own.workspaceId, pageSize: 2, pageToken }
+    const page = await own.ingestion.listDocuments(request, own.as())
+    seen.push(...page.documents.map(({ documentId }) => documentId))
+    pageToken = page.nextPageToken
+  } while (pageToken !== "")
+  expect(seen).toEqual(ids)
+})
+
+test("versions decide, in every order of arrival", async () => {
+  const own = harness.newTenant()
+  const orders = permutations(["ingest 1", "ingest 2", "delete 2", "ingest 3"] as const)
+  for (const order of orders) {
+    const id = newId()
+    for (const call of order) {
+      const [kind, version] = call.split(" ")
+      if (kind === "delete") await own.remove(id, Number(version))
+      else await own.ingest(id, Number(version), `version ${version} of ${id}`)
+    }
+    const [found, ...others] = (await own.search(id, { perDocumentLimit: 10 })).filter(
+      ({ citation }) => citation?.documentId === id,
+    )
+    expect(others).toEqual([])
+    expect(found?.citation).toMatchObject({ version: 3n, text: `version 3 of ${id}` })
+  }
+})
+
+test("a deletion that comes first holds against the ingestion that comes late", async () => {
+  const own = harness.newTenant()
+  const id = newId()
+  expect((await own.remove(id, 2)).outcome).toBe(DeleteOutcome.DELETED)
+  const late = await own.ingest(id, 2, "revenant")
+  expect(late.outcome).toBe(IngestOutcome.DELETED)
+  expect(late.document).toBeUndefined()
+  expect(await own.search("revenant")).toEqual([])
+})
+
+test("older and equal versions change nothing; equal with other content is refused", async () => {
+  const own = harness.newTenant()
+  const id = newId()
+  await own.ingest(id, 2, "original")
+  expect((await own.ingest(id, 2, "original")).outcome).toBe(IngestOutcome.UNCHANGED)
+  expect((await own.ingest(id, 1, "older")).outcome).toBe(IngestOutcome.STALE)
+  expect((await own.remove(id, 1)).outcome).toBe(DeleteOutcome.STALE)
+  expect(await reason(own.ingest(id, 2, "other"))).toBe("ALREADY_EXISTS")
+  expect((await own.search("original"))[0]?.citation?.version).toBe(2n)
+})
+
+test("many versions at once leave the newest, and only it is found", async () => {
+  const own = harness.newTenant()
+  const id = newId()
+  const versions = [3, 1, 5, 2, 4, 5, 1]
+  await Promise.all(versions.map((version) => own.ingest(id, version, `edition e${version}`)))
+  const found = await own.search("edition", { perDocumentLimit: 10 })
+  expect(found.map(({ citation }) => citation?.text)).toEqual(["edition e5"])
+})
+
+test("a request id gets one answer", async () => {
+  const own = harness.newTenant()
+  const id = newId()
+  const requestId = newId()
+  const first = await own.ingest(id, 1, "text", { requestId })
+  await own.ingest(id, 2, "newer")
+  expect(await own.ingest(id, 1, "text", { requestId })).toEqual(first)
+  expect(await reason(own.ingest(id, 1, "another", { requestId }))).toBe("REQUEST_ID_CONFLICT")
+})
+
+test.each([
+  ["content", { content: "a\0b" }],
+  ["content", { content: "a\ud800b" }],
+  ["title", { title: "a\0b" }],
+  ["source_uri", { sourceUri: "a\udfff" }],
+])("%s that is no text is refused by name: %j", async (field, bad) => {
+  const own = harness.newTenant()
+  const { workspaceId } = own
+  const request = { workspaceId, requestId: newId(), documentId: newId(), version: 1n }
+  const call = own.ingestion.ingestDocument(
+    { ...request, title: "t", mediaType: "text/plain", content: "x", ...bad },
+    own.as(),
+  )
+  expect(await reason(call)).toMatch(/^(INVALID_REQUEST|MALFORMED_REQUEST)$/)
+  await expect(call).rejects.toThrow(field === "source_uri" ? /source_?uri/i : field)
+})
+
+test("other media types and content beyond the limit are refused", async () => {
+  const own = harness.newTenant()
+  const pdf = own.ingest(newId(), 1, "%PDF", { mediaType: "application/pdf" })
+  expect(await reason(pdf)).toBe("UNSUPPORTED_MEDIA_TYPE")
+  expect(await reason(own.ingest(newId(), 1, "é".repeat(600_000)))).toBe("INVALID_REQUEST")
+})
+
+test("a viewer reads and does not write", async () => {
+  const own = harness.newTenant()
+  const { workspaceId } = own
+  const request = { workspaceId, requestId: newId(), documentId: newId(), version: 1n }
+  const call = own.ingestion.deleteDocument(request, own.as(Role.VIEWER))
+  expect(await reason(call)).toBe("ROLE_TOO_LOW")
+})
+
+test("telemetry hears of what was indexed and deleted, once", async () => {
+  const own = harness.newTenant()
+  const id = newId()
+  await own.ingest(id, 1, "text")
+  await own.ingest(id, 1, "text")
+  await own.remove(id, 1)
+  const heard = () =>
+    harness.events.flatMap(({ workspaceId, event: { payload } }) =>
+      workspaceId === own.workspaceId && payload.case === "resourceChanged" ? [payload.value] : [],
+    )
+  await until(() => heard().length >= 2)
+  expect(heard()).toMatchObject([
+    { resource: "index", resourceId: id, change: "indexed" },
+    { resource: "index", resourceId: id, change: "deleted" },
+  ])
+})
+
+test("a document of 1 MB does not hold up the service", async () => {
+  const own = harness.newTenant()
+  const line = "Some *words* with `code_one` in them. "
+  const content = `# Big\n\n${`${line.repeat(16)}\n\n`.repeat(1_700)}`
+  const delay = monitorEventLoopDelay({ resolution: 5 })
+  delay.enable()
+  const { document } = await own.ingest(newId(), 1, content.slice(0, 1_040_000))
+  delay.disable()
+  expect(document?.passageCount).toBeGreaterThan(500)
+  expect(delay.max / 1e6).toBeLessThan(200)
+}, 60_000)
+
+test("markup without end is refused, and the next document is read", async () => {
+  await using impatient = await startRetrieval({ analyser: { timeoutMs: 700 } })
+  const own = impatient.newTenant()
+  await own.ingest(newId(), 1, "warm")
+  expect(await reason(own.ingest(newId(), 1, "*a_".repeat(20_000)))).toBe("INVALID_REQUEST")
+  expect((await own.ingest(newId(), 1, "fine")).outcome).toBe(IngestOutcome.INDEXED)
+  await using patient = await startRetrieval()
+  const nested = patient.newTenant().ingest(newId(), 1, `${">".repeat(20_000)} a`)
+  expect(await reason(nested)).toBe("INVALID_REQUEST")
+}, 60_000)
+
+async function reason(call: Promise<unknown>): Promise<string | undefined> {
+  try {
+    await call
+    return undefined
+  } catch (error) {
+    return reasonOf(error)
+  }
+}
+
+function permutations<T>(items: readonly T[]): readonly (readonly T[])[] {
+  if (items.length === 0) return [[]]
+  return items.flatMap((item, index) =>
+    permutations(items.filter((_, other) => other !== index)).map((rest) => [item, ...rest]),
+  )
+}

@@ -1,0 +1,106 @@
+/** What the service's tests stand on: the whole service on a database of its own, and a caller. */
+import { create } from "@bufbuild/protobuf"
+import type { CallOptions } from "@connectrpc/connect"
+import { Role } from "../../gen/runwarden/options/v1/access_pb.ts"
+import {
+  type IngestDocumentResponse,
+  IngestionService,
+} from "../../gen/runwarden/retrieval/v1/ingestion_service_pb.ts"
+import {
+  type FoundPassage,
+  SearchService,
+} from "../../gen/runwarden/retrieval/v1/search_service_pb.ts"
+import type { Event } from "../../gen/runwarden/telemetry/v1/event_pb.ts"
+import {
+  EventService,
+  RecordEventsResponseSchema,
+} from "../../gen/runwarden/telemetry/v1/event_service_pb.ts"
+import { ToolProviderService } from "../../gen/runwarden/tools/v1/tool_provider_service_pb.ts"
+import { actingAs, memberSubject, serviceSubject } from "../../mesh/identity.ts"
+import { newId } from "../../mesh/ids.ts"
+import { route } from "../../mesh/service.ts"
+import { testClient, testDatabase, testRuntime } from "../../mesh/testing.ts"
+import type { AnalyserConfig } from "./analyser.ts"
+import { createRetrieval } from "./service.ts"
+
+/** One workspace as its members see it. */
+export type Tenant = ReturnType<typeof tenant>
+export type Harness = Awaited<ReturnType<typeof startRetrieval>>
+
+export async function startRetrieval(
+  options: { readonly analyser?: Partial<AnalyserConfig> } = {},
+) {
+  const stack = new AsyncDisposableStack()
+  const events: { readonly workspaceId: string; readonly event: Event }[] = []
+  const runtime = testRuntime("retrieval")
+  const telemetry = {
+    runtime: testRuntime("telemetry"),
+    routes: [
+      route(EventService, {
+        recordEvents({ workspaceId, events: batch }) {
+          events.push(...batch.map((event) => ({ workspaceId, event })))
+          return create(RecordEventsResponseSchema, { recordedCount: batch.length })
+        },
+      }),
+    ],
+  }
+  const database = stack.use(await testDatabase("retrieval"))
+  const service = stack.use(
+    createRetrieval(
+      {
+        database,
+        analyser: { threads: 1, timeoutMs: 10_000, maxWaiting: 64, ...options.analyser },
+        keptVersions: 3,
+      },
+      { runtime, telemetry: testClient(EventService, telemetry, "retrieval") },
+    ),
+  )
+  await service.start(new AbortController().signal)
+  const target = { routes: service.routes, runtime }
+  const newTenant = (workspaceId: string = newId()) => tenant(workspaceId, target)
+  return { events, newTenant, [Symbol.asyncDispose]: () => stack.disposeAsync() }
+}
+
+function tenant(workspaceId: string, target: Parameters<typeof testClient>[1]) {
+  const ingestion = testClient(IngestionService, target)
+  const searching = testClient(SearchService, target)
+  const tools = testClient(ToolProviderService, target, "tools")
+  const as = (role: Role = Role.MEMBER): CallOptions =>
+    actingAs(memberSubject(workspaceId, "ada", role), { timeoutMs: 30_000 })
+
+  /** Ingests Markdown under the defaults of a test. */
+  function ingest(
+    documentId: string,
+    version: number,
+    content: string,
+    rest: {
+      readonly title?: string
+      readonly mediaType?: string
+      readonly requestId?: string
+    } = {},
+  ): Promise<IngestDocumentResponse> {
+    const defaults = { requestId: newId(), title: "Handbook", mediaType: "text/markdown" }
+    const request = { workspaceId, documentId, version: BigInt(version), content, ...defaults }
+    return ingestion.ingestDocument({ ...request, ...rest }, as())
+  }
+
+  return {
+    ...{ workspaceId, ingestion, searching, tools, as, ingest },
+    asTools: actingAs(serviceSubject("tools", workspaceId)),
+    remove: (documentId: string, version: number) =>
+      ingestion.deleteDocument(
+        { workspaceId, requestId: newId(), documentId, version: BigInt(version) },
+        as(),
+      ),
+    async search(
+      query: string,
+      limits: { perDocumentLimit?: number } = {},
+    ): Promise<FoundPassage[]> {
+      return (await searching.search({ workspaceId, query, ...limits }, as(Role.VIEWER))).passages
+    },
+    async verify(citation: FoundPassage["citation"]) {
+      if (citation === undefined) throw new Error("there is no citation")
+      return await searching.verifyCitation({ workspaceId, citation }, as(Role.VIEWER))
+    },
+  }
+}
