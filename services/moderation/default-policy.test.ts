@@ -86,7 +86,7 @@ const userTurns = join(dataFolder ?? "", "tools-bfcl")
 const hasData = dataFolder !== undefined && existsSync(documents) && existsSync(userTurns)
 if (!hasData) console.log("skipped: the default policy on real text (set RUNWARDEN_EVAL_DATA)")
 
-describe.runIf(hasData)("the default policy on real text", { timeout: 120_000 }, () => {
+describe.runIf(hasData)("the default policy on real text", { timeout: 300_000 }, () => {
   it("blocks no page of technical documentation, and flags a handful at most", () => {
     const pages = readLines<{ title: string; text: string }>(documents)
     const kinds = pages.flatMap(({ title, text }) => [
