@@ -75,9 +75,10 @@ export function apiKeyHandlers(deps: {
         return create(RevokeApiKeyResponseSchema, { apiKey: toApiKey(workspaceId, row) })
       }
       const method = ApiKeyService.method.revokeApiKey
-      const answer = await answerOnce(database, method, request, work, { signal })
-      authenticator.forget(workspaceId)
-      return answer
+      // Whatever comes of it: a key may be revoked although its answer is lost.
+      return await answerOnce(database, method, request, work, { signal }).finally(() =>
+        authenticator.forget(workspaceId),
+      )
     },
   }
 }

@@ -72,44 +72,48 @@ function headersOf({ name, value, upper, second }: (typeof variants)[number]) {
   return { [upper ? name.toUpperCase() : name]: text, [second]: text }
 }
 
+async function inBatches<T>(items: readonly T[], work: (item: T) => Promise<void>) {
+  for (let start = 0; start < items.length; start += 10) {
+    await Promise.all(items.slice(start, start + 10).map(work))
+  }
+}
+
 test("200 forged headers open no door and go no further", async () => {
   const path = "/runwarden.orchestrator.v1.RunService/ListRuns"
   const accepted: unknown[] = []
-  for (const variant of variants) {
+  await inBatches(variants, async (variant) => {
     const headers = headersOf(variant)
     const foreign = { body: { workspaceId: theirs.workspaceId }, headers }
-    const answers = [
-      await gateway.call(path, foreign),
-      await gateway.call(path, { ...foreign, key: ours.keys.viewer }),
-      await gateway.call(`/v1/workspaces/${theirs.workspaceId}/runs`, { headers }),
-      await gateway.call(`/v1/workspaces/${theirs.workspaceId}/runs`, {
-        headers,
-        key: ours.keys.viewer,
-      }),
-    ]
+    const rest = `/v1/workspaces/${theirs.workspaceId}/runs`
+    const answers = await Promise.all([
+      gateway.call(path, foreign),
+      gateway.call(path, { ...foreign, key: ours.keys.viewer }),
+      gateway.call(rest, { headers }),
+      gateway.call(rest, { headers, key: ours.keys.viewer }),
+    ])
     const statuses = answers.map((answer) => answer.status)
     if (`${statuses}` !== "401,403,401,403") accepted.push([headers, statuses])
-  }
+  })
   expect(accepted).toEqual([])
   expect(gateway.calls).toEqual([])
-})
+}, 60_000)
 
 test("beside a key of one's own they change nothing: the next hop has no header of theirs", async () => {
   const { workspaceId } = ours
-  for (const variant of variants) {
+  await inBatches(variants, async (variant) => {
     const headers = headersOf(variant)
     const path = "/runwarden.orchestrator.v1.RunService/ListRuns"
     const connect = { body: { workspaceId }, headers, key: ours.keys.viewer }
     const rest = { headers, key: ours.keys.viewer }
     expect((await gateway.call(path, connect)).status).toBe(200)
     expect((await gateway.call(`/v1/workspaces/${workspaceId}/runs`, rest)).status).toBe(200)
-  }
+  })
   expect(gateway.calls).toHaveLength(2 * variants.length)
   for (const { subject, header } of gateway.calls) {
     expect([...header]).toEqual([])
     expect(subject).toEqual(memberSubject(workspaceId, ours.actors.viewer, Role.VIEWER))
   }
-})
+}, 60_000)
 
 test("nothing of an upstream's headers and trailers reaches the outside", async () => {
   const answer = await gateway.call(`/v1/workspaces/${ours.workspaceId}/runs`, {

@@ -92,9 +92,10 @@ export function membershipHandlers(deps: {
         return create(UpdateMemberResponseSchema, { member: toMember(workspaceId, row) })
       }
       const method = MembershipService.method.updateMember
-      const answer = await answerOnce(database, method, request, work, { signal })
-      authenticator.forget(workspaceId)
-      return answer
+      // Whatever comes of it: a change may be made although its answer is lost.
+      return await answerOnce(database, method, request, work, { signal }).finally(() =>
+        authenticator.forget(workspaceId),
+      )
     },
 
     async removeMember(request, { signal }) {
@@ -109,9 +110,10 @@ export function membershipHandlers(deps: {
         return create(RemoveMemberResponseSchema, { revokedKeys })
       }
       const method = MembershipService.method.removeMember
-      const answer = await answerOnce(database, method, request, work, { signal })
-      authenticator.forget(workspaceId)
-      return answer
+      // Whatever comes of it: a change may be made although its answer is lost.
+      return await answerOnce(database, method, request, work, { signal }).finally(() =>
+        authenticator.forget(workspaceId),
+      )
     },
 
     async checkMembership({ workspaceId, actorId }, { signal }) {

