@@ -66,6 +66,8 @@ export interface Executor extends AsyncDisposable {
   execute(call: Call): Promise<Executed>
 }
 
+/** How long a stop waits for calls that are running. */
+const drainMs = 15_000
 const inProgressRetryMs = 200
 const releasedRetryMs = 1_000
 /** A sending that has less time than this would only be lost. */
@@ -86,7 +88,12 @@ export function createExecutor(deps: ExecutorDeps): Executor {
       return work
     },
     async [Symbol.asyncDispose]() {
-      await Promise.all(running)
+      // What is cut off here is found out again by its effect class, as after a crash.
+      const drained = new AbortController()
+      const { signal } = drained
+      const limit = sleep(drainMs, undefined, { signal }).catch(() => undefined)
+      await Promise.race([Promise.all(running), limit])
+      drained.abort()
     },
   }
 }
