@@ -5,7 +5,7 @@
  *
  * Invariants:
  * 1. New events are looked at within `debounceMs`, by the replica that took them in; bursts of
- *    events make one evaluation.
+ *    events make one evaluation, and evaluations take at most a tenth of a replica's time.
  * 2. A workspace with recent events or live alerts is looked at every `intervalMs` by some replica,
  *    so that alerts are resolved when nothing arrives any more. The timer survives a restart.
  * 3. Two evaluations of one workspace at once do no harm: live alerts are locked, and the database
@@ -61,6 +61,7 @@ export function createEvaluator(deps: {
   const waiting = new Set<string>()
   const running = new Set<Promise<void>>()
   let loop: Promise<void> | undefined
+  let lastTookMs = 0
 
   function arrived(workspaceId: string): void {
     if (stop.signal.aborted || waiting.has(workspaceId)) return
@@ -69,7 +70,7 @@ export function createEvaluator(deps: {
   }
 
   async function afterDebounce(workspaceId: string): Promise<void> {
-    await pause(config.debounceMs)
+    await pause(Math.min(config.intervalMs, Math.max(config.debounceMs, lastTookMs * 10)))
     waiting.delete(workspaceId)
     await evaluateQuietly(workspaceId)
   }
@@ -97,6 +98,7 @@ export function createEvaluator(deps: {
 
   async function evaluateQuietly(workspaceId: string): Promise<void> {
     if (stop.signal.aborted) return
+    const startMs = performance.now()
     try {
       const isIdle = await database.tenant(workspaceId, evaluateWorkspace, {
         signal: stop.signal,
@@ -105,6 +107,8 @@ export function createEvaluator(deps: {
       if (isIdle) await database.worker([], (tx) => forgetEvaluation(tx, workspaceId))
     } catch (error) {
       if (!stop.signal.aborted) runtime.log.warn({ err: error, workspaceId }, "evaluation failed")
+    } finally {
+      lastTookMs = performance.now() - startMs
     }
   }
 

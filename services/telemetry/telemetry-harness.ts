@@ -18,26 +18,31 @@ export async function startTelemetry() {
   const stack = new AsyncDisposableStack()
   const database = stack.use(await testDatabase("telemetry"))
   const clock = { aheadMs: 0 }
+  const now = () => Date.now() + clock.aheadMs
   const runtime = testRuntime("telemetry")
   const alerts = readAlertConfig({
     TELEMETRY_ALERT_DEBOUNCE_MS: "20",
     TELEMETRY_ALERT_INTERVAL_MS: "100",
     TELEMETRY_ALERT_POLL_MS: "50",
   })
-  const service = stack.use(
-    createTelemetry({ database, alerts }, { runtime, now: () => Date.now() + clock.aheadMs }),
+  // Two replicas on one database: whatever holds here holds for any number.
+  const services = times(2, () =>
+    stack.use(createTelemetry({ database, alerts }, { runtime, now })),
   )
-  await service.start(AbortSignal.timeout(60_000))
-  const target = { routes: service.routes, runtime }
-  const events = testClient(EventService, target, "orchestrator")
+  for (const service of services) await service.start(AbortSignal.timeout(60_000))
+  const targets = services.map(({ routes }) => ({ routes, runtime }))
+  const [target = { routes: [], runtime }] = targets
+  let turn = 0
+  const senders = targets.map((each) => testClient(EventService, each, "orchestrator"))
   return {
     clock,
-    events,
     alerts: testClient(AlertService, target),
     metrics: testClient(MetricsService, target),
-    /** Sends events as the orchestrator does, in batches that the contract allows. */
+    /** Sends events as the orchestrator does: in batches that the contract allows, to any replica. */
     async record(workspaceId: string, all: readonly Event[]): Promise<number> {
       let recorded = 0
+      turn += 1
+      const events = senders[turn % senders.length] ?? raise("no replica")
       for (let at = 0; at < all.length; at += 500) {
         const request = { workspaceId, events: all.slice(at, at + 500) }
         const subject = serviceSubject("orchestrator", workspaceId)
@@ -100,6 +105,10 @@ export function verdict(
 export function approval(state: string, waitMs: number): Event {
   const value = { approvalId: newId(), state, waitMillis: BigInt(waitMs) }
   return event({ case: "approvalChanged", value })
+}
+
+function raise(message: string): never {
+  throw new Error(message)
 }
 
 export function times<T>(count: number, make: (index: number) => T): T[] {
