@@ -107,6 +107,22 @@ describe("API keys", () => {
     expect(reasonIn(await gateway.call(path, { key: secrets.admin }))).toBe("UNAUTHENTICATED")
   })
 
+  test("a key that is made while its member is removed is not left alive", async () => {
+    for (let round = 0; round < 20; round++) {
+      const workspace = await gateway.addWorkspace()
+      const { workspaceId, actors } = workspace
+      const named = { workspaceId, actorId: actors.viewer }
+      const request = { ...named, requestId: newId(), displayName: "x" }
+      const [made] = await Promise.allSettled([
+        keys.createApiKey(request, admin(workspace)),
+        members.removeMember({ ...named, requestId: newId() }, admin(workspace)),
+      ])
+      if (made.status === "rejected") expect(reasonOf(made.reason)).toBe("NOT_FOUND")
+      const { apiKeys } = await keys.listApiKeys(named, admin(workspace))
+      expect(apiKeys.filter((key) => key.revokeTime === undefined)).toEqual([])
+    }
+  })
+
   test("a key expires by the clock of the database, within the cache's time too", async () => {
     const { workspaceId, actors } = ours
     const path = `/v1/workspaces/${workspaceId}`

@@ -245,7 +245,7 @@ export const WorkspaceService: GenService<{
    * CreateWorkspace makes a workspace, its first admin and an API key of that admin, all or
    * nothing. For operators of the deployment only. Fails with ALREADY_EXISTS `ALREADY_EXISTS` where
    * the chosen id is taken, and with ALREADY_EXISTS `REQUEST_ID_CONFLICT` where the request id was
-   * used with another body.
+   * used with another body for the same workspace.
    *
    * @generated from rpc runwarden.gateway.v1.WorkspaceService.CreateWorkspace
    */
