@@ -9,7 +9,7 @@
 import { Worker } from "node:worker_threads"
 import { RunwardenError } from "../../mesh/errors.ts"
 import type { Analysis, Source } from "./analysis.ts"
-import type { AnalysisAnswer } from "./analysis-worker.ts"
+import type { AnalysisAnswer, ThreadMessage } from "./analysis-worker.ts"
 
 export interface AnalyserConfig {
   readonly threads: number
@@ -33,6 +33,7 @@ interface Job {
 /** What becomes of the job that a thread is busy with. */
 interface Thread {
   readonly worker: Worker
+  readonly ready: Promise<void>
   finish: ((end: "answered" | "ended", settle: (job: Job) => void) => void) | undefined
 }
 
@@ -54,12 +55,17 @@ export function createAnalyser(config: AnalyserConfig): Analyser {
   function read(job: Job): void {
     const thread = idle.pop() ?? startThread()
     busy.add(thread)
-    const timer = setTimeout(() => {
-      thread.finish?.("ended", ({ reject }) => reject(unreadable("it takes too long to parse")))
-    }, config.timeoutMs)
+    let timer: NodeJS.Timeout | undefined
+    const isPending = () => thread.finish === finish
+    const overrun = () =>
+      finish("ended", ({ reject }) => reject(unreadable("it takes too long to parse")))
+    // The start of a thread is not the document's fault.
+    void thread.ready.then(() => {
+      if (isPending()) timer = setTimeout(overrun, config.timeoutMs)
+    })
     const abort = () => thread.finish?.("ended", ({ reject }) => reject(job.signal?.reason))
     job.signal?.addEventListener("abort", abort, { once: true })
-    thread.finish = (end, settle) => {
+    const finish: NonNullable<Thread["finish"]> = (end, settle) => {
       thread.finish = undefined
       clearTimeout(timer)
       job.signal?.removeEventListener("abort", abort)
@@ -69,6 +75,7 @@ export function createAnalyser(config: AnalyserConfig): Analyser {
       settle(job)
       next()
     }
+    thread.finish = finish
     thread.worker.postMessage(job.source)
   }
 
@@ -102,9 +109,11 @@ function startThread(): Thread {
     execArgv: [],
     resourceLimits: { maxOldGenerationSizeMb: 512 },
   })
-  const thread: Thread = { worker, finish: undefined }
-  worker.on("message", (answer: AnalysisAnswer) => {
-    thread.finish?.("answered", (job) => finishJob(job, answer))
+  const ready = Promise.withResolvers<void>()
+  const thread: Thread = { worker, ready: ready.promise, finish: undefined }
+  worker.on("message", (message: ThreadMessage) => {
+    if (message.kind === "ready") ready.resolve()
+    else thread.finish?.("answered", (job) => finishJob(job, message))
   })
   worker.on("error", (error) => thread.finish?.("ended", ({ reject }) => reject(error)))
   worker.on("exit", () => thread.finish?.("ended", ({ reject }) => reject(stopping())))

@@ -8,7 +8,15 @@ export type AnalysisAnswer =
   | { readonly kind: "too_complex" }
   | { readonly kind: "failed"; readonly message: string }
 
-parentPort?.on("message", (source: Source) => parentPort?.postMessage(answer(source)))
+/** What the thread says: once that it is ready, then an answer to each source. */
+export type ThreadMessage = { readonly kind: "ready" } | AnalysisAnswer
+
+parentPort?.on("message", (source: Source) => say(answer(source)))
+say({ kind: "ready" })
+
+function say(message: ThreadMessage): void {
+  parentPort?.postMessage(message)
+}
 
 function answer(source: Source): AnalysisAnswer {
   try {

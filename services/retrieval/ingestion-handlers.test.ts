@@ -1,4 +1,3 @@
-import { monitorEventLoopDelay } from "node:perf_hooks"
 import { afterAll, beforeAll, expect, test } from "vitest"
 import { Role } from "../../gen/runwarden/options/v1/access_pb.ts"
 import {
@@ -156,14 +155,14 @@ test("telemetry hears of what was indexed and deleted, once", async () => {
 
 test("a document of 1 MB does not hold up the service", async () => {
   const own = harness.newTenant()
-  const line = "Some *words* with `code_one` in them. "
-  const content = `# Big\n\n${`${line.repeat(16)}\n\n`.repeat(1_700)}`
-  const delay = monitorEventLoopDelay({ resolution: 5 })
-  delay.enable()
+  const line = "Some words of the manual, with `code_one` in them, and then some more words. "
+  const content = `# Big\n\n${`${line.repeat(12)}\n\n`.repeat(1_100)}`
+  const stalls = watchLoop()
   const { document } = await own.ingest(newId(), 1, content.slice(0, 1_040_000))
-  delay.disable()
+  const longestMs = stalls.stop()
   expect(document?.passageCount).toBeGreaterThan(500)
-  expect(delay.max / 1e6).toBeLessThan(200)
+  expect(longestMs).toBeGreaterThan(0)
+  expect(longestMs).toBeLessThan(200)
 }, 60_000)
 
 test("markup without end is refused, and the next document is read", async () => {
@@ -176,6 +175,31 @@ test("markup without end is refused, and the next document is read", async () =>
   const nested = patient.newTenant().ingest(newId(), 1, `${">".repeat(20_000)} a`)
   expect(await reason(nested)).toBe("INVALID_REQUEST")
 }, 60_000)
+
+/**
+ * The most that this thread computed between two turns of its loop. CPU time, not the clock, so that
+ * a busy machine does not count as a stall.
+ */
+function watchLoop(): { stop(): number } {
+  const usedMs = () => {
+    const { user, system } = process.threadCpuUsage()
+    return (user + system) / 1_000
+  }
+  let longest = 0
+  let before = usedMs()
+  const sample = () => {
+    const now = usedMs()
+    longest = Math.max(longest, now - before)
+    before = now
+  }
+  const timer = setInterval(sample, 5)
+  const stop = () => {
+    clearInterval(timer)
+    sample()
+    return longest
+  }
+  return { stop }
+}
 
 async function reason(call: Promise<unknown>): Promise<string | undefined> {
   try {

@@ -49,7 +49,7 @@ export async function startRetrieval(
     createRetrieval(
       {
         database,
-        analyser: { threads: 1, timeoutMs: 10_000, maxWaiting: 64, ...options.analyser },
+        analyser: { threads: 1, timeoutMs: 25_000, maxWaiting: 64, ...options.analyser },
         keptVersions: 3,
       },
       { runtime, telemetry: testClient(EventService, telemetry, "retrieval") },
