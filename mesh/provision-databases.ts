@@ -58,8 +58,11 @@ export async function provisionRoles(
   const statements = services.flatMap((service) =>
     roleKinds.map((kind) => {
       const role = `${service}_${kind}`
-      const verb = names.has(role) ? "alter" : "create"
-      return `${verb} role ${quote(role)} login nosuperuser nocreatedb nocreaterole nobypassrls
+      // Only a superuser may say of a role that it is none; the schema guard refuses a strong one.
+      const what = names.has(role)
+        ? `alter role ${quote(role)}`
+        : `create role ${quote(role)} login nosuperuser nocreatedb nocreaterole nobypassrls`
+      return `${what}
         password '${passwordOf(role).replaceAll("'", "''")}'`
     }),
   )
