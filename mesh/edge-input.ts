@@ -32,7 +32,10 @@ export const jsonTextDecoder = {
   },
 }
 
-/** Refuses NUL characters in any string of a request: no database of the mesh can keep one. */
+/**
+ * Refuses NUL characters in any string of a request: no database of the mesh can keep one. Throws
+ * the error as it leaves, so that it may stand before the interceptor that maps errors.
+ */
 export function nulInterceptor(): Interceptor {
   return (next) => (request) => {
     if (!request.stream) {
@@ -53,7 +56,9 @@ export function nulInterceptor(): Interceptor {
 /** Throws MALFORMED_REQUEST, naming the field, if any string of the message holds a NUL. */
 export function requireNoNul(schema: DescMessage, message: Message): void {
   const field = findNul(schema, message)
-  if (field !== undefined) throw malformed(`field "${field}" holds a NUL character`, field)
+  if (field !== undefined) {
+    throw toConnectError(malformed(`field "${field}" holds a NUL character`, field))
+  }
 }
 
 const utf8 = new TextDecoder("utf-8", { fatal: true })

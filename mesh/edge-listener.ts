@@ -87,16 +87,20 @@ function sniff(socket: Socket, h1: Http1Server, h2: Http2Server, timeoutMs: numb
   undecided.add(socket)
   const timer = setTimeout(() => socket.destroy(), timeoutMs)
   socket.on("close", () => clearTimeout(timer))
+  let seen: Buffer = Buffer.alloc(0)
   const peek = () => {
-    const bytes: Buffer | null = socket.read()
-    if (bytes === null) return
-    const length = Math.min(bytes.byteLength, preface.byteLength)
-    const isPreface = bytes.subarray(0, length).equals(preface.subarray(0, length))
-    socket.unshift(bytes)
+    // Kept here and not put back into the socket until decided: bytes put back are readable again,
+    // at once, so that one byte `P` would turn this into a loop that nothing else gets out of.
+    for (let bytes = socket.read(); bytes !== null; bytes = socket.read()) {
+      seen = Buffer.concat([seen, bytes])
+    }
+    const length = Math.min(seen.byteLength, preface.byteLength)
+    const isPreface = seen.subarray(0, length).equals(preface.subarray(0, length))
     if (isPreface && length < decidingBytes) return
     clearTimeout(timer)
     undecided.delete(socket)
     socket.off("readable", peek)
+    socket.unshift(seen)
     const server = isPreface ? h2 : h1
     server.emit("connection", socket)
     if (!isPreface) socket.resume()

@@ -13,7 +13,6 @@
  * 4. Whatever leaves as an error says its reason, in the way of its protocol.
  * 5. Headers that begin with `runwarden-` are the mesh's own: outside requests lose them.
  */
-import { constants } from "node:http2"
 import type { DescMethod } from "@bufbuild/protobuf"
 import {
   Code,
@@ -75,7 +74,6 @@ export function createEdgeServer(options: EdgeServerOptions): EdgeServer {
   const listener = createEdgeListener((request, response) => {
     request.on("error", () => undefined)
     response.on("error", () => undefined)
-    response.on("finish", () => freeStream(request))
     if (draining.signal.aborted && request.httpVersionMajor < 2) {
       response.setHeader("connection", "close")
     }
@@ -130,7 +128,7 @@ function rpcHandlers(
   // `textDecoder` is read by Connect's JSON parser; its type does not say so.
   const jsonOptions = { ignoreUnknownFields: false, textDecoder: jsonTextDecoder }
   const router = createConnectRouter({
-    interceptors: [...options.interceptors, drainInterceptor(draining), nulInterceptor()],
+    interceptors: [nulInterceptor(), ...options.interceptors, drainInterceptor(draining)],
     requestGate: (context) => gate(context, options.requestGate),
     // No brotli: it inflates further than gzip, and nobody who calls an API asks for it.
     acceptCompression: [compressionGzip],
@@ -226,13 +224,6 @@ async function serveRpc(
   } catch (error) {
     // The client has gone: there is nobody to tell.
     if (ConnectError.from(error).code !== Code.Aborted && !response.destroyed) throw error
-  }
-}
-
-/** Ends an HTTP/2 stream that is answered but still sends: it would hold its place for ever. */
-function freeStream(request: EdgeRequest): void {
-  if ("stream" in request && !request.complete) {
-    setImmediate(() => request.stream.close(constants.NGHTTP2_NO_ERROR))
   }
 }
 
