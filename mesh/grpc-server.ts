@@ -98,6 +98,7 @@ export function createGrpcServer(target: GrpcTarget, options: GrpcServerOptions)
   const context = { callers, streams, readLimits: options.readLimits ?? {} }
   for (const served of [...open.values(), ...guarded.values()]) register(server, served, context)
 
+  let bound: string | undefined
   return {
     health,
     async start() {
@@ -106,6 +107,7 @@ export function createGrpcServer(target: GrpcTarget, options: GrpcServerOptions)
         error === null ? resolve(port) : reject(error),
       )
       const port = await promise
+      bound = `${options.listen.slice(0, options.listen.lastIndexOf(":"))}:${port}`
       health.setServing(true)
       return { port }
     },
@@ -113,10 +115,14 @@ export function createGrpcServer(target: GrpcTarget, options: GrpcServerOptions)
       health.setServing(false)
       const stopping = new RunwardenError("SHUTTING_DOWN", { service: runtime.name })
       const drained = Promise.withResolvers<void>()
+      const drainMs = options.drainMs ?? meshLimits.drainMs
+      // Cuts what is left after that time; `forceShutdown` forgets sessions when channelz is off.
+      if (bound !== undefined) server.drain(bound, drainMs)
       server.tryShutdown(() => drained.resolve())
       // Streams would hold the drain up to its end; whoever reads one resumes at another replica.
       for (const stream of streams) stream.abort(stopping)
-      const timer = setTimeout(() => server.forceShutdown(), options.drainMs ?? meshLimits.drainMs)
+      // The timer of the cut does not keep the process alive; this one does.
+      const timer = setTimeout(() => undefined, drainMs)
       await drained.promise
       clearTimeout(timer)
     },
