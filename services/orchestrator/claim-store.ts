@@ -55,46 +55,61 @@ export function claimDue(
   )
 }
 
-/** Renews leases; answers the runs that are still this owner's. Progress forgives crashes. */
+/**
+ * Notes where a run stood when it was taken over, and answers how many owners have vanished over it
+ * there: progress forgives those that vanished before.
+ */
+export async function countCrashes(tx: Tx, claim: Claim, place: string): Promise<number> {
+  const row = await tx.maybe<{ readonly crashes: number }>(
+    `update run_claims set place = $4::text,
+       crashes = case when place = $4::text then crashes else least(crashes, 1) end
+     where workspace_id = $1::uuid and run_id = $2::uuid and epoch = $3::bigint
+     returning crashes`,
+    [claim.workspaceId, claim.runId, claim.epoch, place],
+  )
+  return row?.crashes ?? 0
+}
+
+/** Renews leases; answers the runs that are still this owner's. */
 export async function renewLeases(
   database: Database,
   owner: string,
   leaseMs: number,
-  runs: readonly { readonly runId: string; readonly epoch: number; readonly advanced: boolean }[],
+  runs: readonly { readonly runId: string; readonly epoch: number }[],
 ): Promise<ReadonlySet<string>> {
   const rows = await database.worker(
     [],
     (tx) =>
       tx.query<{ readonly runId: string }>(
         `update run_claims c
-         set due_time = now() + $2::double precision * interval '1 millisecond',
-           crashes = case when mine.advanced then 0 else c.crashes end
-         from unnest($3::uuid[], $4::bigint[], $5::boolean[]) as mine (run_id, epoch, advanced)
+         set due_time = now() + $2::double precision * interval '1 millisecond'
+         from unnest($3::uuid[], $4::bigint[]) as mine (run_id, epoch)
          where c.run_id = mine.run_id and c.epoch = mine.epoch and c.owner = $1::uuid
          returning c.run_id as "runId"`,
-        [
-          owner,
-          leaseMs,
-          runs.map(({ runId }) => runId),
-          runs.map(({ epoch }) => epoch),
-          runs.map(({ advanced }) => advanced),
-        ],
+        [owner, leaseMs, runs.map(({ runId }) => runId), runs.map(({ epoch }) => epoch)],
       ),
     { name: "renewLeases" },
   )
   return new Set(rows.map(({ runId }) => runId))
 }
 
-/** Gives a run back, to be due after a while. Does nothing where it is another owner's by now. */
+/** How a run is given back: when it is due again, and whether its owner failed over it. */
+export interface Release {
+  readonly due: { readonly afterMs: number } | { readonly at: Date }
+  readonly isFailure: boolean
+}
+
+/** Gives a run back. Does nothing where it is another owner's by now. */
 export async function releaseClaim(
   tx: Tx,
   claim: Pick<Claim, "workspaceId" | "runId" | "epoch">,
-  due: { readonly afterMs: number } | { readonly at: Date },
+  { due, isFailure }: Release,
 ): Promise<void> {
   await tx.query(
-    `update run_claims set owner = null, crashes = 0, due_time =
-       case when $4::timestamptz is not null then $4::timestamptz
-       else now() + $5::double precision * interval '1 millisecond' end
+    `update run_claims set owner = null,
+       crashes = case when $6::boolean then crashes + 1 else 0 end,
+       due_time = case when $4::timestamptz is not null then $4::timestamptz
+         else now() + $5::double precision * interval '1 millisecond' end
      where workspace_id = $1::uuid and run_id = $2::uuid and epoch = $3::bigint`,
     [
       claim.workspaceId,
@@ -102,12 +117,16 @@ export async function releaseClaim(
       claim.epoch,
       "at" in due ? due.at : null,
       "afterMs" in due ? due.afterMs : 0,
+      isFailure,
     ],
   )
 }
 
 /** Forgets the claim of a run that needs no owner any more. */
-export async function dropClaim(tx: Tx, claim: Claim): Promise<void> {
+export async function dropClaim(
+  tx: Tx,
+  claim: Pick<Claim, "workspaceId" | "runId" | "epoch">,
+): Promise<void> {
   await tx.query(
     `delete from run_claims c where c.workspace_id = $1::uuid and c.run_id = $2::uuid
        and c.epoch = $3::bigint and not exists (

@@ -13,10 +13,18 @@
  * 3. Looking for work never waits for the work that was found.
  */
 import type { Logger } from "pino"
+import { reasonOf } from "../../mesh/errors.ts"
 import { newId } from "../../mesh/ids.ts"
-import { type Claim, claimDue, dropClaim, releaseClaim, renewLeases } from "./claim-store.ts"
+import {
+  type Claim,
+  claimDue,
+  countCrashes,
+  dropClaim,
+  releaseClaim,
+  renewLeases,
+} from "./claim-store.ts"
 import { Lease, LeaseLost } from "./lease.ts"
-import { pause } from "./pause.ts"
+import { pause, retryDelay } from "./pause.ts"
 import { type DriverDeps, type Ending, RunDriver } from "./run-driver.ts"
 import type { Snapshot } from "./snapshot.ts"
 import { takeSnapshot } from "./snapshot-store.ts"
@@ -31,11 +39,18 @@ export interface Reservation {
   readonly leaseMs: number
 }
 
+interface Loaded {
+  readonly snapshot: Snapshot
+  readonly crashes: number
+}
+
 export class Executor implements AsyncDisposable {
   readonly #deps: ExecutorDeps
   readonly #owner = newId()
   readonly #active = new Map<string, { readonly lease: Lease; readonly ended: Promise<void> }>()
   readonly #stop = new AbortController()
+  /** Aborts when nothing runs any more: leases are renewed until then. */
+  readonly #ended = new AbortController()
   #loops: readonly Promise<void>[] = []
   #wake = Promise.withResolvers<void>()
 
@@ -57,7 +72,8 @@ export class Executor implements AsyncDisposable {
   /** Goes on with a run that was just stored as leased to this replica. */
   begin(snapshot: Snapshot): void {
     const { workspaceId, runId, epoch } = snapshot.run
-    this.#drive({ workspaceId, runId, epoch, crashes: 0 }, async () => snapshot, "started")
+    const claim = { workspaceId, runId, epoch, crashes: 0 }
+    this.#drive(claim, async () => ({ snapshot, crashes: 0 }), "started")
   }
 
   /** Says that a run may have become due. */
@@ -78,7 +94,9 @@ export class Executor implements AsyncDisposable {
     await Promise.race([Promise.all(ended), pause(this.#deps.config.drainMs, drained.signal)])
     drained.abort()
     for (const { lease } of this.#active.values()) lease.lose()
-    await Promise.all([...ended, ...this.#loops])
+    await Promise.all(ended)
+    this.#ended.abort()
+    await Promise.all(this.#loops)
   }
 
   async #look(): Promise<void> {
@@ -108,10 +126,9 @@ export class Executor implements AsyncDisposable {
 
   async #renew(): Promise<void> {
     const { config, log, database } = this.#deps
-    // Leases are renewed while draining, for as long as something still runs under them.
-    while (!this.#stop.signal.aborted || this.#active.size > 0) {
-      const rest = this.#stop.signal.aborted ? new AbortController().signal : this.#stop.signal
-      await pause(config.leaseMs / 3, rest)
+    const { signal } = this.#ended
+    while (!signal.aborted) {
+      await pause(config.leaseMs / 3, signal)
       const held = [...this.#active.values()].map(({ lease }) => lease)
       if (held.length === 0) continue
       const askedAt = performance.now()
@@ -119,7 +136,6 @@ export class Executor implements AsyncDisposable {
         const mine = await renewLeases(database, this.#owner, config.leaseMs, held)
         for (const lease of held) {
           if (mine.has(lease.runId)) {
-            lease.advanced = false
             lease.renew(askedAt)
           } else if (this.#active.get(lease.runId)?.lease === lease) {
             lease.lose()
@@ -140,15 +156,18 @@ export class Executor implements AsyncDisposable {
     const load = () =>
       database.tenant(workspaceId, async (tx) => {
         const snapshot = await takeSnapshot(tx, workspaceId, runId, epoch)
-        if (snapshot === undefined) await dropClaim(tx, claim)
-        return snapshot
+        if (snapshot === undefined) {
+          await dropClaim(tx, claim)
+          return undefined
+        }
+        return { snapshot, crashes: await countCrashes(tx, claim, placeOf(snapshot)) }
       })
     this.#drive(claim, load, "continued")
   }
 
   #drive(
     claim: Claim,
-    load: () => Promise<Snapshot | undefined>,
+    load: () => Promise<Loaded | undefined>,
     origin: "started" | "continued",
   ): void {
     const { config, log } = this.#deps
@@ -158,10 +177,11 @@ export class Executor implements AsyncDisposable {
     const work = async () => {
       await previous
       try {
-        const snapshot = await load()
-        if (snapshot === undefined) return
+        const loaded = await load()
+        if (loaded === undefined) return
+        const { snapshot, crashes } = loaded
         const isDraining = () => this.#stop.signal.aborted
-        const driver = new RunDriver({ ...this.#deps, isDraining }, lease, snapshot)
+        const driver = new RunDriver({ ...this.#deps, isDraining }, lease, snapshot, crashes)
         await this.#leave(claim, await driver.drive(origin))
       } catch (error) {
         await this.#abandon(claim, lease, error)
@@ -177,25 +197,37 @@ export class Executor implements AsyncDisposable {
   }
 
   async #leave(claim: Claim, ending: Ending): Promise<void> {
-    if (ending.kind !== "give_back") return
-    await this.#release(claim, ending.afterMs)
+    if (ending.kind === "give_back") await this.#release(claim, ending.afterMs, false)
   }
 
-  /** After a failure: a lease that is handed over is given back, any other one runs out. */
+  /**
+   * After a failure the run is given back, for this or another replica to try again. A database that
+   * cannot be reached is nobody's fault; any other failure counts against the run, so that one which
+   * nobody can carry out is given up in the end.
+   */
   async #abandon(claim: Claim, lease: Lease, error: unknown): Promise<void> {
-    const { log } = this.#deps
-    const isHandedOver = this.#stop.signal.aborted
-    if (!(error instanceof LeaseLost) && !lease.lost.aborted) {
-      log.error({ err: error, runId: claim.runId }, "carrying a run out failed")
-    }
-    if (isHandedOver) await this.#release(claim, 0).catch(() => {})
+    const { log, config } = this.#deps
+    const isStopping = this.#stop.signal.aborted
+    if (!isStopping && (error instanceof LeaseLost || lease.lost.aborted)) return
+    const isFailure = !isStopping && reasonOf(error) !== "DEPENDENCY_UNAVAILABLE"
+    if (isFailure) log.error({ err: error, runId: claim.runId }, "carrying a run out failed")
+    const afterMs = isStopping ? 0 : retryDelay(config.pollMs, claim.crashes + 1)
+    await this.#release(claim, afterMs, isFailure).catch((err: unknown) => {
+      log.warn({ err, runId: claim.runId }, "a run could not be given back: its lease will end")
+    })
   }
 
-  #release(claim: Claim, afterMs: number): Promise<void> {
-    return this.#deps.database.tenant(
-      claim.workspaceId,
-      (tx) => releaseClaim(tx, claim, { afterMs }),
+  /** Over the control connections, which those that carry content cannot use up. */
+  #release(claim: Claim, afterMs: number, isFailure: boolean): Promise<void> {
+    return this.#deps.database.worker(
+      [claim.workspaceId],
+      (tx) => releaseClaim(tx, claim, { due: { afterMs }, isFailure }),
       { name: "releaseClaim" },
     )
   }
+}
+
+/** Where a run stands, as far as an owner that vanished there matters. */
+function placeOf({ run, calls }: Snapshot): string {
+  return `${run.stepIndex} ${calls[run.stepIndex]?.state}`
 }

@@ -15,19 +15,15 @@ export class Lease {
   readonly workspaceId: string
   readonly runId: string
   readonly epoch: number
-  readonly crashes: number
-  /** Whether a change was stored since the last renewal. */
-  advanced = false
   readonly #leaseMs: number
   readonly #lost = new AbortController()
   readonly #cancel = new AbortController()
   #timer: NodeJS.Timeout | undefined
 
-  constructor(claim: Claim, leaseMs: number) {
+  constructor(claim: Pick<Claim, "workspaceId" | "runId" | "epoch">, leaseMs: number) {
     this.workspaceId = claim.workspaceId
     this.runId = claim.runId
     this.epoch = claim.epoch
-    this.crashes = claim.crashes
     this.#leaseMs = leaseMs
     this.renew(performance.now())
   }

@@ -56,10 +56,14 @@ export class RunDriver {
   #snapshot: Snapshot
   #deadline: NodeJS.Timeout | undefined
 
-  constructor(deps: DriverDeps, lease: Lease, snapshot: Snapshot) {
+  readonly #crashes: number
+
+  /** `crashes` counts the owners that vanished where the run stands. */
+  constructor(deps: DriverDeps, lease: Lease, snapshot: Snapshot, crashes: number) {
     this.#deps = deps
     this.#lease = lease
     this.#snapshot = snapshot
+    this.#crashes = crashes
   }
 
   /** One segment of the run in one span: a child of what started it, or a new trace that links. */
@@ -89,7 +93,7 @@ export class RunDriver {
     if (run.endTime !== undefined) return done
     const call = calls[run.stepIndex]
     if (call === undefined) throw new Error("a live run has a current step")
-    if (this.#lease.crashes >= this.#deps.config.maxCrashes) return this.#quarantine(call)
+    if (this.#crashes >= this.#deps.config.maxCrashes) return this.#quarantine(call)
     const isLate = clock.now() >= run.deadline.getTime()
     if (call.state === "executing") {
       return run.state === "cancelling" || isLate
@@ -302,7 +306,7 @@ export class RunDriver {
     const isUnchanged = await this.#deps.database.tenant(workspaceId, async (tx) => {
       const current = await takeSnapshot(tx, workspaceId, this.#lease.runId, this.#lease.epoch)
       if (current?.run.revision !== this.#snapshot.run.revision) return false
-      await releaseClaim(tx, this.#lease, { at })
+      await releaseClaim(tx, this.#lease, { due: { at }, isFailure: false })
       return true
     })
     return isUnchanged ? done : this.#reload()
@@ -331,7 +335,6 @@ export class RunDriver {
       throw error
     }
     this.#snapshot = change.after()
-    this.#lease.advanced = true
     stored(change)
     return true
   }

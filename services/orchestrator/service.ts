@@ -11,19 +11,19 @@
  */
 import { fileURLToPath } from "node:url"
 import type { Client } from "@connectrpc/connect"
-import type { MembershipService } from "../../gen/runwarden/gateway/v1/membership_service_pb.ts"
-import type { ModerationService } from "../../gen/runwarden/moderation/v1/moderation_service_pb.ts"
+import { MembershipService } from "../../gen/runwarden/gateway/v1/membership_service_pb.ts"
+import { ModerationService } from "../../gen/runwarden/moderation/v1/moderation_service_pb.ts"
 import { ApprovalService } from "../../gen/runwarden/orchestrator/v1/approval_service_pb.ts"
 import { RunService } from "../../gen/runwarden/orchestrator/v1/run_service_pb.ts"
 import { ToolCallService } from "../../gen/runwarden/orchestrator/v1/tool_call_service_pb.ts"
-import type { EventService } from "../../gen/runwarden/telemetry/v1/event_service_pb.ts"
-import type { ExecutionService } from "../../gen/runwarden/tools/v1/execution_service_pb.ts"
+import { EventService } from "../../gen/runwarden/telemetry/v1/event_service_pb.ts"
+import { ExecutionService } from "../../gen/runwarden/tools/v1/execution_service_pb.ts"
 import { openDatabase } from "../../mesh/database.ts"
 import { createEventOutbox } from "../../mesh/events.ts"
-import { type Runtime, route, type Service } from "../../mesh/service.ts"
+import { type Runtime, route, type Service, type ServiceModule } from "../../mesh/service.ts"
 import { approvalHandlers } from "./approval-handlers.ts"
 import type { Change } from "./change.ts"
-import type { OrchestratorConfig } from "./config.ts"
+import { type OrchestratorConfig, readConfig } from "./config.ts"
 import { Executor } from "./executor.ts"
 import { createNotifier } from "./notifier.ts"
 import { runHandlers } from "./run-handlers.ts"
@@ -39,6 +39,19 @@ export interface OrchestratorDeps {
 }
 
 const migrations = fileURLToPath(new URL("./migrations", import.meta.url))
+
+export const orchestratorModule: ServiceModule<OrchestratorConfig> = {
+  name: "orchestrator",
+  readConfig,
+  create: (config, runtime, peers) =>
+    createOrchestrator(config, {
+      runtime,
+      moderation: peers.connect(ModerationService, "moderation"),
+      tools: peers.connect(ExecutionService, "tools"),
+      membership: peers.connect(MembershipService, "gateway"),
+      telemetry: peers.connect(EventService, "telemetry"),
+    }),
+}
 
 /** Creates the service. Nothing connects before `start`. */
 export function createOrchestrator(config: OrchestratorConfig, deps: OrchestratorDeps): Service {

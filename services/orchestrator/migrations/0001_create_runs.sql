@@ -77,7 +77,7 @@ grant select, insert on run_events to :app_role, :worker_role;
 
 -- Which live run is whose, and when it is due: ids and times only. An owned run is due when its
 -- lease ends, a waiting one when what it waits for runs out, and at once when it was answered.
--- `crashes` counts owners that vanished without progress; `is_cancelled` tells the owner, wherever
+-- `crashes` counts owners that vanished while the run stood at `place`; `is_cancelled` tells the owner, wherever
 -- it is, to stop the call that executes.
 create table run_claims (
   workspace_id uuid not null,
@@ -86,6 +86,7 @@ create table run_claims (
   epoch bigint not null,
   due_time timestamptz not null,
   crashes integer not null default 0,
+  place text not null default '',
   is_cancelled boolean not null default false,
   primary key (workspace_id, run_id)
 );

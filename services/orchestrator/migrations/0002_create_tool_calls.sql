@@ -73,7 +73,9 @@ create policy approvals_of_workspace on approvals to :app_role
 create policy approvals_of_workspaces on approvals to :worker_role
   using (workspace_id = any (runwarden.current_workspaces()))
   with check (workspace_id = any (runwarden.current_workspaces()));
-grant select, insert, update on approvals to :app_role, :worker_role;
+-- What was asked is written once: only the answer and its use are added.
+grant select, insert, update (state, decider_id, comment, decide_time, consume_time)
+  on approvals to :app_role, :worker_role;
 
 -- Calls: one row per step, written when the run is. The primary key serves the run's own reads.
 create table tool_calls (
@@ -148,7 +150,12 @@ create policy tool_calls_of_workspace on tool_calls to :app_role
 create policy tool_calls_of_workspaces on tool_calls to :worker_role
   using (workspace_id = any (runwarden.current_workspaces()))
   with check (workspace_id = any (runwarden.current_workspaces()));
-grant select, insert, update on tool_calls to :app_role, :worker_role;
+-- What a call is, and what it may do, is written once.
+grant select, insert, update (state, reason, policy_denial, arguments, arguments_digest, provenance,
+  verdict, decision_id, policy_version, matched_rules, moderation_outcome, approval_id,
+  approval_digest, approval_consumed, attempts, result, error, is_withheld, settler_id, trace_id,
+  revision, update_time, start_time, end_time)
+  on tool_calls to :app_role, :worker_role;
 
 -- A terminal state never changes, whatever the code above thinks.
 create function tool_calls_refuse_change() returns trigger language plpgsql as $$

@@ -1,0 +1,358 @@
+/** What the service's tests share: an orchestrator on a real database, with scripted peers. */
+import type { DescService, JsonObject } from "@bufbuild/protobuf"
+import { create } from "@bufbuild/protobuf"
+import type { HandlerContext } from "@connectrpc/connect"
+import { MembershipService } from "../../gen/runwarden/gateway/v1/membership_service_pb.ts"
+import { DecisionSchema, Verdict } from "../../gen/runwarden/moderation/v1/decision_pb.ts"
+import {
+  type ModerateRequest,
+  ModerationService,
+} from "../../gen/runwarden/moderation/v1/moderation_service_pb.ts"
+import { Role } from "../../gen/runwarden/options/v1/access_pb.ts"
+import { ApprovalState } from "../../gen/runwarden/orchestrator/v1/approval_pb.ts"
+import { Answer, ApprovalService } from "../../gen/runwarden/orchestrator/v1/approval_service_pb.ts"
+import { OnError } from "../../gen/runwarden/orchestrator/v1/plan_pb.ts"
+import type { Run } from "../../gen/runwarden/orchestrator/v1/run_pb.ts"
+import { RunService } from "../../gen/runwarden/orchestrator/v1/run_service_pb.ts"
+import { ToolCallService } from "../../gen/runwarden/orchestrator/v1/tool_call_service_pb.ts"
+import type { Event } from "../../gen/runwarden/telemetry/v1/event_pb.ts"
+import { EventService } from "../../gen/runwarden/telemetry/v1/event_service_pb.ts"
+import {
+  type ExecuteRequest,
+  ExecutionService,
+  ExecutionState,
+} from "../../gen/runwarden/tools/v1/execution_service_pb.ts"
+import { Effect, RiskClass } from "../../gen/runwarden/tools/v1/tool_pb.ts"
+import { digestOfStruct } from "../../mesh/canonical.ts"
+import { RunwardenError } from "../../mesh/errors.ts"
+import { actingAs, callerOf, memberSubject } from "../../mesh/identity.ts"
+import { newId } from "../../mesh/ids.ts"
+import { type Runtime, route } from "../../mesh/service.ts"
+import { testClient, testDatabase, testRuntime, until } from "../../mesh/testing.ts"
+import { type OrchestratorConfig, readConfig } from "./config.ts"
+import { createOrchestrator } from "./service.ts"
+
+/** What the peers do where a test wants something else; every member may be changed at any time. */
+export interface Script {
+  verdict: (request: ModerateRequest) => Verdict
+  /** Replaces moderation's whole answer. */
+  moderate: ((request: ModerateRequest) => Promise<object> | object) | undefined
+  policyVersion: string
+  /** What a tool does; throws for a status, answers `{error}` for an error of its own. */
+  execute: (request: ExecuteRequest, context: HandlerContext) => Promise<JsonObject> | JsonObject
+  member: (actorId: string) => { member: boolean; role: Role }
+}
+
+/** One row of the scripted ledger: what it did, and how often it was asked to. */
+interface LedgerRow {
+  readonly request: ExecuteRequest
+  state: ExecutionState
+  outcome: { case: "result"; value: JsonObject } | { case: "error"; value: object } | undefined
+}
+
+/** Scripted peers that several orchestrators may share. The ledger keeps one row per key. */
+export function createPeers() {
+  const effects: ExecuteRequest[] = []
+  const judged: ModerateRequest[] = []
+  const events: Event[] = []
+  const ledger = new Map<string, LedgerRow>()
+  const script: Script = {
+    verdict: () => Verdict.ALLOWED,
+    moderate: undefined,
+    policyVersion: "test@1",
+    execute: ({ stepIndex }) => ({ step: stepIndex, id: `made-${stepIndex}` }),
+    member: () => ({ member: true, role: Role.MEMBER }),
+  }
+
+  const moderation = fakeRoute(ModerationService, {
+    async moderate(request: ModerateRequest) {
+      judged.push(request)
+      if (script.moderate !== undefined) return script.moderate(request)
+      return { decision: decisionFor(request, script.verdict(request), script.policyVersion) }
+    },
+  })
+
+  const membership = fakeRoute(MembershipService, {
+    checkMembership: ({ actorId }: { actorId: string }) => script.member(actorId),
+  })
+
+  const telemetry = route(EventService, {
+    recordEvents(request) {
+      events.push(...request.events)
+      return { recordedCount: request.events.length }
+    },
+  })
+
+  const execution = fakeRoute(ExecutionService, {
+    resolveTool({ name }: { name: string }) {
+      const tool = toolNamed(name)
+      if (tool === undefined)
+        throw new RunwardenError("UNKNOWN_TOOL", { field: "name", tool: name })
+      return { tool }
+    },
+    validateArguments(request: { arguments?: JsonObject }) {
+      if (request.arguments?.invalid !== true) return {}
+      throw new RunwardenError(
+        "TOOL_ARGUMENTS_INVALID",
+        { field: "arguments/invalid", tool: "test" },
+        { violations: [{ field: "arguments/invalid", description: "must not be there" }] },
+      )
+    },
+    async execute(request: ExecuteRequest, context: HandlerContext) {
+      const claims = callerOf(context).call
+      const isNamed =
+        claims?.runId === request.runId &&
+        claims.stepIndex === request.stepIndex &&
+        claims.digest === request.argumentsDigest &&
+        digestOfStruct(request.arguments ?? {}) === request.argumentsDigest
+      if (!isNamed) throw new RunwardenError("DIGEST_MISMATCH", { field: "arguments_digest" })
+      const known = ledger.get(request.idempotencyKey)
+      if (known !== undefined) return { execution: executionOf(known), replayed: true }
+      const row: LedgerRow = { request, state: ExecutionState.IN_FLIGHT, outcome: undefined }
+      const isRead = request.tool.endsWith(".read")
+      if (!isRead) ledger.set(request.idempotencyKey, row)
+      try {
+        const value = await script.execute(request, context)
+        effects.push(request)
+        const isError = "error" in value
+        row.state = isError ? ExecutionState.FAILED : ExecutionState.SUCCEEDED
+        row.outcome = isError
+          ? { case: "error", value: value.error as object }
+          : { case: "result", value }
+        return { execution: executionOf(row) }
+      } catch (error) {
+        if (row.state === ExecutionState.IN_FLIGHT) ledger.delete(request.idempotencyKey)
+        throw error
+      }
+    },
+    getExecution(request: { idempotencyKey: string }) {
+      const row = ledger.get(request.idempotencyKey)
+      if (row === undefined) {
+        throw new RunwardenError("NOT_FOUND", { resource: "execution", id: request.idempotencyKey })
+      }
+      return { execution: executionOf(row) }
+    },
+  })
+
+  const target = (routes: Parameters<typeof testClient>[1]["routes"], runtime: Runtime) => ({
+    routes,
+    runtime,
+  })
+  const clients = {
+    moderation: testClient(
+      ModerationService,
+      target([moderation], testRuntime("moderation")),
+      "orchestrator",
+    ),
+    tools: testClient(ExecutionService, target([execution], testRuntime("tools")), "orchestrator"),
+    membership: testClient(
+      MembershipService,
+      target([membership], testRuntime("gateway")),
+      "orchestrator",
+    ),
+    telemetry: testClient(
+      EventService,
+      target([telemetry], testRuntime("telemetry")),
+      "orchestrator",
+    ),
+  }
+  return { script, effects, judged, events, ledger, clients }
+}
+
+export type Peers = ReturnType<typeof createPeers>
+
+/** A decision as moderation gives it. */
+export function decisionFor(request: ModerateRequest, verdict: Verdict, policyVersion = "test@1") {
+  return create(DecisionSchema, {
+    decisionId: newId(),
+    workspaceId: request.workspaceId,
+    subject: request.subject,
+    verdict,
+    policyVersion,
+    contentDigest: digestOfStruct(request.content ?? {}),
+    tool: request.tool,
+    runId: request.runId,
+    ...(request.stepIndex === undefined ? {} : { stepIndex: request.stepIndex }),
+    ...(verdict === Verdict.ALLOWED
+      ? {}
+      : {
+          categories: { violence: 0.9, harassment: 0.2 },
+          matchedRules: [{ ruleId: "rule-1", verdict, category: "violence" }],
+        }),
+  })
+}
+
+export interface OrchestratorOptions {
+  readonly database?: OrchestratorConfig["database"]
+  readonly peers?: Peers
+  readonly runtime?: Runtime
+  readonly executor?: Partial<OrchestratorConfig["executor"]>
+  readonly approval?: Partial<OrchestratorConfig["approval"]>
+  readonly watch?: Partial<OrchestratorConfig["watch"]>
+}
+
+/** Starts an orchestrator; several may share a database and peers. */
+export async function startOrchestrator(options: OrchestratorOptions = {}) {
+  const stack = new AsyncDisposableStack()
+  const database = options.database ?? stack.use(await testDatabase("orchestrator"))
+  const peers = options.peers ?? createPeers()
+  const runtime = options.runtime ?? testRuntime("orchestrator")
+  const defaults = readConfig({
+    ORCHESTRATOR_DATABASE_URL: database.appUrl,
+    ORCHESTRATOR_WORKER_DATABASE_URL: database.workerUrl,
+  })
+  const config: OrchestratorConfig = {
+    ...defaults,
+    database,
+    executor: {
+      ...defaults.executor,
+      leaseMs: 1_500,
+      pollMs: 100,
+      retryMs: 20,
+      settleMs: 400,
+      drainMs: 300,
+      moderateTimeoutMs: 400,
+      ...options.executor,
+    },
+    approval: { ...defaults.approval, ...options.approval },
+    watch: { ...defaults.watch, pollMs: 100, ...options.watch },
+  }
+  const service = stack.use(createOrchestrator(config, { runtime, ...peers.clients }))
+  await service.start(AbortSignal.timeout(30_000))
+  const target = { routes: service.routes, runtime }
+  return {
+    database,
+    peers,
+    runs: testClient(RunService, target),
+    toolCalls: testClient(ToolCallService, target),
+    approvals: testClient(ApprovalService, target),
+    [Symbol.asyncDispose]: () => stack.disposeAsync(),
+  }
+}
+
+export type Orchestrator = Awaited<ReturnType<typeof startOrchestrator>>
+
+/** One workspace with a requester and an approver, and what they do. */
+export function inWorkspace(orchestrator: Orchestrator, workspaceId: string = newId()) {
+  const { runs, toolCalls, approvals } = orchestrator
+  const requesterId = newId()
+  const approverId = newId()
+  const requester = actingAs(memberSubject(workspaceId, requesterId, Role.MEMBER))
+  const approver = actingAs(memberSubject(workspaceId, approverId, Role.APPROVER))
+  const me = {
+    workspaceId,
+    requesterId,
+    approverId,
+    requester,
+    approver,
+    async start(steps: readonly StepInit[], extra: object = {}): Promise<Run> {
+      const request = {
+        workspaceId,
+        requestId: newId(),
+        plan: { name: "test", steps: steps.map(toStep) },
+        ...extra,
+      }
+      const { run } = await runs.startRun(request, requester)
+      if (run === undefined) throw new Error("no run")
+      return run
+    },
+    async get(runId: string): Promise<Run> {
+      const { run } = await runs.getRun({ workspaceId, runId }, requester)
+      if (run === undefined) throw new Error("no run")
+      return run
+    },
+    reaches(runId: string, state: number, timeoutMs = 8_000): Promise<Run> {
+      return until(
+        async () => {
+          const run = await me.get(runId)
+          return run.state === state && run
+        },
+        { timeoutMs },
+      )
+    },
+    async callsOf(runId: string) {
+      const listed = await toolCalls.listToolCalls({ workspaceId, runId }, requester)
+      return Promise.all(
+        listed.toolCalls.map(async ({ toolCallId }) => {
+          const { toolCall } = await toolCalls.getToolCall({ workspaceId, toolCallId }, requester)
+          if (toolCall === undefined) throw new Error("no call")
+          return toolCall
+        }),
+      )
+    },
+    async pendingApproval(runId: string) {
+      const found = await until(async () => {
+        const states = [ApprovalState.PENDING]
+        const page = await approvals.listApprovals({ workspaceId, runId, states }, requester)
+        return page.approvals[0]
+      })
+      const { approvalId } = found
+      const { approval } = await approvals.getApproval({ workspaceId, approvalId }, requester)
+      if (approval === undefined) throw new Error("no approval")
+      return approval
+    },
+    async decide(
+      approval: { readonly approvalId: string; readonly digest: string },
+      answer: Answer = Answer.APPROVE,
+      options = approver,
+    ) {
+      const { approvalId, digest } = approval
+      const request = { workspaceId, requestId: newId(), approvalId, digest, answer }
+      return (await approvals.decide(request, options)).approval
+    },
+    cancel(runId: string) {
+      return runs.cancelRun({ workspaceId, runId, requestId: newId() }, requester)
+    },
+    async history(runId: string) {
+      return (await runs.listRunEvents({ workspaceId, runId, pageSize: 1000 }, requester)).events
+    },
+  }
+  return me
+}
+
+export interface StepInit {
+  readonly tool: string
+  readonly arguments?: JsonObject
+  readonly onError?: OnError
+}
+
+/** A service of which only what the orchestrator calls is there. */
+function fakeRoute(service: DescService, handlers: Readonly<Record<string, unknown>>) {
+  const missing = () => {
+    throw new RunwardenError("METHOD_NOT_FOUND", { method: service.typeName })
+  }
+  const all = service.methods.map(({ localName }) => [localName, handlers[localName] ?? missing])
+  return route(service, Object.fromEntries(all))
+}
+
+function toStep({ tool, arguments: args = {}, onError = OnError.STOP }: StepInit) {
+  return { tool, arguments: args, onError, title: `use ${tool}` }
+}
+
+/** Tools are named for what they are: `test/low.keyed`, `test/high.unsafe` and so on. */
+function toolNamed(name: string) {
+  const match = /^(?:test\/)?(low|medium|high)\.(read|keyed|unsafe)$/.exec(name)
+  if (match === null) return undefined
+  const [, risk = "", effect = ""] = match
+  return {
+    fullName: `test/${risk}.${effect}`,
+    provider: "test",
+    active: true,
+    definition: {
+      name: `${risk}.${effect}`,
+      version: "1.0.0",
+      riskClass: { low: RiskClass.LOW, medium: RiskClass.MEDIUM, high: RiskClass.HIGH }[risk] ?? 0,
+      effect: { read: Effect.READ, keyed: Effect.KEYED, unsafe: Effect.UNSAFE }[effect] ?? 0,
+      inputSchema: { type: "object" },
+    },
+    definitionDigest: digestOfStruct({ name: `test/${risk}.${effect}` }),
+  }
+}
+
+function executionOf(row: LedgerRow) {
+  return {
+    state: row.state,
+    attempts: 1,
+    ...(row.outcome === undefined ? {} : { outcome: row.outcome as never }),
+  }
+}
