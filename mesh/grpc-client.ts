@@ -44,7 +44,6 @@ import { callSignal } from "./call-signal.ts"
 import { deadlineKey } from "./deadline.ts"
 import { RunwardenError, toConnectError } from "./errors.ts"
 import { fromStatus, toHeaders, toMetadata } from "./grpc-metadata.ts"
-import type { ServiceName } from "./identity.ts"
 import { clientInterceptors } from "./interceptors.ts"
 import {
   type AnyCall,
@@ -68,7 +67,7 @@ import type { Runtime } from "./service.ts"
 export function createGrpcTransport(
   address: string,
   caller: Runtime,
-  audience: ServiceName,
+  audience: string,
 ): Transport & AsyncDisposable {
   const interceptors = clientInterceptors(caller, audience)
   const channels = new Map<ChannelKind, Client>()

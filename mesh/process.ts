@@ -100,7 +100,13 @@ async function serve<Config>(
   const service = stack.use(module.create(config, runtime, peers))
   await service.start(signal)
   const server = stack.use(
-    createGrpcServer({ routes: service.routes, runtime }, { listen: settings.listen }),
+    createGrpcServer(
+      { routes: service.routes, runtime },
+      {
+        listen: settings.listen,
+        ...(module.readLimits === undefined ? {} : { readLimits: module.readLimits }),
+      },
+    ),
   )
   const { port } = await server.start()
   runtime.log.info({ port }, "serving")

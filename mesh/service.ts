@@ -4,6 +4,7 @@ import type { Tracer } from "@opentelemetry/api"
 import type { Logger } from "pino"
 import type { Environment } from "./config.ts"
 import type { ServiceName, Signer, Verifier } from "./identity.ts"
+import type { MethodLimits } from "./server-limits.ts"
 
 /** One proto service and the handlers that serve it. */
 export interface Route {
@@ -51,6 +52,8 @@ export interface Peers {
  */
 export interface ServiceModule<Config = unknown, S extends Service = Service> {
   readonly name: ServiceName
+  /** Bytes of a request, for the methods that take more than the default of `server-limits.ts`. */
+  readonly readLimits?: MethodLimits
   /** Pure; throws one ConfigError with every problem. */
   readConfig(env: Environment): Config
   create(config: Config, runtime: Runtime, peers: Peers): S

@@ -33,6 +33,13 @@ function bearer(apiKey: string): Record<string, string> {
   return { authorization: `Bearer ${apiKey}` }
 }
 
+/** An answer without the id that was asked for: what is left must not tell two cases apart. */
+async function withoutIds(answer: Response): Promise<unknown> {
+  const body = (await answer.json()) as { details: { value?: string }[] }
+  for (const detail of body.details) delete detail.value
+  return JSON.parse(JSON.stringify(body).replaceAll(/[0-9a-f]{8}-[0-9a-f-]{27}/g, "<id>"))
+}
+
 const readPaths = ["/ai/runs", "/ai/tool-calls", "/metrics/ai", "/alerts/ai"]
 
 describe("the gateway", () => {
@@ -46,9 +53,7 @@ describe("the gateway", () => {
     expect(stranger.status).toBe(403)
     const nowhere = await rest(`${path}?workspace_id=${newId()}`, bearer(theirs.admin.apiKey))
     expect(nowhere.status).toBe(403)
-    const strip = async (answer: Response) =>
-      (await answer.text()).replaceAll(/[0-9a-f]{8}-[0-9a-f-]{27}/g, "<id>")
-    expect(await strip(stranger)).toBe(await strip(nowhere))
+    expect(await withoutIds(stranger)).toEqual(await withoutIds(nowhere))
 
     const member = await rest(path + query, bearer(ours.viewer.apiKey))
     expect(member.status).toBe(200)
@@ -213,11 +218,9 @@ describe.each(serviceNames)("the own port of %s", (service) => {
   })
 
   test("refuses a service that may not call it, though its token is good", async () => {
-    const stranger: ServiceName = service === "moderation" ? "projects" : "moderation"
+    const stranger: ServiceName = service === "moderation" ? "projects" : "telemetry"
     const token = await signAs(stranger, ours, testKeys, service)
-    expect([grpc.status.PERMISSION_DENIED, grpc.status.UNAUTHENTICATED]).toContain(
-      await knock({ "runwarden-identity": token }),
-    )
+    expect(await knock({ "runwarden-identity": token })).toBe(grpc.status.PERMISSION_DENIED)
   })
 
   test("refuses a token whose workspace is not the request's", async () => {

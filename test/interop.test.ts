@@ -1,5 +1,5 @@
 // A plain gRPC client, as any language has one, against the gateway: no Connect on its side.
-import { type DescMethod, fromBinary, type Message, toBinary } from "@bufbuild/protobuf"
+import { create, type DescMethod, fromBinary, type Message, toBinary } from "@bufbuild/protobuf"
 import { anyUnpack } from "@bufbuild/protobuf/wkt"
 import * as grpc from "@grpc/grpc-js"
 import { afterAll, beforeAll, describe, expect, test } from "vitest"
@@ -45,7 +45,7 @@ function codec(method: DescMethod) {
 
 function unary<Response extends Message>(
   method: DescMethod,
-  message: object,
+  message: Record<string, unknown>,
   metadata = key(),
   options: grpc.CallOptions = {},
 ): Promise<Response> {
@@ -55,7 +55,7 @@ function unary<Response extends Message>(
       path,
       serialize,
       deserialize,
-      { $typeName: method.input.typeName, ...message } as Message,
+      create(method.input, message),
       metadata,
       { deadline: Date.now() + 10_000, ...options },
       (error, response) => (error === null ? resolve(response as Response) : reject(error)),
@@ -65,20 +65,12 @@ function unary<Response extends Message>(
 
 const { startRun, getRun, watchRun } = RunService.method
 
-function plan() {
-  return {
-    name: "list",
-    steps: [{ tool: "project.list", version: "", arguments: {}, onError: 0, title: "" }],
-  }
-}
-
-function startRequest(): object {
+function startRequest(): Record<string, unknown> {
+  const steps = [{ tool: "project.list", arguments: {} }]
   return {
     workspaceId: workspace.workspaceId,
     requestId: newId(),
-    threadId: "",
-    input: "",
-    plan: plan(),
+    plan: { name: "list", steps },
   }
 }
 
@@ -90,12 +82,7 @@ describe("a plain grpc-js client", () => {
       path,
       serialize,
       deserialize,
-      {
-        $typeName: watchRun.input.typeName,
-        workspaceId: workspace.workspaceId,
-        runId: run?.runId,
-        afterSequence: 0n,
-      } as unknown as Message,
+      create(watchRun.input, { workspaceId: workspace.workspaceId, runId: run?.runId ?? "" }),
       key(),
     )
     const kinds: (string | undefined)[] = []

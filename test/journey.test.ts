@@ -1,6 +1,6 @@
 // The main job, one body over the three transports of the seam: direct calls, gRPC between ports,
 // and the gateway's edge. What holds over one holds over all.
-import type { DescService } from "@bufbuild/protobuf"
+import { type DescService, fromJson, type JsonObject } from "@bufbuild/protobuf"
 import { type Client, ConnectError, createContextValues, type Transport } from "@connectrpc/connect"
 import { afterAll, beforeAll, describe, expect, test } from "vitest"
 import { Verdict } from "../gen/runwarden/moderation/v1/decision_pb.ts"
@@ -14,6 +14,7 @@ import { ToolCallService } from "../gen/runwarden/orchestrator/v1/tool_call_serv
 import { DocumentService } from "../gen/runwarden/projects/v1/document_service_pb.ts"
 import { ProjectState } from "../gen/runwarden/projects/v1/project_pb.ts"
 import { ProjectService } from "../gen/runwarden/projects/v1/project_service_pb.ts"
+import { CitationSchema } from "../gen/runwarden/retrieval/v1/citation_pb.ts"
 import { CitationVerdict, SearchService } from "../gen/runwarden/retrieval/v1/search_service_pb.ts"
 import { MetricsService } from "../gen/runwarden/telemetry/v1/metrics_service_pb.ts"
 import { createMeshClient } from "../mesh/client.ts"
@@ -70,21 +71,32 @@ describe.each<Way>(["local", "grpc", "edge"])("the journey over %s", (way) => {
       .then(({ run }) => present(run))
   }
 
-  async function rest(runId: string): Promise<Run> {
+  const moving: readonly RunState[] = [RunState.QUEUED, RunState.RUNNING]
+
+  /** Waits until the run has ended or waits for a person. */
+  async function rest(runId: string, alsoMoving: readonly RunState[] = []): Promise<Run> {
     const runs = client(RunService, workspace.viewer)
     return until(async () => {
       const { run } = await runs.getRun({ workspaceId: workspace.workspaceId, runId })
-      const isMoving = run?.state === RunState.QUEUED || run?.state === RunState.RUNNING
-      return isMoving ? undefined : run
+      if (run === undefined) return undefined
+      return [...moving, ...alsoMoving].includes(run.state) ? undefined : run
     })
   }
 
+  /** Waits until a run that waited for a person has ended. */
+  function end(runId: string): Promise<Run> {
+    return rest(runId, [RunState.REQUIRES_ACTION])
+  }
+
   async function calls(runId: string): Promise<readonly ToolCall[]> {
-    const { toolCalls } = await client(ToolCallService, workspace.viewer).listToolCalls({
-      workspaceId: workspace.workspaceId,
-      runId,
-    })
-    return toolCalls.toSorted((a, b) => a.stepIndex - b.stepIndex)
+    const { workspaceId, viewer } = workspace
+    const service = client(ToolCallService, viewer)
+    const { toolCalls } = await service.listToolCalls({ workspaceId, runId })
+    return Promise.all(
+      toolCalls.map(async ({ toolCallId }) =>
+        present((await service.getToolCall({ workspaceId, toolCallId })).toolCall),
+      ),
+    )
   }
 
   async function setUpProject(name: string): Promise<string> {
@@ -174,19 +186,10 @@ describe.each<Way>(["local", "grpc", "edge"])("the journey over %s", (way) => {
     expect((await rest(runId)).state).toBe(RunState.SUCCEEDED)
     const [search, filed] = await calls(runId)
     expect(filed?.provenance).toEqual([0])
-    const passages = resultOf(search).passages as { citation: Record<string, unknown> }[]
-    const citation = passages[0]?.citation ?? {}
+    const passages = resultOf(search).passages as { citation: JsonObject }[]
     const { verdict } = await client(SearchService, viewer).verifyCitation({
       workspaceId,
-      citation: {
-        documentId: String(citation.document_id),
-        version: BigInt(Number(citation.version)),
-        passageId: String(citation.passage_id),
-        start: Number(citation.start),
-        end: Number(citation.end),
-        text: String(citation.text),
-        textSha256: String(citation.text_sha256),
-      },
+      citation: fromJson(CitationSchema, present(passages[0]).citation),
     })
     expect(verdict).toBe(CitationVerdict.VERIFIED)
   })
@@ -213,7 +216,7 @@ describe.each<Way>(["local", "grpc", "edge"])("the journey over %s", (way) => {
       client(ApprovalService, member).decide({ ...answer, requestId: newId() }),
     ).rejects.toSatisfy((error) => reasonOf(error) === "ROLE_TOO_LOW")
     await client(ApprovalService, approver).decide({ ...answer, requestId: newId() })
-    expect((await rest(runId)).state).toBe(RunState.SUCCEEDED)
+    expect((await end(runId)).state).toBe(RunState.SUCCEEDED)
     const { project } = await client(ProjectService, viewer).getProject({ workspaceId, projectId })
     expect(project?.state).toBe(ProjectState.ARCHIVED)
     const { approval: used } = await client(ApprovalService, viewer).getApproval({
@@ -244,7 +247,7 @@ describe.each<Way>(["local", "grpc", "edge"])("the journey over %s", (way) => {
       answer: Answer.REJECT,
       comment: "Not yet.",
     })
-    expect(await rest(runId)).toMatchObject({ state: RunState.FAILED, reason: "approval_rejected" })
+    expect(await end(runId)).toMatchObject({ state: RunState.FAILED, reason: "approval_rejected" })
     const { project } = await client(ProjectService, viewer).getProject({ workspaceId, projectId })
     expect(project?.state).toBe(ProjectState.ACTIVE)
   })

@@ -39,6 +39,8 @@ import type { TestMesh, TestWorkspace } from "./mesh.ts"
 
 /** The ids by the names that fields have, and what goes with them. */
 export interface Population {
+  /** One that was used already. */
+  readonly request_id: string
   readonly actor_id: string
   readonly key_id: string
   readonly decision_id: string
@@ -61,7 +63,8 @@ export async function populate(mesh: TestMesh, workspace: TestWorkspace): Promis
   const { workspaceId, admin, member } = workspace
   const at = () => ({ workspaceId, requestId: newId() })
   const projects = mesh.client(ProjectService, admin)
-  const { project } = await projects.createProject({ ...at(), name: "Mine" })
+  const requestId = newId()
+  const { project } = await projects.createProject({ workspaceId, requestId, name: "Mine" })
   const projectId = given(project?.projectId)
   const { document } = await mesh.client(DocumentService, admin).createDocument({
     ...at(),
@@ -138,6 +141,7 @@ export async function populate(mesh: TestMesh, workspace: TestWorkspace): Promis
     return alerts[0]?.alertId
   })
   return {
+    request_id: requestId,
     actor_id: actorId,
     key_id: given(apiKey?.keyId),
     decision_id: given(decisions[0]?.decisionId),

@@ -127,10 +127,8 @@ test("an operator makes a workspace, and a run in it does its work in other proc
     return found.run?.state === RunState.RUNNING ? undefined : found.run
   })
   expect(ended).toMatchObject({ state: RunState.SUCCEEDED })
-  const { toolCalls } = await createMeshClient(ToolCallService, transport).listToolCalls({
-    workspaceId,
-    runId: run.runId,
-  })
+  const toolCallService = createMeshClient(ToolCallService, transport)
+  const { toolCalls } = await toolCallService.listToolCalls({ workspaceId, runId: run.runId })
   expect(toolCalls).toHaveLength(3)
   await until(async () => {
     const search = await runs.startRun({
@@ -139,12 +137,14 @@ test("an operator makes a workspace, and a run in it does its work in other proc
       plan: { name: "ask", steps: [{ tool: "document.search", arguments: { query: "pelicans" } }] },
     })
     const runId = search.run?.runId ?? ""
-    const calls = await until(async () => {
+    await until(async () => {
       const found = await runs.getRun({ workspaceId, runId })
-      if (found.run?.state !== RunState.SUCCEEDED) return undefined
-      return createMeshClient(ToolCallService, transport).listToolCalls({ workspaceId, runId })
+      return found.run?.state === RunState.SUCCEEDED
     })
-    return JSON.stringify(calls.toolCalls[0]?.outcome.value).includes("southern pier")
+    const { toolCalls: searches } = await toolCallService.listToolCalls({ workspaceId, runId })
+    const toolCallId = searches[0]?.toolCallId ?? ""
+    const { toolCall } = await toolCallService.getToolCall({ workspaceId, toolCallId })
+    return JSON.stringify(toolCall?.outcome.value).includes("southern pier")
   })
   await until(async () => {
     const { metrics } = await createMeshClient(MetricsService, transport).getMetrics({

@@ -43,21 +43,18 @@ describe.each(["local", "grpc"] as const)("traces over %s", (wire) => {
     const secret = "Do-not-trace-me"
     const ended = await run("set-up", "project.create", { name: secret })
     expect(ended.state).toBe(RunState.SUCCEEDED)
-    const spans = await until(
+    // Each service sends its spans on its own; the last one to come completes the picture.
+    const all = await until(
       () => {
         const found = spansOf(ended.traceId)
-        return found.some((span) => span.name === "invoke_workflow set-up") ? found : undefined
+        const services = new Set(found.map((span) => span.resource.attributes["service.name"]))
+        const isWhole = ["gateway", "orchestrator", "tools", "moderation", "projects"].every(
+          (name) => services.has(`runwarden-${name}`),
+        )
+        return isWhole ? found : undefined
       },
-      { timeoutMs: 15_000 },
+      { timeoutMs: 20_000 },
     )
-    await until(() => spansOf(ended.traceId).some((span) => span.name.includes("ExecuteTool")), {
-      timeoutMs: 15_000,
-    })
-    const all = spansOf(ended.traceId)
-    const services = new Set(all.map((span) => span.resource.attributes["service.name"]))
-    for (const name of ["gateway", "orchestrator", "tools", "moderation", "projects"]) {
-      expect([...services]).toContain(`runwarden-${name}`)
-    }
     const parentOf = (span: ReadableSpan | undefined) =>
       all.find((other) => other.spanContext().spanId === span?.parentSpanContext?.spanId)
     const workflow = all.find((span) => span.name === "invoke_workflow set-up")
@@ -83,7 +80,6 @@ describe.each(["local", "grpc"] as const)("traces over %s", (wire) => {
     expect(chain).toContain("execute_tool projects/project.create")
     expect(chain).toContain("invoke_workflow set-up")
     expect(chain.at(-1)).toBe("runwarden.orchestrator.v1.RunService/StartRun")
-    expect(spans.length).toBeGreaterThan(4)
     const everything = JSON.stringify(all.map((span) => [span.name, span.attributes, span.events]))
     expect(everything).not.toContain(secret)
     expect(everything).not.toContain("idempotency")

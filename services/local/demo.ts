@@ -119,13 +119,7 @@ export async function performRuns(deps: DemoDeps): Promise<string> {
     ],
   })
   await cite(deps, search)
-  const created = await deps.toolCalls.listToolCalls(
-    { workspaceId: deps.workspaceId, runId: setUp },
-    { signal: deps.signal },
-  )
-  const project = created.toolCalls.find((call) => call.stepIndex === 0)
-  const projectId =
-    project?.outcome.case === "result" ? project.outcome.value.project_id : undefined
+  const projectId = (await resultOf(deps, setUp, 0)).project_id
   if (typeof projectId !== "string") throw new Error("the first run created no project")
   const risky = await perform(deps, {
     heading: "A run whose high-risk call waits for a person",
@@ -205,12 +199,7 @@ function tell(event: RunEvent): string | undefined {
 }
 
 async function cite(deps: DemoDeps, runId: string): Promise<void> {
-  const { toolCalls } = await deps.toolCalls.listToolCalls(
-    { workspaceId: deps.workspaceId, runId },
-    { signal: deps.signal },
-  )
-  const outcome = toolCalls[0]?.outcome
-  const passages = outcome?.case === "result" ? outcome.value.passages : undefined
+  const { passages } = await resultOf(deps, runId, 0)
   if (!Array.isArray(passages)) throw new Error("the search answered no passages")
   for (const passage of passages) {
     const citation = (passage as JsonObject).citation as JsonObject
@@ -219,4 +208,13 @@ async function cite(deps: DemoDeps, runId: string): Promise<void> {
       `     "${text}…"\n       ${citation.title}, characters ${citation.start}–${citation.end}`,
     )
   }
+}
+
+async function resultOf(deps: DemoDeps, runId: string, stepIndex: number): Promise<JsonObject> {
+  const { workspaceId, signal } = deps
+  const { toolCalls } = await deps.toolCalls.listToolCalls({ workspaceId, runId }, { signal })
+  const toolCallId = toolCalls.find((call) => call.stepIndex === stepIndex)?.toolCallId ?? ""
+  const { toolCall } = await deps.toolCalls.getToolCall({ workspaceId, toolCallId }, { signal })
+  if (toolCall?.outcome.case !== "result") throw new Error(`step ${stepIndex} has no result`)
+  return toolCall.outcome.value
 }

@@ -47,14 +47,19 @@ export interface Mesh extends AsyncDisposable {
   address(name: ServiceName): string
 }
 
+interface Started extends LocalTarget {
+  readonly service: Service
+  readonly readLimits: ServiceModule["readLimits"]
+}
+
 /** Creates the mesh. Nothing connects before `start`. */
 export function createMesh(options: MeshOptions): Mesh {
   const { env, log, exporter, wire = "local", keys = generateMeshKeys() } = options
   const stack = new AsyncDisposableStack()
-  const targets = new Map<ServiceName, LocalTarget & { readonly service: Service }>()
+  const targets = new Map<ServiceName, Started>()
   const addresses = new Map<ServiceName, string>()
 
-  function target(name: ServiceName): LocalTarget & { readonly service: Service } {
+  function target(name: ServiceName): Started {
     const found = targets.get(name)
     if (found === undefined) throw new Error(`${name} is not part of this mesh`)
     return found
@@ -101,7 +106,7 @@ export function createMesh(options: MeshOptions): Mesh {
       log: log.child({ service: name }),
     }
     const service = stack.use(module.create(module.readConfig(env), runtime, peersOf(runtime)))
-    targets.set(name, { routes: service.routes, runtime, service })
+    targets.set(name, { routes: service.routes, runtime, service, readLimits: module.readLimits })
     return service
   }
 
@@ -120,8 +125,11 @@ export function createMesh(options: MeshOptions): Mesh {
     address,
     async start(signal) {
       if (wire === "grpc") {
-        for (const [name, { routes, runtime }] of targets) {
-          const server = createGrpcServer({ routes, runtime }, { listen: "127.0.0.1:0" })
+        for (const [name, { routes, runtime, readLimits }] of targets) {
+          const server = createGrpcServer(
+            { routes, runtime },
+            { listen: "127.0.0.1:0", ...(readLimits === undefined ? {} : { readLimits }) },
+          )
           const { port } = await stack.use(server).start()
           addresses.set(name, `127.0.0.1:${port}`)
         }

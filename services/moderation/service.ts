@@ -29,8 +29,12 @@ export interface ModerationDeps {
   readonly runtime: Runtime
 }
 
+/** A tool's result may be larger than what services send each other as a rule. */
+const readLimits = { "runwarden.moderation.v1.ModerationService/Moderate": 1024 * 1024 }
+
 export const moderationModule: ServiceModule<ModerationConfig> = {
   name: "moderation",
+  readLimits,
   readConfig,
   create: (config, runtime) => createModeration(config, { runtime }),
 }

@@ -34,8 +34,16 @@ export interface ProjectsDeps {
 
 const migrations = fileURLToPath(new URL("./migrations", import.meta.url))
 
+/** 1 MB of content, with room for the other fields. */
+const documentBytes = 1280 * 1024
+const readLimits = {
+  "runwarden.projects.v1.DocumentService/CreateDocument": documentBytes,
+  "runwarden.projects.v1.DocumentService/UpdateDocument": documentBytes,
+}
+
 export const projectsModule: ServiceModule<ProjectsConfig> = {
   name: "projects",
+  readLimits,
   readConfig,
   create: (config, runtime, peers) =>
     createProjects(config, {

@@ -34,13 +34,14 @@ export interface RetrievalDeps {
  * What a server must take for this service's largest requests, by method: 1 MB of content, with room
  * for what JSON adds to it and for the other fields.
  */
-export const retrievalReadLimits = {
+const readLimits = {
   "runwarden.retrieval.v1.IngestionService/IngestDocument": 1536 * 1024,
   "runwarden.retrieval.v1.SearchService/VerifyCitation": 512 * 1024,
-} as const satisfies Readonly<Record<string, number>>
+}
 
 export const retrievalModule: ServiceModule<RetrievalConfig> = {
   name: "retrieval",
+  readLimits,
   readConfig,
   create: (config, runtime, peers) =>
     createRetrieval(config, { runtime, telemetry: peers.connect(EventService, "telemetry") }),
