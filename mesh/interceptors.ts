@@ -55,6 +55,18 @@ export function clientInterceptors(runtime: Runtime, audience: string): Intercep
  * that a forgotten rule never means an open door.
  */
 export function accessRuleOf(method: DescMethod): AccessRule {
+  let found = knownRules.get(method)
+  if (found === undefined) {
+    found = readAccessRule(method)
+    knownRules.set(method, found)
+  }
+  return found
+}
+
+// Reading an option parses its bytes anew each time, which would be a third of a local call's cost.
+const knownRules = new WeakMap<DescMethod, AccessRule>()
+
+function readAccessRule(method: DescMethod): AccessRule {
   if (!hasOption(method, access))
     throw new Error(`${method.parent.typeName}/${method.name} has no access rule`)
   const found = getOption(method, access)
