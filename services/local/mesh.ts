@@ -11,7 +11,7 @@ import type { Logger } from "pino"
 import { createMeshClient } from "../../mesh/client.ts"
 import type { Environment } from "../../mesh/config.ts"
 import { createGrpcTransport } from "../../mesh/grpc-client.ts"
-import { createGrpcServer } from "../../mesh/grpc-server.ts"
+import { createGrpcServer, type GrpcServer } from "../../mesh/grpc-server.ts"
 import { createSigner, createVerifier, type ServiceName } from "../../mesh/identity.ts"
 import { generateMeshKeys, type MeshKeys } from "../../mesh/keys.ts"
 import { createLocalTransport, type LocalTarget } from "../../mesh/local-transport.ts"
@@ -49,13 +49,16 @@ export interface Mesh extends AsyncDisposable {
 
 interface Started extends LocalTarget {
   readonly service: Service
-  readonly readLimits: ServiceModule["readLimits"]
+  /** Its own port, where the wire is gRPC. */
+  readonly server: GrpcServer | undefined
 }
 
 /** Creates the mesh. Nothing connects before `start`. */
 export function createMesh(options: MeshOptions): Mesh {
   const { env, log, exporter, wire = "local", keys = generateMeshKeys() } = options
   const stack = new AsyncDisposableStack()
+  // Released last: services that stop still finish what they asked of others.
+  const connections = stack.use(new AsyncDisposableStack())
   const targets = new Map<ServiceName, Started>()
   const addresses = new Map<ServiceName, string>()
 
@@ -79,7 +82,7 @@ export function createMesh(options: MeshOptions): Mesh {
       const made = lateTransport(() =>
         wire === "local"
           ? createLocalTransport(target(peer), runtime)
-          : stack.use(createGrpcTransport(address(peer), runtime, peer)),
+          : connections.use(createGrpcTransport(address(peer), runtime, peer)),
       )
       transports.set(peer, made)
       return made
@@ -90,7 +93,7 @@ export function createMesh(options: MeshOptions): Mesh {
       transportTo: (to, audience) =>
         targets.has(audience as ServiceName)
           ? transport(audience as ServiceName)
-          : stack.use(createGrpcTransport(to, runtime, audience)),
+          : connections.use(createGrpcTransport(to, runtime, audience)),
     }
   }
 
@@ -106,7 +109,9 @@ export function createMesh(options: MeshOptions): Mesh {
       log: log.child({ service: name }),
     }
     const service = stack.use(module.create(module.readConfig(env), runtime, peersOf(runtime)))
-    targets.set(name, { routes: service.routes, runtime, service, readLimits: module.readLimits })
+    // Released before its service: no call comes in while that hands back what it was at.
+    const server = wire === "local" ? undefined : stack.use(serverOf(module, service, runtime))
+    targets.set(name, { routes: service.routes, runtime, service, server })
     return service
   }
 
@@ -124,21 +129,25 @@ export function createMesh(options: MeshOptions): Mesh {
     target,
     address,
     async start(signal) {
-      if (wire === "grpc") {
-        for (const [name, { routes, runtime, readLimits }] of targets) {
-          const server = createGrpcServer(
-            { routes, runtime },
-            { listen: "127.0.0.1:0", ...(readLimits === undefined ? {} : { readLimits }) },
-          )
-          const { port } = await stack.use(server).start()
-          addresses.set(name, `127.0.0.1:${port}`)
-        }
+      for (const [name, { server }] of targets) {
+        if (server !== undefined) addresses.set(name, `127.0.0.1:${(await server.start()).port}`)
       }
       // A service needs the others' answers while it works, not while it starts.
       await Promise.all([...targets.values()].map(({ service }) => service.start(signal)))
     },
     [Symbol.asyncDispose]: () => stack.disposeAsync(),
   }
+}
+
+function serverOf(
+  { readLimits }: Pick<ServiceModule, "readLimits">,
+  { routes }: Service,
+  runtime: Runtime,
+): GrpcServer {
+  return createGrpcServer(
+    { routes, runtime },
+    { listen: "127.0.0.1:0", ...(readLimits === undefined ? {} : { readLimits }) },
+  )
 }
 
 /** A transport that is made at its first call, when its target exists. */

@@ -169,7 +169,8 @@ export function afterAnswer(effect: Effect, answer: Answer, attempts: Attempts):
       return record(failure("not_executed", answer.message, before))
     case "unsent":
       if (attempts.canRepeat && effect !== "unsafe") return { kind: "repeat" } // (2)
-      if (attempts.maybeApplied) return { kind: "release" }
+      // A caller that comes back may find the provider there again; an unsafe call has one sending.
+      if (attempts.maybeApplied || effect !== "unsafe") return { kind: "release" }
       return record(failure("provider_unavailable", answer.message, "false"))
     case "lost":
       if (effect === "unsafe") return { kind: "probe" } // (2)
