@@ -38,6 +38,7 @@ export interface OrchestratorDeps {
   readonly telemetry: Client<typeof EventService>
 }
 
+const telemetryDelayMs = 100
 const migrations = fileURLToPath(new URL("./migrations", import.meta.url))
 
 export const orchestratorModule: ServiceModule<OrchestratorConfig> = {
@@ -62,7 +63,15 @@ export function createOrchestrator(config: OrchestratorConfig, deps: Orchestrato
   const database = stack.use(openDatabase(config.database, { runtime, migrations }))
   const events = stack.use(createEventOutbox({ database, runtime, telemetry }))
   const notifier = createNotifier()
-  const changed = () => events.poke()
+  // Telemetry may come a moment later: one look at the outbox then serves many changes.
+  let poking: NodeJS.Timeout | undefined
+  const changed = () => {
+    poking ??= setTimeout(() => {
+      poking = undefined
+      events.poke()
+    }, telemetryDelayMs)
+  }
+  stack.defer(() => clearTimeout(poking))
   const advanced = ({ run }: Change) => {
     notifier.notify(run.runId)
     changed()

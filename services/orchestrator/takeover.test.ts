@@ -1,11 +1,12 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest"
+import { Verdict } from "../../gen/runwarden/moderation/v1/decision_pb.ts"
 import { RunState } from "../../gen/runwarden/orchestrator/v1/run_pb.ts"
 import { ToolCallState } from "../../gen/runwarden/orchestrator/v1/tool_call_pb.ts"
 import { connect } from "../../mesh/database.ts"
 import { RunwardenError, reasonOf } from "../../mesh/errors.ts"
 import { newId } from "../../mesh/ids.ts"
 import { testDatabase, until } from "../../mesh/testing.ts"
-import { createPeers, inWorkspace, startOrchestrator } from "./orchestrator-harness.ts"
+import { createPeers, decisionFor, inWorkspace, startOrchestrator } from "./orchestrator-harness.ts"
 
 const peers = createPeers()
 const defaults = { ...peers.script }
@@ -91,6 +92,31 @@ describe("another replica", () => {
     const keyed = effectsOf(run.runId).filter(({ stepIndex }) => stepIndex === 1)
     expect(keyed).toHaveLength(1)
     expect(Number(keyed[0]?.epoch)).toBeGreaterThan(1)
+  })
+
+  it("fences out an owner that wakes up late in front of an execution", async () => {
+    const slow = { moderateTimeoutMs: 10_000 }
+    await using first = await start({ ...slow, leaseMs: 60_000, pollMs: 60_000 })
+    const me = inWorkspace(first)
+    const gates = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
+    let asked = 0
+    peers.script.moderate = async (request) => {
+      await gates[asked++]?.promise
+      return { decision: decisionFor(request, Verdict.ALLOWED) }
+    }
+    const run = await me.start([{ tool: "low.keyed" }])
+    await until(() => asked === 1)
+    await vanish(run.runId)
+    await using second = await start(slow)
+    const there = inWorkspace(second, me.workspaceId)
+    await until(() => asked === 2)
+    gates[0]?.resolve()
+    await new Promise((resolve) => setTimeout(resolve, 300))
+    expect(effectsOf(run.runId)).toEqual([])
+    expect((await there.callsOf(run.runId))[0]?.state).toBe(ToolCallState.PROPOSED)
+    gates[1]?.resolve()
+    await there.reaches(run.runId, RunState.SUCCEEDED)
+    expect(effectsOf(run.runId).map(({ epoch }) => Number(epoch))).toEqual([3])
   })
 
   it("shares one database without running any step twice", { timeout: 60_000 }, async () => {

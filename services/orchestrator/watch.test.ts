@@ -62,20 +62,16 @@ describe("WatchRun", () => {
     const run = await me.start([{ tool: "high.keyed" }])
     await me.pendingApproval(run.runId)
     const leaving = new AbortController()
-    const places = Array.from({ length: 4 }, () =>
-      collect(orchestrator, me, run.runId, 0, [], leaving.signal).catch((error: unknown) => error),
+    const seenBy: RunEvent[][] = [[], [], [], []]
+    const places = seenBy.map((seen) =>
+      collect(orchestrator, me, run.runId, 0, seen, leaving.signal).catch(
+        (error: unknown) => error,
+      ),
     )
-    await until(async () => {
-      const error = await collect(
-        orchestrator,
-        me,
-        run.runId,
-        0,
-        [],
-        AbortSignal.timeout(500),
-      ).catch((caught: unknown) => caught)
-      return reasonOf(error) === "LIMIT_EXCEEDED" && metadataOf(error).limit === "watchers"
-    })
+    await until(() => seenBy.every((seen) => seen.length > 0))
+    const error = await collect(orchestrator, me, run.runId, 0, []).catch((e: unknown) => e)
+    expect(reasonOf(error)).toBe("LIMIT_EXCEEDED")
+    expect(metadataOf(error)).toMatchObject({ limit: "watchers", maximum: "4" })
     leaving.abort()
     await Promise.all(places)
     const seen: RunEvent[] = []
