@@ -4,7 +4,7 @@
  *
  * 1. Every part hangs on the update of the run, which asks for its epoch and its state. Where that
  *    updates nothing, nothing is stored.
- * 2. The run's row is locked before its calls, and those before approvals and claim.
+ * 2. The run's row is locked before everything that belongs to the run.
  * 3. A part that finds fewer rows than it changes undoes the whole.
  */
 import type { Tx } from "../../mesh/database.ts"
@@ -147,6 +147,12 @@ const sql = `
     on conflict (workspace_id, run_id, step_index, digest) do update
       set verdict = excluded.verdict, decision_id = excluded.decision_id,
         policy_version = excluded.policy_version, create_time = now()
+  ), consumed as (
+    update approvals t set consume_time = now() from run
+    where t.workspace_id = $1::uuid and t.approval_id = $15::uuid and t.run_id = $2::uuid
+      and t.digest = $16::text and t.state = 'approved' and t.consume_time is null
+      and t.expire_time > now()
+    returning t.approval_id
   ), called as (
     update tool_calls t set state = c.state, reason = c.reason, policy_denial = c.policy_denial,
       arguments = c.arguments, arguments_digest = c.arguments_digest, provenance = c.provenance,
@@ -169,7 +175,7 @@ const sql = `
       attempts integer, result text, error text, is_withheld boolean, settler_id text,
       trace_id text)
     where t.workspace_id = $1::uuid and t.run_id = $2::uuid and t.step_index = c.step_index
-      and t.state = c.from_state
+      and t.state = c.from_state and ($15::uuid is null or exists (select from consumed))
     returning t.step_index
   ), answered as (
     update approvals t set state = a.state, decider_id = a.decider_id, comment = a.comment,
@@ -195,12 +201,6 @@ const sql = `
       distinct_from_requester boolean, expire_time timestamptz)
     where a.is_new
     returning approval_id
-  ), consumed as (
-    update approvals t set consume_time = now() from run
-    where t.workspace_id = $1::uuid and t.approval_id = $15::uuid and t.run_id = $2::uuid
-      and t.digest = $16::text and t.state = 'approved' and t.consume_time is null
-      and t.expire_time > now()
-    returning t.approval_id
   ), released as (
     update run_claims t set owner = null, crashes = 0,
       due_time = greatest($18::timestamptz, now()) from run

@@ -1,4 +1,4 @@
-/** What the end of a call means for its run: pure, on a change that is being built. */
+/** What the end of a call, or of all patience, means for a run: on a change that is being built. */
 import type { Change } from "./change.ts"
 import type { Outcome } from "./execution.ts"
 import { denialOf, type Judgement } from "./judgement.ts"
@@ -59,4 +59,27 @@ export function passOn(change: Change, stepIndex: number, judgement: Judgement |
 /** A tool's own error is data where the plan says so; a call that could not be made never is. */
 export function mayContinue(call: Pick<ToolCallRecord, "onError" | "reason">): boolean {
   return call.onError === "continue" && call.reason === "tool_failed"
+}
+
+/** Ends a run for lack of time, and the approval it may be waiting for with it. */
+export function expire(change: Change, reason: string): void {
+  const { approval } = change.before
+  const call = change.call(change.run.stepIndex)
+  if (call.state === "awaiting_approval" && approval?.state === "pending") {
+    change.moveApproval(approval, "expire")
+    change.moveCall(call.stepIndex, "expire", { reason })
+  }
+  change.moveRun({ kind: "expire", reason })
+}
+
+/** Gives a run up over which its owners vanish again and again. */
+export function giveUp(change: Change): void {
+  const reason = "tool_failed"
+  const call = change.call(change.run.stepIndex)
+  if (change.run.state === "queued") change.moveRun({ kind: "claim" })
+  if (call.state === "executing") {
+    change.moveCall(call.stepIndex, call.effect === "read" ? "fail" : "lose", { reason })
+  }
+  const isCancelling = change.run.state === "cancelling"
+  change.moveRun(isCancelling ? { kind: "call_ended" } : { kind: "fail", reason })
 }

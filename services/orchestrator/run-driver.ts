@@ -14,7 +14,7 @@
  */
 
 import type { Client } from "@connectrpc/connect"
-import { type Link, type Span, type Tracer, trace } from "@opentelemetry/api"
+import type { Link, Span, Tracer } from "@opentelemetry/api"
 import type { MembershipService } from "../../gen/runwarden/gateway/v1/membership_service_pb.ts"
 import { Role } from "../../gen/runwarden/options/v1/access_pb.ts"
 import type { Database } from "../../mesh/database.ts"
@@ -25,7 +25,7 @@ import { StaleChange, storeChange } from "./change-store.ts"
 import { dropClaim, releaseClaim } from "./claim-store.ts"
 import { executeCall, type Outcome, settleCall } from "./execution.ts"
 import { type Lease, LeaseLost } from "./lease.ts"
-import { concludeCall, mayContinue, passOn } from "./outcome.ts"
+import { concludeCall, expire, giveUp, mayContinue, passOn } from "./outcome.ts"
 import type { Snapshot, ToolCallRecord } from "./snapshot.ts"
 import { takeSnapshot } from "./snapshot-store.ts"
 import { callAttributes, linkTo, outcomeAttributes, runAttributes } from "./span.ts"
@@ -93,7 +93,7 @@ export class RunDriver {
     if (run.endTime !== undefined) return done
     const call = calls[run.stepIndex]
     if (call === undefined) throw new Error("a live run has a current step")
-    if (this.#crashes >= this.#deps.config.maxCrashes) return this.#quarantine(call)
+    if (this.#crashes >= this.#deps.config.maxCrashes) return this.#store(giveUp)
     const isLate = clock.now() >= run.deadline.getTime()
     if (call.state === "executing") {
       return run.state === "cancelling" || isLate
@@ -103,7 +103,7 @@ export class RunDriver {
     if (run.state === "cancelling") {
       return this.#store((change) => change.moveRun({ kind: "call_ended" }))
     }
-    if (isLate) return this.#expire("deadline_exceeded")
+    if (isLate) return this.#store((change) => expire(change, "deadline_exceeded"))
     if (this.#deps.isDraining()) return { kind: "give_back", afterMs: 0 }
     switch (call.state) {
       case "proposed":
@@ -266,38 +266,11 @@ export class RunDriver {
   #wait(): Promise<Turn> {
     const { run, approval, clock } = this.#snapshot
     if (approval === undefined) throw new Error("an awaiting call has its approval")
-    if (clock.now() >= approval.expireTime.getTime()) return this.#expire("approval_expired")
+    if (clock.now() >= approval.expireTime.getTime()) {
+      return this.#store((change) => expire(change, "approval_expired"))
+    }
     const until = Math.min(approval.expireTime.getTime(), run.deadline.getTime())
     return this.#giveBackUntil(new Date(until))
-  }
-
-  /** Ends the run for lack of time, and the approval it may be waiting for with it. */
-  #expire(reason: string): Promise<Turn> {
-    return this.#store((change) => {
-      const { approval, run } = this.#snapshot
-      const call = change.call(run.stepIndex)
-      if (call.state === "awaiting_approval" && approval?.state === "pending") {
-        change.moveApproval(approval, "expire")
-        change.moveCall(call.stepIndex, "expire", { reason })
-      }
-      change.moveRun({ kind: "expire", reason })
-    })
-  }
-
-  /** Gives a run up over which its owners vanish again and again. */
-  #quarantine(call: ToolCallRecord): Promise<Turn> {
-    return this.#store((change) => {
-      if (change.run.state === "queued") change.moveRun({ kind: "claim" })
-      if (call.state === "executing") {
-        change.moveCall(call.stepIndex, call.effect === "read" ? "fail" : "lose", {
-          reason: "tool_failed",
-        })
-      }
-      const isCancelling = change.run.state === "cancelling"
-      change.moveRun(
-        isCancelling ? { kind: "call_ended" } : { kind: "fail", reason: "tool_failed" },
-      )
-    })
   }
 
   async #giveBackUntil(at: Date): Promise<Turn> {
@@ -358,10 +331,4 @@ export class RunDriver {
     // Node fires at once for what does not fit into 31 bits; a replica does not live that long.
     if (left < 2 ** 31) this.#deadline = setTimeout(() => this.#lease.cancel(), Math.max(0, left))
   }
-}
-
-/** The span that is active now, in the form that a later trace can link to. */
-export function activeTraceParent(): string {
-  const span = trace.getActiveSpan()?.spanContext()
-  return span === undefined ? "" : `00-${span.traceId}-${span.spanId}-01`
 }

@@ -1,5 +1,5 @@
 /** The spans of a run, with the names of the GenAI conventions. Arguments and results stay out. */
-import { type Attributes, type Link, TraceFlags } from "@opentelemetry/api"
+import { type Attributes, type Link, TraceFlags, trace } from "@opentelemetry/api"
 import type { Outcome } from "./execution.ts"
 import type { RunRecord, ToolCallRecord } from "./snapshot.ts"
 
@@ -46,4 +46,10 @@ export function linkTo(traceParent: string): Link[] {
   const [, traceId, spanId] = /^00-([0-9a-f]{32})-([0-9a-f]{16})-/.exec(traceParent) ?? []
   if (traceId === undefined || spanId === undefined) return []
   return [{ context: { traceId, spanId, traceFlags: TraceFlags.SAMPLED, isRemote: true } }]
+}
+
+/** The span that is active now, in the form that a later trace can link to. */
+export function activeTraceParent(): string {
+  const span = trace.getActiveSpan()?.spanContext()
+  return span === undefined ? "" : `00-${span.traceId}-${span.spanId}-01`
 }

@@ -62,9 +62,9 @@ export type Run = Message<"runwarden.orchestrator.v1.Run"> & {
   state: RunState;
 
   /**
-   * Why the run ended badly, or what it waits for, in lower_snake_case: `policy_denied`,
-   * `moderation_unavailable`, `approval_required`, `approval_rejected`, `approval_expired`,
-   * `arguments_invalid`, `tool_failed`, `tool_unavailable`, `outcome_unknown`,
+   * Why the run ended badly, or what it waits for, in lower_snake_case: `policy_denied` (also where
+   * moderation could not be had, as `policy_denial.failure` then says), `approval_required`,
+   * `approval_rejected`, `approval_expired`, `arguments_invalid`, `tool_failed`, `outcome_unknown`,
    * `membership_revoked`, `deadline_exceeded`, `cancelled`. Empty otherwise.
    *
    * @generated from field: string reason = 6;
@@ -72,7 +72,7 @@ export type Run = Message<"runwarden.orchestrator.v1.Run"> & {
   reason: string;
 
   /**
-   * What a policy found, where `reason` is `policy_denied` or `moderation_unavailable`.
+   * What a policy found, where `reason` is `policy_denied`.
    *
    * @generated from field: runwarden.errors.v1.PolicyDenial policy_denial = 7;
    */

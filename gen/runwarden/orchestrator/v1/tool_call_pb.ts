@@ -113,8 +113,9 @@ export type ToolCall = Message<"runwarden.orchestrator.v1.ToolCall"> & {
   state: ToolCallState;
 
   /**
-   * Why the call ended badly or waits, in lower_snake_case, as in `Run.reason`; for FAILED the
-   * tool's own reason stands in `error`.
+   * Why the call ended badly or waits, in lower_snake_case, as in `Run.reason`; besides
+   * `tool_unavailable` (it could not be delivered) and `run_ended` (its run ended before it). Where
+   * it is `tool_failed`, the tool's own reason stands in `error`.
    *
    * @generated from field: string reason = 13;
    */

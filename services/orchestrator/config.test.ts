@@ -1,0 +1,34 @@
+import { expect, it } from "vitest"
+import { Role } from "../../gen/runwarden/options/v1/access_pb.ts"
+import { ConfigError } from "../../mesh/config.ts"
+import { readConfig } from "./config.ts"
+
+const urls = {
+  ORCHESTRATOR_DATABASE_URL: "postgres://app:x@127.0.0.1/orchestrator",
+  ORCHESTRATOR_WORKER_DATABASE_URL: "postgres://worker:x@127.0.0.1/orchestrator",
+}
+
+it("has a default for everything but the database", () => {
+  const { executor, approval, watch, runTimeoutMs } = readConfig(urls)
+  expect(executor.leaseMs).toBe(10_000)
+  expect(approval).toEqual({
+    expiryMs: 86_400_000,
+    role: Role.APPROVER,
+    isDistinctFromRequester: true,
+  })
+  expect(watch.maxWatchers).toBe(1_000)
+  expect(runTimeoutMs).toBe(86_400_000)
+})
+
+it("names every problem at once", () => {
+  const env = { ORCHESTRATOR_LEASE_MS: "soon", ORCHESTRATOR_APPROVAL_ROLE: "viewer" }
+  try {
+    readConfig(env)
+    expect.unreachable("a broken configuration was read")
+  } catch (error) {
+    expect(error).toBeInstanceOf(ConfigError)
+    for (const name of [...Object.keys(urls), ...Object.keys(env)]) {
+      expect(String(error)).toContain(name)
+    }
+  }
+})
