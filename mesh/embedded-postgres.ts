@@ -83,6 +83,17 @@ export async function startEmbeddedPostgres(
   }
 }
 
+/**
+ * Deletes a data folder with all that is in it. Rejects while another process supervises its server,
+ * and stops one that a killed process left there.
+ */
+export async function removeData(dataFolder: string): Promise<void> {
+  if (!existsSync(dataFolder)) return
+  const password = readPassword(dataFolder)
+  await clearLeftover(join(dataFolder, "postgres"), (port) => adminUrlOf(port, password))
+  rmSync(dataFolder, { recursive: true, force: true })
+}
+
 interface Server {
   readonly child: ChildProcess
   readonly watcher: ChildProcess | undefined

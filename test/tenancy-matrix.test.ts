@@ -28,103 +28,10 @@ import {
 } from "./descriptors.ts"
 import { startTestMesh, type TestMesh, type TestWorkspace } from "./mesh.ts"
 import { type Population, populate, snapshot } from "./population.ts"
+import { sampleRequest, sampleRequests } from "./sample-requests.ts"
 
 const services = await loadServices()
 const methods = publicMethods(services)
-
-/** A valid request of every public RPC, with the ids of one workspace. */
-const requests: Readonly<Record<string, (own: Population) => object>> = {
-  "ApiKeyService/CreateApiKey": (own) => ({ actorId: own.actor_id, displayName: "second" }),
-  "ApiKeyService/ListApiKeys": (own) => ({ actorId: own.actor_id }),
-  "ApiKeyService/RevokeApiKey": (own) => ({ keyId: own.key_id }),
-  "MembershipService/AddMember": () => ({ displayName: "New", role: Role.VIEWER, kind: 1 }),
-  "MembershipService/GetMember": (own) => ({ actorId: own.actor_id }),
-  "MembershipService/ListMembers": () => ({}),
-  "MembershipService/UpdateMember": (own) => ({ actorId: own.actor_id, displayName: "Renamed" }),
-  "MembershipService/RemoveMember": (own) => ({ actorId: own.actor_id }),
-  "WorkspaceService/GetWorkspace": () => ({}),
-  "DecisionService/GetDecision": (own) => ({ decisionId: own.decision_id }),
-  "DecisionService/ListDecisions": (own) => ({ runId: own.run_id }),
-  "PolicyService/GetActivePolicy": () => ({}),
-  "PolicyService/GetPolicyVersion": (own) => ({ policyVersion: own.policy_version }),
-  "PolicyService/ListPolicyVersions": () => ({}),
-  "PolicyService/CreatePolicyVersion": () => ({
-    name: "again",
-    rules: [
-      {
-        ruleId: "no-never",
-        verdict: 3,
-        category: "other",
-        description: "Never.",
-        matcher: { case: "words", value: { words: ["never-ever"] } },
-      },
-    ],
-  }),
-  "PolicyService/ActivatePolicyVersion": (own) => ({ policyVersion: own.policy_version }),
-  "PolicyService/TestPolicyVersion": (own) => ({
-    policyVersion: own.policy_version,
-    subject: 2,
-    content: { text: "hello" },
-    tool: "projects/document.create",
-  }),
-  "ApprovalService/ListApprovals": (own) => ({ runId: own.run_id }),
-  "ApprovalService/GetApproval": (own) => ({ approvalId: own.approval_id }),
-  "ApprovalService/Decide": (own) => ({
-    approvalId: own.approval_id,
-    digest: own.digest,
-    answer: 2,
-  }),
-  "RunService/StartRun": () => ({
-    plan: { name: "list", steps: [{ tool: "project.list", arguments: {} }] },
-    threadId: newId(),
-  }),
-  "RunService/GetRun": (own) => ({ runId: own.run_id }),
-  "RunService/ListRuns": (own) => ({ threadId: own.thread_id }),
-  "RunService/CancelRun": (own) => ({ runId: own.run_id }),
-  "RunService/WatchRun": (own) => ({ runId: own.run_id }),
-  "RunService/ListRunEvents": (own) => ({ runId: own.run_id }),
-  "ToolCallService/GetToolCall": (own) => ({ toolCallId: own.tool_call_id }),
-  "ToolCallService/ListToolCalls": (own) => ({ runId: own.run_id }),
-  "ToolCallService/SettleToolCall": (own) => ({
-    toolCallId: own.tool_call_id,
-    outcome: { case: "result", value: { done: true } },
-  }),
-  "DocumentService/CreateDocument": (own) => ({
-    projectId: own.project_id,
-    title: "Another",
-    mediaType: "text/plain",
-    content: "text",
-  }),
-  "DocumentService/GetDocument": (own) => ({ documentId: own.document_id }),
-  "DocumentService/ListDocuments": (own) => ({ projectId: own.project_id }),
-  "DocumentService/UpdateDocument": (own) => ({ documentId: own.document_id, title: "Renamed" }),
-  "DocumentService/DeleteDocument": (own) => ({ documentId: own.document_id }),
-  "ProjectService/CreateProject": () => ({ name: "Another" }),
-  "ProjectService/GetProject": (own) => ({ projectId: own.project_id }),
-  "ProjectService/ListProjects": () => ({}),
-  "ProjectService/UpdateProject": (own) => ({ projectId: own.project_id, name: "Renamed" }),
-  "ProjectService/TransitionProject": (own) => ({ projectId: own.project_id, state: 2 }),
-  "ProjectService/ArchiveProject": (own) => ({ projectId: own.project_id }),
-  "IngestionService/IngestDocument": () => ({
-    documentId: newId(),
-    version: 1n,
-    title: "Text",
-    mediaType: "text/plain",
-    content: "text",
-  }),
-  "IngestionService/GetDocument": (own) => ({ documentId: own.indexed_document_id }),
-  "IngestionService/ListDocuments": () => ({}),
-  "IngestionService/DeleteDocument": () => ({ documentId: newId(), version: 1n }),
-  "SearchService/Search": (own) => ({ query: "text", documentIds: [own.indexed_document_id] }),
-  "SearchService/VerifyCitation": (own) => ({ citation: clone(CitationSchema, own.citation) }),
-  "AlertService/ListAlerts": () => ({}),
-  "AlertService/AcknowledgeAlert": (own) => ({ alertId: own.alert_id }),
-  "MetricsService/GetMetrics": () => ({}),
-  "MetricsService/QueryTimeSeries": () => ({}),
-  "RegistryService/ListTools": () => ({}),
-  "RegistryService/GetTool": () => ({ name: "projects/project.create" }),
-  "RegistryService/ListProviders": () => ({}),
-}
 
 let mesh: TestMesh
 let ours: TestWorkspace
@@ -147,7 +54,7 @@ beforeAll(async () => {
 afterAll(() => mesh?.[Symbol.asyncDispose]())
 
 test("every public RPC has a request here, and every request an RPC", () => {
-  expect(methods.map(shortName).sort()).toEqual(Object.keys(requests).sort())
+  expect(methods.map(shortName).sort()).toEqual(Object.keys(sampleRequests).sort())
 })
 
 test("every id field of a public request says what it names", () => {
@@ -274,11 +181,7 @@ async function call(method: DescMethod, message: Message): Promise<Answered> {
 }
 
 function request(method: DescMethod): Message {
-  const build = requests[shortName(method)]
-  if (build === undefined) throw new Error(`no request for ${shortName(method)}`)
-  const ids = method.input.field.requestId === undefined ? {} : { requestId: newId() }
-  const init = { workspaceId: ours.workspaceId, ...ids, ...build(own) }
-  return create(method.input, init as MessageInitShape<typeof method.input>)
+  return sampleRequest(method, ours.workspaceId, own)
 }
 
 function withId(method: DescMethod, field: IdField, value: string): Message {

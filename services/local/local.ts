@@ -5,7 +5,6 @@
  * leaves in the data folder: the database, the passwords of its roles, and the state by which the
  * command line finds it.
  */
-import { existsSync, rmSync } from "node:fs"
 import path from "node:path"
 import type { DescService } from "@bufbuild/protobuf"
 import type { Client } from "@connectrpc/connect"
@@ -24,6 +23,7 @@ import {
   dataFolderFor,
   provisionDatabases,
   readPasswords,
+  removeData,
   startEmbeddedPostgres,
 } from "../../mesh/embedded-postgres.ts"
 import { type ServiceName, serviceNames } from "../../mesh/identity.ts"
@@ -70,7 +70,7 @@ export async function runLocal(options: LocalOptions): Promise<void> {
 async function serve(options: LocalOptions, signal: AbortSignal): Promise<void> {
   const { checkout, env, print } = options
   const dataFolder = dataFolderFor(checkout)
-  if (options.isReset) reset(dataFolder, env, print)
+  if (options.isReset) await reset(dataFolder, env, print)
   await using stack = new AsyncDisposableStack()
   const log = pino({ level: env.RUNWARDEN_LOG_LEVEL ?? "error" }, pino.destination(2))
   print("Starting Runwarden …")
@@ -119,14 +119,18 @@ export function databaseEnvironment(
   )
 }
 
-function reset(dataFolder: string, env: Environment, print: (line: string) => void): void {
+async function reset(
+  dataFolder: string,
+  env: Environment,
+  print: (line: string) => void,
+): Promise<void> {
   if (env.DATABASE_URL !== undefined) {
     throw new Error(
       "--reset deletes the embedded database only. Unset DATABASE_URL, or drop its databases yourself.",
     )
   }
-  if (existsSync(dataFolder)) print(`Deleting ${dataFolder}`)
-  rmSync(dataFolder, { recursive: true, force: true })
+  print(`Deleting ${dataFolder}`)
+  await removeData(dataFolder)
 }
 
 async function seed(

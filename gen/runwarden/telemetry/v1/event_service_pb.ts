@@ -72,8 +72,10 @@ export const RecordEventsResponseSchema: GenMessage<RecordEventsResponse> = /*@_
  */
 export const EventService: GenService<{
   /**
-   * RecordEvents stores a batch of one workspace's events in one transaction. Events whose id is
-   * known already are passed over, so that a batch may be sent again after a lost answer.
+   * RecordEvents stores a batch of one workspace's events in one transaction: all of them, or none
+   * where it fails. Events whose id is known already are passed over, so that a batch may be sent
+   * again after a lost answer, and however often it is: metrics count an event once. Events may
+   * come in any order, for what they report carries its own time.
    *
    * @generated from rpc runwarden.telemetry.v1.EventService.RecordEvents
    */

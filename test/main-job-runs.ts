@@ -1,0 +1,162 @@
+// The runs of the main job: each asks one question, files the best passage and cites it. Every tenth
+// then archives its project, which a person must confirm; every other tenth carries a secret.
+import { Verdict } from "../gen/runwarden/moderation/v1/decision_pb.ts"
+import { ApprovalState } from "../gen/runwarden/orchestrator/v1/approval_pb.ts"
+import { Answer, ApprovalService } from "../gen/runwarden/orchestrator/v1/approval_service_pb.ts"
+import type { Run } from "../gen/runwarden/orchestrator/v1/run_pb.ts"
+import { RunService } from "../gen/runwarden/orchestrator/v1/run_service_pb.ts"
+import { type ToolCall, ToolCallState } from "../gen/runwarden/orchestrator/v1/tool_call_pb.ts"
+import { ToolCallService } from "../gen/runwarden/orchestrator/v1/tool_call_service_pb.ts"
+import { ProjectService } from "../gen/runwarden/projects/v1/project_service_pb.ts"
+import { newId } from "../mesh/ids.ts"
+import type { Question } from "./main-job-pages.ts"
+import type { TestMesh, TestWorkspace } from "./mesh.ts"
+
+/** What is to become of a run. */
+export type Course = "plain" | "confirmed" | "blocked"
+
+/** A run that has ended, with its calls in full and the verdicts that its history tells. */
+export interface AskedRun {
+  readonly question: Question
+  readonly course: Course
+  readonly projectId: string
+  readonly run: Run
+  readonly calls: readonly ToolCall[]
+  readonly verdicts: readonly Verdict[]
+}
+
+/** Most runs of one workspace that are under way at once. */
+const atOnce = 8
+
+export function courseOf(index: number): Course {
+  if (index % 10 === 3) return "confirmed"
+  return index % 10 === 7 ? "blocked" : "plain"
+}
+
+/** Asks all questions in one workspace, several at once, and follows each run to its end. */
+export async function askAll(
+  mesh: TestMesh,
+  workspace: TestWorkspace,
+  questions: readonly Question[],
+): Promise<readonly AskedRun[]> {
+  const shared = await createProject(mesh, workspace, "Answers")
+  const asked: AskedRun[] = []
+  const waiting = questions.entries()
+  async function work(): Promise<void> {
+    for (const [index, question] of waiting) {
+      const course = courseOf(index)
+      const projectId =
+        course === "confirmed"
+          ? await createProject(mesh, workspace, `Answer to ${question.questionId}`)
+          : shared
+      asked.push(await ask(mesh, workspace, { question, course, projectId }))
+    }
+  }
+  await Promise.all(Array.from({ length: atOnce }, work))
+  return asked
+}
+
+/** The result of a call that succeeded. */
+export function resultOf(call: ToolCall | undefined): Record<string, unknown> {
+  if (call?.outcome.case !== "result") throw new Error("the call has no result")
+  return call.outcome.value
+}
+
+/** The calls that were sent to a tool. */
+export function executedCalls({ calls }: AskedRun): readonly ToolCall[] {
+  return calls.filter(({ state }) => state === ToolCallState.SUCCEEDED)
+}
+
+async function createProject(
+  mesh: TestMesh,
+  { workspaceId, member }: TestWorkspace,
+  name: string,
+): Promise<string> {
+  const request = { workspaceId, requestId: newId(), name }
+  const { project } = await mesh.client(ProjectService, member).createProject(request)
+  return project?.projectId ?? ""
+}
+
+async function ask(
+  mesh: TestMesh,
+  workspace: TestWorkspace,
+  asking: Pick<AskedRun, "question" | "course" | "projectId">,
+): Promise<AskedRun> {
+  const { workspaceId, member, viewer } = workspace
+  const { run: started } = await mesh.client(RunService, member).startRun({
+    workspaceId,
+    requestId: newId(),
+    plan: { name: "answer", steps: stepsOf(asking) },
+  })
+  const runId = started?.runId ?? ""
+  const runs = mesh.client(RunService, viewer)
+  const verdicts: Verdict[] = []
+  for await (const { event } of runs.watchRun({ workspaceId, runId })) {
+    switch (event?.kind.case) {
+      case "contentModerated":
+        verdicts.push(event.kind.value.verdict)
+        break
+      case "approvalStateChanged":
+        if (event.kind.value.state === ApprovalState.PENDING) {
+          await approve(mesh, workspace, event.kind.value.approvalId)
+        }
+        break
+      default:
+    }
+  }
+  const { run } = await runs.getRun({ workspaceId, runId })
+  if (run === undefined) throw new Error("a run that was watched is there")
+  return { ...asking, run, calls: await callsOf(mesh, workspace, runId), verdicts }
+}
+
+function stepsOf({ question, course, projectId }: Pick<AskedRun, "question" | "course" | "projectId">) {
+  // In parts, so that no scanner takes it for a real one.
+  const secret = `-----BEGIN ${"PRIVATE"} KEY-----\n${"MadeUpKey0".repeat(6)}\n-----END ${"PRIVATE"} KEY-----`
+  const steps = [
+    { tool: "document.search", arguments: { query: question.text, limit: 20 } },
+    {
+      tool: "document.create",
+      arguments: {
+        project_id: projectId,
+        title: `Answer to ${question.questionId}`,
+        content: { $from: 0, path: "/passages/0/citation/text" },
+        metadata: {
+          question: question.questionId,
+          citation: { $from: 0, path: "/passages/0/citation" },
+          ...(course === "blocked" ? { note: secret } : {}),
+        },
+      },
+    },
+  ]
+  const archive = { tool: "project.archive", arguments: { project_id: projectId } }
+  return course === "confirmed" ? [...steps, archive] : steps
+}
+
+async function approve(
+  mesh: TestMesh,
+  { workspaceId, approver }: TestWorkspace,
+  approvalId: string,
+): Promise<void> {
+  const approvals = mesh.client(ApprovalService, approver)
+  const { approval } = await approvals.getApproval({ workspaceId, approvalId })
+  await approvals.decide({
+    workspaceId,
+    requestId: newId(),
+    approvalId,
+    digest: approval?.digest ?? "",
+    answer: Answer.APPROVE,
+  })
+}
+
+async function callsOf(
+  mesh: TestMesh,
+  { workspaceId, viewer }: TestWorkspace,
+  runId: string,
+): Promise<readonly ToolCall[]> {
+  const service = mesh.client(ToolCallService, viewer)
+  const { toolCalls } = await service.listToolCalls({ workspaceId, runId })
+  const found = await Promise.all(
+    toolCalls.map(({ toolCallId }) => service.getToolCall({ workspaceId, toolCallId })),
+  )
+  return found.flatMap(({ toolCall }) => toolCall ?? [])
+}

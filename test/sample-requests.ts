@@ -1,0 +1,116 @@
+/** A request of every public RPC that is right, to be made wrong in one place. */
+import {
+  clone,
+  create,
+  type DescMethod,
+  type Message,
+  type MessageInitShape,
+} from "@bufbuild/protobuf"
+import { Role } from "../gen/runwarden/options/v1/access_pb.ts"
+import { CitationSchema } from "../gen/runwarden/retrieval/v1/citation_pb.ts"
+import { newId } from "../mesh/ids.ts"
+import { shortName } from "./descriptors.ts"
+import type { Population } from "./population.ts"
+
+/** A valid request of every public RPC, with the ids of one workspace. */
+export const sampleRequests: Readonly<Record<string, (own: Population) => object>> = {
+  "ApiKeyService/CreateApiKey": (own) => ({ actorId: own.actor_id, displayName: "second" }),
+  "ApiKeyService/ListApiKeys": (own) => ({ actorId: own.actor_id }),
+  "ApiKeyService/RevokeApiKey": (own) => ({ keyId: own.key_id }),
+  "MembershipService/AddMember": () => ({ displayName: "New", role: Role.VIEWER, kind: 1 }),
+  "MembershipService/GetMember": (own) => ({ actorId: own.actor_id }),
+  "MembershipService/ListMembers": () => ({}),
+  "MembershipService/UpdateMember": (own) => ({ actorId: own.actor_id, displayName: "Renamed" }),
+  "MembershipService/RemoveMember": (own) => ({ actorId: own.actor_id }),
+  "WorkspaceService/GetWorkspace": () => ({}),
+  "DecisionService/GetDecision": (own) => ({ decisionId: own.decision_id }),
+  "DecisionService/ListDecisions": (own) => ({ runId: own.run_id }),
+  "PolicyService/GetActivePolicy": () => ({}),
+  "PolicyService/GetPolicyVersion": (own) => ({ policyVersion: own.policy_version }),
+  "PolicyService/ListPolicyVersions": () => ({}),
+  "PolicyService/CreatePolicyVersion": () => ({
+    name: "again",
+    rules: [
+      {
+        ruleId: "no-never",
+        verdict: 3,
+        category: "other",
+        description: "Never.",
+        matcher: { case: "words", value: { words: ["never-ever"] } },
+      },
+    ],
+  }),
+  "PolicyService/ActivatePolicyVersion": (own) => ({ policyVersion: own.policy_version }),
+  "PolicyService/TestPolicyVersion": (own) => ({
+    policyVersion: own.policy_version,
+    subject: 2,
+    content: { text: "hello" },
+    tool: "projects/document.create",
+  }),
+  "ApprovalService/ListApprovals": (own) => ({ runId: own.run_id }),
+  "ApprovalService/GetApproval": (own) => ({ approvalId: own.approval_id }),
+  "ApprovalService/Decide": (own) => ({
+    approvalId: own.approval_id,
+    digest: own.digest,
+    answer: 2,
+  }),
+  "RunService/StartRun": () => ({
+    plan: { name: "list", steps: [{ tool: "project.list", arguments: {} }] },
+    threadId: newId(),
+  }),
+  "RunService/GetRun": (own) => ({ runId: own.run_id }),
+  "RunService/ListRuns": (own) => ({ threadId: own.thread_id }),
+  "RunService/CancelRun": (own) => ({ runId: own.run_id }),
+  "RunService/WatchRun": (own) => ({ runId: own.run_id }),
+  "RunService/ListRunEvents": (own) => ({ runId: own.run_id }),
+  "ToolCallService/GetToolCall": (own) => ({ toolCallId: own.tool_call_id }),
+  "ToolCallService/ListToolCalls": (own) => ({ runId: own.run_id }),
+  "ToolCallService/SettleToolCall": (own) => ({
+    toolCallId: own.tool_call_id,
+    outcome: { case: "result", value: { done: true } },
+  }),
+  "DocumentService/CreateDocument": (own) => ({
+    projectId: own.project_id,
+    title: "Another",
+    mediaType: "text/plain",
+    content: "text",
+  }),
+  "DocumentService/GetDocument": (own) => ({ documentId: own.document_id }),
+  "DocumentService/ListDocuments": (own) => ({ projectId: own.project_id }),
+  "DocumentService/UpdateDocument": (own) => ({ documentId: own.document_id, title: "Renamed" }),
+  "DocumentService/DeleteDocument": (own) => ({ documentId: own.document_id }),
+  "ProjectService/CreateProject": () => ({ name: "Another" }),
+  "ProjectService/GetProject": (own) => ({ projectId: own.project_id }),
+  "ProjectService/ListProjects": () => ({}),
+  "ProjectService/UpdateProject": (own) => ({ projectId: own.project_id, name: "Renamed" }),
+  "ProjectService/TransitionProject": (own) => ({ projectId: own.project_id, state: 2 }),
+  "ProjectService/ArchiveProject": (own) => ({ projectId: own.project_id }),
+  "IngestionService/IngestDocument": () => ({
+    documentId: newId(),
+    version: 1n,
+    title: "Text",
+    mediaType: "text/plain",
+    content: "text",
+  }),
+  "IngestionService/GetDocument": (own) => ({ documentId: own.indexed_document_id }),
+  "IngestionService/ListDocuments": () => ({}),
+  "IngestionService/DeleteDocument": () => ({ documentId: newId(), version: 1n }),
+  "SearchService/Search": (own) => ({ query: "text", documentIds: [own.indexed_document_id] }),
+  "SearchService/VerifyCitation": (own) => ({ citation: clone(CitationSchema, own.citation) }),
+  "AlertService/ListAlerts": () => ({}),
+  "AlertService/AcknowledgeAlert": (own) => ({ alertId: own.alert_id }),
+  "MetricsService/GetMetrics": () => ({}),
+  "MetricsService/QueryTimeSeries": () => ({}),
+  "RegistryService/ListTools": () => ({}),
+  "RegistryService/GetTool": () => ({ name: "projects/project.create" }),
+  "RegistryService/ListProviders": () => ({}),
+}
+
+/** A valid request of the method in a workspace, under a new request id where it takes one. */
+export function sampleRequest(method: DescMethod, workspaceId: string, own: Population): Message {
+  const build = sampleRequests[shortName(method)]
+  if (build === undefined) throw new Error(`no request for ${shortName(method)}`)
+  const ids = method.input.field.requestId === undefined ? {} : { requestId: newId() }
+  const init = { workspaceId, ...ids, ...build(own) }
+  return create(method.input, init as MessageInitShape<typeof method.input>)
+}
