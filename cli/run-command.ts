@@ -1,0 +1,270 @@
+import { readFileSync } from "node:fs"
+import { text as readAll } from "node:stream/consumers"
+import { create, toJson } from "@bufbuild/protobuf"
+import type { Command } from "commander"
+import { RunEventSchema } from "../gen/runwarden/orchestrator/v1/run_event_pb.ts"
+import { type RunState, RunStateSchema } from "../gen/runwarden/orchestrator/v1/run_pb.ts"
+import {
+  CancelRunResponseSchema,
+  GetRunResponseSchema,
+  ListRunsResponseSchema,
+  RunService,
+  StartRunResponseSchema,
+} from "../gen/runwarden/orchestrator/v1/run_service_pb.ts"
+import { ToolCallService } from "../gen/runwarden/orchestrator/v1/tool_call_service_pb.ts"
+import { metadataOf, reasonOf } from "../mesh/errors.ts"
+import { newId } from "../mesh/ids.ts"
+import { describeRun } from "../mesh/outcomes.ts"
+import { type Cli, type Context, command, group, readId } from "./command.ts"
+import { enumsOption, enumValue } from "./enum-text.ts"
+import { exitCodeHelp, exitCodeOf } from "./exit-code.ts"
+import { CliError, toFailure } from "./failure.ts"
+import { addPageOptions, moreNote, type PageOptions, readPages } from "./paging.ts"
+import { type PlanFile, readPlan } from "./plan-file.ts"
+import { readValues } from "./plan-values.ts"
+import { followRun } from "./run-follow.ts"
+import { concludeRun, stateText, tellCalls, tellDenial, tellEvent, tellRun } from "./run-text.ts"
+import { ageOf, readSeconds } from "./time-text.ts"
+import { shortened } from "./visible-text.ts"
+
+interface StartOptions {
+  readonly file: string
+  readonly wait?: boolean
+  readonly set?: readonly string[]
+  readonly input?: string
+  readonly timeout?: string
+  readonly requestId?: string
+}
+
+export function runCommands(cli: Cli): Command {
+  return group("run", "start runs, and see how they go", [
+    startCommand(cli),
+    command<{ readonly etag?: string }>(cli, "get <run-id>", "show a run and its calls", {
+      examples: ["run get 0199f1c2-7d4e-7c3a-9b1f-2f6f0f3f4a51", "run get <id> -o json"],
+      action: (context, _, [runId = ""]) => getRun(context, readId(runId, "run")),
+    }),
+    command<PageOptions & { readonly state?: string[]; readonly thread?: string }>(
+      cli,
+      "list",
+      "list runs, newest first",
+      {
+        examples: ["run list", "run list --state requires_action", "run list --limit 200 -o json"],
+        configure: (made) =>
+          addPageOptions(made)
+            .addOption(enumsOption("--state <state>", "only runs in this state", RunStateSchema))
+            .option("--thread <id>", "only runs of this thread"),
+        action: listRuns,
+      },
+    ),
+    command<{ readonly after: string }>(cli, "watch <run-id>", "follow a run until it has ended", {
+      examples: ["run watch <id>", "run watch <id> -o json   # one event per line"],
+      more: exitCodeHelp,
+      configure: (made) => made.option("--after <sequence>", "only events after this one", "0"),
+      action: watchRun,
+    }),
+    command<{ readonly etag?: string }>(cli, "cancel <run-id>", "end a run", {
+      examples: ["run cancel <id>"],
+      more: "\nOnce it has answered, no further call of the run starts.",
+      configure: (made) => made.option("--etag <etag>", "only if the run is as it was read"),
+      action: cancelRun,
+    }),
+  ])
+}
+
+function startCommand(cli: Cli): Command {
+  return command<StartOptions>(cli, "start", "start a run of a plan", {
+    examples: [
+      "run start --file examples/plans/set-up-project.yaml --wait",
+      "run start --file examples/plans/file-note.yaml --set title=Hello --set text='# Hello'",
+      "run start --file - --wait -o json < plan.json",
+    ],
+    more: exitCodeHelp,
+    configure: (made) =>
+      made
+        .requiredOption("-f, --file <path>", "the plan, YAML or JSON; - reads it from stdin")
+        .option("-w, --wait", "follow it until it has ended or needs a person")
+        .option(
+          "--set <name=value>",
+          // biome-ignore lint/suspicious/noTemplateCurlyInString: this is what the plan says.
+          "fill in ${name} in the plan's arguments; may be given again",
+          (one: string, before: string[] = []) => [...before, one],
+        )
+        .option("--input <text>", "what is asked for, in words; moderated before the first step")
+        .option("--timeout <length>", "time for the whole run, such as 1h; a day where absent")
+        .option("--request-id <uuid>", "makes the start repeatable; a new one where absent"),
+    action: startRun,
+  })
+}
+
+async function startRun(context: Context, options: StartOptions): Promise<void> {
+  const { out } = context
+  const name = options.file === "-" ? "on stdin" : options.file
+  const file = readPlan(await readFile(context, options.file), name, readValues(options.set ?? []))
+  const seconds =
+    options.timeout === undefined ? file.timeoutSeconds : readSeconds(options.timeout, "--timeout")
+  const session = context.session()
+  const workspaceId = await session.workspaceId()
+  const request = {
+    workspaceId,
+    requestId: options.requestId ?? newId(),
+    threadId: file.threadId,
+    plan: file.plan,
+    input: options.input ?? file.input,
+    ...(seconds === undefined ? {} : { timeout: { seconds: BigInt(seconds) } }),
+  }
+  const runs = session.client(RunService)
+  const response = await runs.startRun(request, session.options).catch((error: unknown) => {
+    throw inFile(error, file, name, session.target.url)
+  })
+  const runId = response.run?.runId ?? ""
+  if (options.wait !== true) {
+    out.message(StartRunResponseSchema, response, () => {
+      if (out.isQuiet) return out.line(runId)
+      out.marked("progress", `run ${runId} is started`)
+      out.note(`Follow it with: npx runwarden run watch ${runId}`)
+    })
+    return
+  }
+  out.line(out.isQuiet ? runId : `run ${runId}`)
+  for await (const event of followRun(session, runId)) {
+    if (!out.isQuiet) tellEvent(out, event, false)
+    if (event.kind.case === "runStateChanged") {
+      const { tone } = describeRun(event.kind.value)
+      if (tone !== "progress") break
+    }
+  }
+  await finish(context, runId)
+}
+
+async function watchRun(
+  context: Context,
+  options: { readonly after: string },
+  [id = ""]: string[],
+): Promise<void> {
+  const runId = readId(id, "run")
+  if (!/^\d{1,18}$/.test(options.after)) {
+    throw new CliError(`--after takes the number of an event, not "${options.after}".`)
+  }
+  const { out } = context
+  const session = context.session()
+  for await (const event of followRun(session, runId, BigInt(options.after))) {
+    if (out.isJson) out.record(toJson(RunEventSchema, event))
+    else tellEvent(out, event, true)
+  }
+  const workspaceId = await session.workspaceId()
+  const { run } = await session.client(RunService).getRun({ workspaceId, runId }, session.options)
+  if (run === undefined) throw new CliError("The run was not given back.")
+  await concludeRun(out, session, run)
+  context.exitWith(exitCodeOf(run))
+}
+
+/** The run as it is now: printed, and told by the exit code. */
+async function finish(context: Context, runId: string): Promise<void> {
+  const { out } = context
+  const session = context.session()
+  const workspaceId = await session.workspaceId()
+  const response = await session.client(RunService).getRun({ workspaceId, runId }, session.options)
+  const { run } = response
+  if (run === undefined) throw new CliError("The run was not given back.")
+  out.message(GetRunResponseSchema, response, () => {})
+  await concludeRun(out, session, run)
+  context.exitWith(exitCodeOf(run))
+}
+
+async function getRun(context: Context, runId: string): Promise<void> {
+  const { out } = context
+  const session = context.session()
+  const workspaceId = await session.workspaceId()
+  const response = await session.client(RunService).getRun({ workspaceId, runId }, session.options)
+  if (out.isJson) return out.document(toJson(GetRunResponseSchema, response))
+  const { run } = response
+  if (run === undefined) throw new CliError("The run was not given back.")
+  const calls = session.client(ToolCallService)
+  const { items } = await readPages({ limit: 200 }, async (page) => {
+    const found = await calls.listToolCalls({ workspaceId, runId, ...page }, session.options)
+    return { items: found.toolCalls, nextPageToken: found.nextPageToken }
+  })
+  tellRun(out, run)
+  tellDenial(out, run)
+  out.line()
+  tellCalls(out, items)
+}
+
+async function listRuns(
+  context: Context,
+  options: PageOptions & { readonly state?: string[]; readonly thread?: string },
+): Promise<void> {
+  const { out, io } = context
+  const session = context.session()
+  const workspaceId = await session.workspaceId()
+  const states = (options.state ?? []).map((one) => enumValue<RunState>(RunStateSchema, one))
+  const filters = { workspaceId, states, threadId: options.thread ?? "" }
+  const { items, nextPageToken } = await readPages(options, async (page) => {
+    const found = await session
+      .client(RunService)
+      .listRuns({ ...filters, ...page }, session.options)
+    return { items: found.runs, nextPageToken: found.nextPageToken }
+  })
+  const response = create(ListRunsResponseSchema, { runs: items, nextPageToken })
+  out.message(ListRunsResponseSchema, response, () => {
+    out.table(
+      ["RUN", "PLAN", "STATE", "STEP", "STARTED"],
+      items.map((run) => [
+        run.runId,
+        shortened(run.planName, 40),
+        stateText(describeRun(run), run.reason),
+        `${run.stepIndex}/${run.stepCount}`,
+        ageOf(run.createTime, io.now()),
+      ]),
+      "No runs yet. Start one: npx runwarden run start --file examples/plans/set-up-project.yaml --wait",
+    )
+    if (nextPageToken !== "") out.note(moreNote(nextPageToken))
+  })
+}
+
+async function cancelRun(
+  context: Context,
+  options: { readonly etag?: string },
+  [id = ""]: string[],
+): Promise<void> {
+  const { out } = context
+  const runId = readId(id, "run")
+  const session = context.session()
+  const workspaceId = await session.workspaceId()
+  const request = { workspaceId, requestId: newId(), runId, etag: options.etag ?? "" }
+  const response = await session.client(RunService).cancelRun(request, session.options)
+  out.message(CancelRunResponseSchema, response, () => {
+    if (response.run === undefined) return
+    if (out.isQuiet) return out.line(runId)
+    const { tone, label, explanation } = describeRun(response.run)
+    out.marked(tone, `run ${runId} is ${label}: ${explanation}`)
+  })
+}
+
+async function readFile({ io }: Context, file: string): Promise<string> {
+  if (file === "-") return readAll(io.stdin)
+  try {
+    return readFileSync(file, "utf8")
+  } catch (error) {
+    const code = (error as NodeJS.ErrnoException).code
+    const why =
+      code === "ENOENT" ? "there is no such file" : code === "EISDIR" ? "it is a folder" : code
+    throw new CliError(`The plan ${file} cannot be read: ${why}.`, { cause: error })
+  }
+}
+
+/** What the mesh refuses about a plan, led back to the file's lines. */
+function inFile(error: unknown, file: PlanFile, name: string, url: string): unknown {
+  const failure = toFailure(error, url)
+  const field = metadataOf(error).field ?? ""
+  if (reasonOf(error) === undefined || failure.fields.length === 0) return error
+  const fields = failure.fields.map((one) => {
+    const line = file.lineOf(one.field)
+    return line === undefined ? one : { ...one, field: `${name} ${line}, ${one.field}` }
+  })
+  return new CliError(failure.message, {
+    ...failure,
+    fields,
+    metadata: { ...failure.metadata, field },
+  })
+}
