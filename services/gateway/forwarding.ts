@@ -27,7 +27,7 @@ import {
 import { type AccessRule, Exposure, Role } from "../../gen/runwarden/options/v1/access_pb.ts"
 import { callSignal } from "../../mesh/call-signal.ts"
 import { defaultTimeoutMs, hopReserveMs } from "../../mesh/deadline.ts"
-import { RunwardenError } from "../../mesh/errors.ts"
+import { type Reason, RunwardenError, reasonOf } from "../../mesh/errors.ts"
 import { actingAs, memberSubject, type ServiceName, type Subject } from "../../mesh/identity.ts"
 import { accessRuleOf, requireRole } from "../../mesh/interceptors.ts"
 import { once } from "../../mesh/method-chain.ts"
@@ -89,7 +89,7 @@ function forwardUnary(method: DescMethodUnary, upstream: ServiceName, deps: Forw
       )
       return response.message
     } catch (error) {
-      throw withoutMetadata(error)
+      throw upstreamError(error)
     }
   }
 }
@@ -126,7 +126,7 @@ function forwardStream(
         yield answer
       }
     } catch (error) {
-      throw withoutMetadata(error)
+      throw upstreamError(error)
     } finally {
       // A loop that is left does not cancel the upstream's stream by itself.
       life.abort()
@@ -209,10 +209,17 @@ function hop(subject: Subject, context: HandlerContext, defaultMs: number): Call
   return actingAs(subject, { timeoutMs })
 }
 
+/** Refusals of the gateway itself by a service: the mesh is set up wrongly, the client is not at fault. */
+const meshFaults: ReadonlySet<Reason | undefined> = new Set<Reason>([
+  "UNAUTHENTICATED",
+  "CALLER_NOT_ALLOWED",
+  "WORKSPACE_MISMATCH",
+])
+
 /** An upstream's headers and trailers are the mesh's own matter; its details go through. */
-function withoutMetadata(error: unknown): unknown {
-  if (error instanceof ConnectError) {
-    for (const name of [...error.metadata.keys()]) error.metadata.delete(name)
-  }
+function upstreamError(error: unknown): unknown {
+  if (!(error instanceof ConnectError)) return error
+  if (meshFaults.has(reasonOf(error))) return new RunwardenError("INTERNAL", {}, { cause: error })
+  for (const name of [...error.metadata.keys()]) error.metadata.delete(name)
   return error
 }

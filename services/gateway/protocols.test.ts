@@ -186,6 +186,15 @@ describe("errors", () => {
     )
   })
 
+  test("of a mesh that does not trust its gateway are not put to the client", async () => {
+    const path = `/v1/workspaces/${ours.workspaceId}/runs`
+    for (const reason of ["UNAUTHENTICATED", "CALLER_NOT_ALLOWED", "WORKSPACE_MISMATCH"] as const) {
+      gateway.script.unary = () => Promise.reject(new RunwardenError(reason))
+      const answer = await gateway.call(path, { key: ours.keys.viewer })
+      expect([answer.status, errorInfo(answer)?.reason]).toEqual([500, "INTERNAL"])
+    }
+  })
+
   test("of a broken upstream say nothing, and one that is away is UNAVAILABLE", async () => {
     const path = `/v1/workspaces/${ours.workspaceId}/runs`
     gateway.script.unary = () => Promise.reject(new Error("password=hunter2"))
