@@ -105,19 +105,19 @@ function forwardStream(
     const subject = subjectOf(rule, message, principal)
     const { timeoutMs, contextValues } = hop(subject, context, 0)
     const life = callSignal(context.signal)
+    const answers = async function* () {
+      try {
+        const response = await deps
+          .upstream(upstream)
+          .stream(method, life.signal, timeoutMs, undefined, once(message), contextValues)
+        yield* life.guard(response.message)
+      } catch (error) {
+        throw upstreamError(error)
+      }
+    }
     try {
-      const transport = deps.upstream(upstream)
-      const messages = once(message)
-      const response = await transport.stream(
-        method,
-        life.signal,
-        timeoutMs,
-        undefined,
-        messages,
-        contextValues,
-      )
       let checkedAt = Date.now()
-      for await (const answer of life.guard(response.message)) {
+      for await (const answer of answers()) {
         if (Date.now() - checkedAt >= deps.recheckMs) {
           // Invariant 4: throws what the call would be answered if it were made now.
           subjectOf(rule, message, await deps.authenticator.recheck(principal))
@@ -125,8 +125,6 @@ function forwardStream(
         }
         yield answer
       }
-    } catch (error) {
-      throw upstreamError(error)
     } finally {
       // A loop that is left does not cancel the upstream's stream by itself.
       life.abort()
@@ -218,8 +216,8 @@ const meshFaults: ReadonlySet<Reason | undefined> = new Set<Reason>([
 
 /** An upstream's headers and trailers are the mesh's own matter; its details go through. */
 function upstreamError(error: unknown): unknown {
-  if (!(error instanceof ConnectError)) return error
   if (meshFaults.has(reasonOf(error))) return new RunwardenError("INTERNAL", {}, { cause: error })
+  if (!(error instanceof ConnectError)) return error
   for (const name of [...error.metadata.keys()]) error.metadata.delete(name)
   return error
 }
