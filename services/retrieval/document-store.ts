@@ -1,6 +1,7 @@
 import type { Tx } from "../../mesh/database.ts"
 import type { AnalysedPassage } from "./analysis.ts"
-import { type DocumentState, passageIdOf } from "./document.ts"
+import type { DocumentState } from "./document.ts"
+import type { Posting, StemRows } from "./terms.ts"
 
 /** A stored document without its text. */
 export interface DocumentRow extends DocumentState {
@@ -41,6 +42,9 @@ export interface NewVersion {
   readonly passages: readonly AnalysedPassage[]
 }
 
+/** More occurrences of a term in one document than these count as these. */
+const largestCount = 32_767
+
 const columns = `document_id as "documentId", version, deleted_version as "deletedVersion", title,
   media_type as "mediaType", source_uri as "sourceUri", source_sha256 as "sourceSha256",
   content_sha256 as "contentSha256", text_length as "textLength", text_sha256 as "textSha256",
@@ -76,87 +80,119 @@ export function listDocuments(
   )
 }
 
-/** Locks the document's row until the end of the transaction; makes an empty one where there is none. */
-export function lockDocument(tx: Tx, documentId: string): Promise<DocumentRow> {
-  return tx.one<DocumentRow>(
-    `insert into documents as d (workspace_id, document_id) values ($1::uuid, $2::uuid)
-     on conflict (workspace_id, document_id) do update set document_id = d.document_id
-     returning ${columns}`,
-    [tx.workspaceId, documentId],
+/** A document as it was when its row was locked, and the stems that were asked for along the way. */
+export interface LockedDocument extends DocumentRow {
+  readonly stems: StemRows | null
+}
+
+/**
+ * Locks the document's row until the end of the transaction; makes an empty one where there is none.
+ * Words are stemmed in the same round trip.
+ */
+export function lockDocument(
+  tx: Tx,
+  documentId: string,
+  words: readonly string[] = [],
+): Promise<LockedDocument> {
+  return tx.one<LockedDocument>(
+    `with locked as (
+       insert into documents as d (workspace_id, document_id) values ($1::uuid, $2::uuid)
+       on conflict (workspace_id, document_id) do update set document_id = d.document_id
+       returning ${columns}
+     )
+     select *, (select json_object_agg(word, ts_lexize('english_stem', word))
+       from unnest(string_to_array($3::text, e'\n')) as w (word)) as stems
+     from locked`,
+    [tx.workspaceId, documentId, words.length === 0 ? null : words.join("\n")],
   )
 }
 
-/** Makes a version the document's newest one; the caller replaces the postings. */
-export async function storeVersion(
+/** Makes a version the document's newest one, with its text and postings, in one statement. */
+export function storeVersion(
   tx: Tx,
-  stored: DocumentState,
   next: NewVersion,
+  postings: readonly Posting[],
 ): Promise<DocumentRow> {
-  const row = await tx.one<DocumentRow>(
-    `update documents set version = $3::bigint, title = $4::text, media_type = $5::text,
-       source_uri = $6::text, source_sha256 = $7::text, content_sha256 = $8::text,
-       text_length = $9::integer, text_sha256 = $10::text, passage_count = $11::integer,
-       word_count = $12::integer, first_positions = $13::integer[], update_time = now(),
-       create_time = case when version = 0 then now() else create_time end
-     where workspace_id = $1::uuid and document_id = $2::uuid returning ${columns}`,
+  const outline = next.passages.map(({ start, end, headingPath }) => [start, end, headingPath])
+  const counts = (count: (posting: Posting) => number) =>
+    `{${postings.map((posting) => Math.min(count(posting), largestCount)).join(",")}}`
+  return tx.one<DocumentRow>(
+    `with document as (
+       update documents set version = $3::bigint, title = $4::text, media_type = $5::text,
+         source_uri = $6::text, source_sha256 = $7::text, content_sha256 = $8::text,
+         text_length = $9::integer, text_sha256 = $10::text, passage_count = $11::integer,
+         word_count = $12::integer, first_positions = $13::integer[], update_time = now(),
+         create_time = case when version = 0 then now() else create_time end
+       where workspace_id = $1::uuid and document_id = $2::uuid returning ${columns}
+     ), stored_text as (
+       insert into document_versions (workspace_id, document_id, version, title, text, outline)
+       values ($1::uuid, $2::uuid, $3::bigint, $4::text, $14::text, $15::jsonb)
+     ), stored_postings as (
+       insert into postings (workspace_id, document_id, term, title_count, heading_count, lead_count,
+         body_count, word_count, positions)
+       select $1::uuid, $2::uuid, p.term, p.title_count, p.heading_count, p.lead_count,
+         p.body_count, $12::integer, p.positions
+       from unnest(string_to_array($16::text, e'\n'), $17::smallint[], $18::smallint[],
+           $19::smallint[], $20::smallint[], string_to_array($21::text, e'\n'))
+         as p (term, title_count, heading_count, lead_count, body_count, positions)
+     )
+     select * from document`,
     [
       ...[tx.workspaceId, next.documentId, next.version, next.title, next.mediaType],
       ...[next.sourceUri, next.sourceSha256, next.contentSha256, next.textLength, next.textSha256],
       ...[next.passages.length, next.wordCount],
-      next.passages.map((passage) => passage.firstPosition),
+      `{${next.passages.map((passage) => passage.firstPosition).join(",")}}`,
+      ...[next.text, JSON.stringify(outline)],
+      // A term holds no line break, so that lines are the cheapest array.
+      postings.length === 0 ? null : postings.map(({ term }) => term).join("\n"),
+      counts(({ titleCount }) => titleCount),
+      counts(({ headingCount }) => headingCount),
+      counts(({ leadCount }) => leadCount),
+      counts(({ bodyCount }) => bodyCount),
+      postings.length === 0 ? null : postings.map((each) => each.positions.join(",")).join("\n"),
     ],
   )
-  const outline = next.passages.map(({ start, end, headingPath }) => [start, end, headingPath])
-  await tx.query(
-    `insert into document_versions (workspace_id, document_id, version, title, text, outline)
-     values ($1::uuid, $2::uuid, $3::bigint, $4::text, $5::text, $6::jsonb)`,
-    [
-      ...[tx.workspaceId, next.documentId, next.version, next.title, next.text],
-      JSON.stringify(outline),
-    ],
-  )
-  if (stored.version > 0) await removePassages(tx, next.documentId)
-  await insertPassages(tx, next)
-  return row
 }
 
-/** Forgets the text of all but the newest versions. */
-export async function trimVersions(tx: Tx, documentId: string, kept: number): Promise<void> {
+/** Makes room for a newer version: removes the postings, and the text of versions that are too old. */
+export async function retireVersion(tx: Tx, documentId: string, kept: number): Promise<void> {
   await tx.query(
-    `delete from document_versions where workspace_id = $1::uuid and document_id = $2::uuid
+    `with removed as (
+       delete from postings where workspace_id = $1::uuid and document_id = $2::uuid
+     )
+     delete from document_versions where workspace_id = $1::uuid and document_id = $2::uuid
        and version <= (select version from document_versions
          where workspace_id = $1::uuid and document_id = $2::uuid
          order by version desc offset $3::integer limit 1)`,
-    [tx.workspaceId, documentId, kept],
+    [tx.workspaceId, documentId, kept - 1],
   )
 }
 
-/** Empties the document and leaves its tombstone. */
+/** Empties the document with all that was stored of it, and leaves its tombstone. */
 export async function buryDocument(tx: Tx, documentId: string, version: number): Promise<void> {
   await tx.query(
-    `update documents set version = 0, deleted_version = greatest(deleted_version, $3::bigint),
-       title = '', media_type = '', source_uri = '', source_sha256 = '', content_sha256 = '',
-       text_length = 0, text_sha256 = '', passage_count = 0, word_count = 0, first_positions = '{}',
-       update_time = now()
-     where workspace_id = $1::uuid and document_id = $2::uuid`,
+    `with buried as (
+       update documents set version = 0, deleted_version = greatest(deleted_version, $3::bigint),
+         title = '', media_type = '', source_uri = '', source_sha256 = '', content_sha256 = '',
+         text_length = 0, text_sha256 = '', passage_count = 0, word_count = 0,
+         first_positions = '{}', update_time = now()
+       where workspace_id = $1::uuid and document_id = $2::uuid
+     ), removed as (
+       delete from postings where workspace_id = $1::uuid and document_id = $2::uuid
+     )
+     delete from document_versions where workspace_id = $1::uuid and document_id = $2::uuid`,
     [tx.workspaceId, documentId, version],
-  )
-  await removePassages(tx, documentId)
-  await tx.query(
-    "delete from document_versions where workspace_id = $1::uuid and document_id = $2::uuid",
-    [tx.workspaceId, documentId],
   )
 }
 
 /** Deletes the versions that a deletion covers from under a newer one, which stays. */
 export async function buryVersions(tx: Tx, documentId: string, version: number): Promise<void> {
   await tx.query(
-    `update documents set deleted_version = greatest(deleted_version, $3::bigint)
-     where workspace_id = $1::uuid and document_id = $2::uuid`,
-    [tx.workspaceId, documentId, version],
-  )
-  await tx.query(
-    `delete from document_versions
+    `with buried as (
+       update documents set deleted_version = greatest(deleted_version, $3::bigint)
+       where workspace_id = $1::uuid and document_id = $2::uuid
+     )
+     delete from document_versions
      where workspace_id = $1::uuid and document_id = $2::uuid and version <= $3::bigint`,
     [tx.workspaceId, documentId, version],
   )
@@ -176,34 +212,6 @@ export function readVersion(
     [
       ...[tx.workspaceId, documentId, version, stretch.start],
       Math.max(0, stretch.end - stretch.start),
-    ],
-  )
-}
-
-async function removePassages(tx: Tx, documentId: string): Promise<void> {
-  await tx.query("delete from passages where workspace_id = $1::uuid and document_id = $2::uuid", [
-    tx.workspaceId,
-    documentId,
-  ])
-}
-
-async function insertPassages(tx: Tx, next: NewVersion): Promise<void> {
-  const { documentId, version, passages } = next
-  if (passages.length === 0) return
-  await tx.query(
-    `insert into passages (workspace_id, document_id, ordinal, passage_id, version, start_offset,
-       end_offset, heading_path, text)
-     select $1::uuid, $2::uuid, p.ordinal - 1, p.passage_id, $3::bigint, p.start_offset, p.end_offset,
-       array(select jsonb_array_elements_text(p.heading_path)), p.text
-     from unnest($4::uuid[], $5::integer[], $6::integer[], $7::jsonb[], $8::text[])
-       with ordinality as p (passage_id, start_offset, end_offset, heading_path, text, ordinal)`,
-    [
-      ...[tx.workspaceId, documentId, version],
-      passages.map((_, ordinal) => passageIdOf(documentId, version, ordinal)),
-      passages.map((passage) => passage.start),
-      passages.map((passage) => passage.end),
-      passages.map((passage) => JSON.stringify(passage.headingPath)),
-      passages.map((passage) => passage.text),
     ],
   )
 }

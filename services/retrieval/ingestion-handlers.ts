@@ -1,18 +1,18 @@
-import { create } from "@bufbuild/protobuf"
+import { clone, create } from "@bufbuild/protobuf"
 import type { ServiceImpl } from "@connectrpc/connect"
 import {
   DeleteDocumentResponseSchema,
   DeleteOutcome,
   GetDocumentResponseSchema,
   type IngestDocumentRequest,
+  type IngestDocumentResponse,
   IngestDocumentResponseSchema,
   IngestionService,
   IngestOutcome,
   ListDocumentsResponseSchema,
 } from "../../gen/runwarden/retrieval/v1/ingestion_service_pb.ts"
-import type { Database } from "../../mesh/database.ts"
+import type { Database, Tx } from "../../mesh/database.ts"
 import { notFound, RunwardenError } from "../../mesh/errors.ts"
-import type { Outbox } from "../../mesh/outbox.ts"
 import { nextPage, readPage } from "../../mesh/paging.ts"
 import { answerOnce } from "../../mesh/request-id.ts"
 import type { Analyser } from "./analyser.ts"
@@ -21,40 +21,40 @@ import { mayIndex } from "./document.ts"
 import { toDocument } from "./document-message.ts"
 import { listDocuments, readDocument, readText } from "./document-store.ts"
 import { type Ingested, ingest, remove, type Submission } from "./ingestion.ts"
+import { createStemCache } from "./stem-cache.ts"
 
 export interface IngestionDeps {
   readonly database: Database
   readonly analyser: Analyser
-  readonly outbox: Outbox
   readonly keptVersions: number
 }
+
+/** From this length on it is worth asking first whether the content has to be read at all. */
+const longContent = 64 * 1024
 
 const pageSizes = { default: 50, max: 200 }
 
 export function ingestionHandlers(deps: IngestionDeps): ServiceImpl<typeof IngestionService> {
-  const { database, analyser, outbox, keptVersions } = deps
-  const nothingStored = { version: 0, deletedVersion: 0, sourceSha256: "" }
+  const { database, analyser, keptVersions } = deps
+  const options = { stemCache: createStemCache(), keptVersions }
   return {
     async ingestDocument(request, { signal }) {
       const submission = readSubmission(request)
-      const { documentId, version } = submission
-      const stored = await database.tenant(
-        request.workspaceId,
-        (tx) => readDocument(tx, documentId),
-        { signal, name: "readDocument" },
-      )
-      const isNeeded = mayIndex(stored ?? nothingStored, version)
+      const isNeeded =
+        submission.content.length < longContent ||
+        (await database.tenant(request.workspaceId, (tx) => isNews(tx, submission), {
+          signal,
+          name: "readDocument",
+        }))
       const analysis = isNeeded ? await analyser.analyse(submission, signal) : undefined
-      const method = IngestionService.method.ingestDocument
       const response = await answerOnce(
         database,
-        method,
+        IngestionService.method.ingestDocument,
         request,
-        async (tx) => toIngestResponse(await ingest(tx, submission, analysis, keptVersions)),
-        { signal },
+        async (tx) => toIngestResponse(await ingest(tx, submission, analysis, options)),
+        { signal, keep: withoutContent },
       )
-      outbox.poke()
-      return response
+      return restoreContent(response, submission)
     },
 
     async getDocument({ workspaceId, documentId, includeText }, { signal }) {
@@ -87,7 +87,7 @@ export function ingestionHandlers(deps: IngestionDeps): ServiceImpl<typeof Inges
 
     async deleteDocument(request, { signal }) {
       const method = IngestionService.method.deleteDocument
-      const response = await answerOnce(
+      return await answerOnce(
         database,
         method,
         request,
@@ -97,8 +97,6 @@ export function ingestionHandlers(deps: IngestionDeps): ServiceImpl<typeof Inges
         },
         { signal },
       )
-      outbox.poke()
-      return response
     },
   }
 }
@@ -114,6 +112,29 @@ const ingestOutcomes = {
   stale: IngestOutcome.STALE,
   deleted: IngestOutcome.DELETED,
 } as const satisfies Record<Ingested["outcome"], IngestOutcome>
+
+async function isNews(tx: Tx, { documentId, version }: Submission): Promise<boolean> {
+  const stored = await readDocument(tx, documentId)
+  return mayIndex(stored ?? { version: 0, deletedVersion: 0, sourceSha256: "" }, version)
+}
+
+/** The answer as it is kept for repeated requests: a deletion must not leave the title in it. */
+function withoutContent(response: IngestDocumentResponse): IngestDocumentResponse {
+  const kept = clone(IngestDocumentResponseSchema, response)
+  if (kept.document !== undefined) Object.assign(kept.document, { title: "", sourceUri: "" })
+  return kept
+}
+
+/** A repeated request brings back itself what its answer was kept without. */
+function restoreContent(
+  response: IngestDocumentResponse,
+  { title, sourceUri, version }: Submission,
+): IngestDocumentResponse {
+  const { document } = response
+  if (document?.title === "" && document.version === BigInt(version))
+    Object.assign(document, { title, sourceUri })
+  return response
+}
 
 function toIngestResponse({ outcome, document }: Ingested) {
   return create(IngestDocumentResponseSchema, {

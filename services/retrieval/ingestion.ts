@@ -8,10 +8,11 @@ import {
   buryVersions,
   type DocumentRow,
   lockDocument,
+  retireVersion,
   storeVersion,
-  trimVersions,
 } from "./document-store.ts"
-import { growCorpus, readStems, removePostings, storePostings } from "./posting-store.ts"
+import { growCorpus } from "./posting-store.ts"
+import type { StemCache } from "./stem-cache.ts"
 import { toPostings } from "./terms.ts"
 
 /** One version of a document as it was handed in. */
@@ -30,6 +31,13 @@ export interface Ingested {
   readonly document: DocumentRow | undefined
 }
 
+/** What every ingestion of a process shares. */
+export interface IngestOptions {
+  readonly stemCache: StemCache
+  /** How many versions of a document stay verifiable, the newest included. */
+  readonly keptVersions: number
+}
+
 /**
  * Stores a version and replaces what the index holds of the document. `analysis` may be missing only
  * where `mayIndex` said before that nothing can change any more.
@@ -38,12 +46,12 @@ export async function ingest(
   tx: Tx,
   submission: Submission,
   analysis: Analysis | undefined,
-  keptVersions: number,
+  { stemCache, keptVersions }: IngestOptions,
 ): Promise<Ingested> {
   const { documentId, version } = submission
   const words = analysis?.tokens.filter(({ kind }) => kind === "word").map(({ text }) => text) ?? []
-  const stems = analysis === undefined ? undefined : await readStems(tx, words)
-  const stored = await lockDocument(tx, documentId)
+  const recalled = stemCache.recall(words)
+  const stored = await lockDocument(tx, documentId, recalled.missing)
   const sourceSha256 = digestOfSubmission(submission)
   const decision = decideIngest(stored, { version, sourceSha256 })
   switch (decision) {
@@ -62,9 +70,11 @@ export async function ingest(
     default:
       throw new Error(`no such decision: ${decision satisfies never}`)
   }
-  if (analysis === undefined || stems === undefined) throw new Error("a version was not analysed")
+  if (analysis === undefined) throw new Error("a version was not analysed")
 
-  const document = await storeVersion(tx, stored, {
+  const isNew = stored.version === 0
+  if (!isNew) await retireVersion(tx, documentId, keptVersions)
+  const next = {
     ...submission,
     sourceSha256,
     contentSha256: sha256(submission.content),
@@ -73,11 +83,10 @@ export async function ingest(
     textSha256: sha256(analysis.text),
     wordCount: analysis.wordCount,
     passages: analysis.passages,
-  })
-  await storePostings(tx, documentId, analysis.wordCount, toPostings(analysis.tokens, stems))
-  await trimVersions(tx, documentId, keptVersions)
+  }
+  const stems = stemCache.learn(recalled, stored.stems)
+  const document = await storeVersion(tx, next, toPostings(analysis.tokens, stems))
   await recordChange(tx, documentId, "indexed")
-  const isNew = stored.version === 0
   await growCorpus(tx, isNew ? 1 : 0, analysis.wordCount - stored.wordCount)
   return { outcome: "indexed", document }
 }
@@ -95,7 +104,6 @@ export async function remove(
   }
   await buryDocument(tx, documentId, version)
   if (stored.version === 0) return "deleted"
-  await removePostings(tx, documentId)
   await recordChange(tx, documentId, "deleted")
   await growCorpus(tx, -1, -stored.wordCount)
   return "deleted"

@@ -30,6 +30,7 @@ export const defaultWeights: Weights = {
 /** A document that the first stage found, with where the terms stand. */
 export interface Candidate {
   readonly documentId: string
+  readonly version: number
   readonly score: number
   /** Number of the first word of each passage, ascending. */
   readonly firstPositions: readonly number[]
@@ -38,6 +39,7 @@ export interface Candidate {
 
 export interface RankedPassage {
   readonly documentId: string
+  readonly version: number
   readonly ordinal: number
   readonly score: number
 }
@@ -74,7 +76,7 @@ function scorePassages(
   rarity: ReadonlyMap<string, number>,
   weights: Weights,
 ): RankedPassage[] {
-  const { documentId, firstPositions } = candidate
+  const { documentId, version, firstPositions } = candidate
   const scores = new Map<number, number>()
   const add = (position: number, score: number) => {
     const ordinal = passageAt(firstPositions, position)
@@ -94,6 +96,7 @@ function scorePassages(
   return [...scores]
     .map(([ordinal, score]) => ({
       documentId,
+      version,
       ordinal,
       score: candidate.score + weights.passage * score,
     }))

@@ -1,4 +1,5 @@
 import type { Tx } from "../../mesh/database.ts"
+import { passageIdOf } from "./document.ts"
 import type { QueryTerm } from "./query.ts"
 import type { Candidate, RankedPassage, Weights } from "./ranking.ts"
 
@@ -80,20 +81,22 @@ export async function findDocuments(
 export async function readCandidates(tx: Tx, found: FoundDocuments): Promise<readonly Candidate[]> {
   const rows = await tx.query<{
     documentId: string
+    version: number
     firstPositions: readonly number[]
     terms: readonly string[]
     places: readonly string[]
   }>(
     `select d.document_id as "documentId", d.first_positions as "firstPositions",
-       array_agg(p.term) as terms, array_agg(array_to_string(p.positions, ',')) as places
+       d.version, array_agg(p.term) as terms, array_agg(p.positions) as places
      from documents d join postings p using (workspace_id, document_id)
      where d.workspace_id = $1::uuid and p.workspace_id = $1::uuid
        and d.document_id = any ($2::uuid[]) and p.term = any ($3::text[])
      group by d.workspace_id, d.document_id`,
     [tx.workspaceId, [...found.scores.keys()], [...found.rarity.keys()]],
   )
-  return rows.map(({ documentId, firstPositions, terms, places }) => ({
+  return rows.map(({ documentId, version, firstPositions, terms, places }) => ({
     documentId,
+    version,
     firstPositions,
     score: found.scores.get(documentId) ?? 0,
     places: new Map(terms.map((term, index) => [term, readNumbers(places[index] ?? "")])),
@@ -101,26 +104,33 @@ export async function readCandidates(tx: Tx, found: FoundDocuments): Promise<rea
 }
 
 /** The passages themselves, in the order asked for; one whose document has just gone is left out. */
-export function readPassages(
+export async function readPassages(
   tx: Tx,
   ranked: readonly RankedPassage[],
 ): Promise<readonly PassageRow[]> {
-  return tx.query<PassageRow>(
-    `select p.document_id as "documentId", p.ordinal, p.passage_id as "passageId", p.version,
-       p.start_offset as start, p.end_offset as "end", p.heading_path as "headingPath", p.text,
-       d.title
-     from unnest($2::uuid[], $3::integer[]) with ordinality as r (document_id, ordinal, rank)
-     join passages p on p.workspace_id = $1::uuid and p.document_id = r.document_id
-       and p.ordinal = r.ordinal
-     join documents d on d.workspace_id = $1::uuid and d.document_id = p.document_id
-       and d.version = p.version
+  const rows = await tx.query<Omit<PassageRow, "passageId">>(
+    `select v.document_id as "documentId", r.ordinal, v.version, p.start, p.end,
+       v.outline -> r.ordinal -> 2 as "headingPath",
+       substring(v.text from p.start + 1 for p.end - p.start) as text, v.title
+     from unnest($2::uuid[], $3::bigint[], $4::integer[]) with ordinality
+       as r (document_id, version, ordinal, rank)
+     join document_versions v on v.workspace_id = $1::uuid and v.document_id = r.document_id
+       and v.version = r.version
+     cross join lateral (select (v.outline -> r.ordinal ->> 0)::integer as start,
+       (v.outline -> r.ordinal ->> 1)::integer as "end") p
+     where p.start is not null
      order by r.rank`,
     [
       tx.workspaceId,
       ranked.map(({ documentId }) => documentId),
+      ranked.map(({ version }) => version),
       ranked.map(({ ordinal }) => ordinal),
     ],
   )
+  return rows.map((row) => ({
+    ...row,
+    passageId: passageIdOf(row.documentId, row.version, row.ordinal),
+  }))
 }
 
 /** Terms of the workspace that begin alike, walked one index entry per term. */

@@ -58,7 +58,7 @@ export function createRetrieval(config: RetrievalConfig, deps: RetrievalDeps): S
   const { keptVersions } = config
   return {
     routes: [
-      route(IngestionService, ingestionHandlers({ database, analyser, outbox, keptVersions })),
+      route(IngestionService, ingestionHandlers({ database, analyser, keptVersions })),
       route(SearchService, searchHandlers({ database })),
       route(ToolProviderService, toolHandlers({ database })),
     ],

@@ -10,6 +10,18 @@ export interface Stem {
 /** The stems of words, as the database's dictionary gives them. */
 export type Stems = ReadonlyMap<string, Stem>
 
+/** Stems as the dictionary says them: null for a word it leaves alone, none for a stop word. */
+export type StemRows = Readonly<Record<string, readonly string[] | null>>
+
+export function toStems(rows: StemRows | null): Stems {
+  return new Map(
+    Object.entries(rows ?? {}).map(([word, stems]) => [
+      word,
+      { text: stems?.[0] ?? word, isStopWord: stems?.length === 0 },
+    ]),
+  )
+}
+
 /** A row of the inverted index. */
 export interface Posting {
   readonly term: string

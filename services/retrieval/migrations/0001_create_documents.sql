@@ -34,8 +34,9 @@ create policy documents_of_workspace on documents to :app_role
 grant select, insert, update on documents to :app_role;
 
 -- The text of the versions that citations may name, with the places of its passages:
--- [[start, end, [heading, ...]], ...]. Removed with the document. The primary key serves the check of
--- a citation and the removal of versions that are too old.
+-- [[start, end, [heading, ...]], ...], in code points. Passages are cut out of the text when they are
+-- asked for, so that nothing is stored twice. Removed with the document. The primary key serves the
+-- answer of a search, the check of a citation and the removal of versions that are too old.
 create table document_versions (
   workspace_id uuid not null,
   document_id uuid not null,
@@ -53,24 +54,3 @@ create policy document_versions_of_workspace on document_versions to :app_role
   using (workspace_id = runwarden.current_workspace())
   with check (workspace_id = runwarden.current_workspace());
 grant select, insert, delete on document_versions to :app_role;
-
--- The passages of the newest version, in their order. The primary key serves the answer of a search.
-create table passages (
-  workspace_id uuid not null,
-  document_id uuid not null,
-  ordinal integer not null,
-  passage_id uuid not null,
-  version bigint not null,
-  start_offset integer not null,
-  end_offset integer not null,
-  heading_path text[] not null,
-  text text not null,
-  primary key (workspace_id, document_id, ordinal),
-  foreign key (workspace_id, document_id) references documents (workspace_id, document_id)
-);
-alter table passages enable row level security;
-alter table passages force row level security;
-create policy passages_of_workspace on passages to :app_role
-  using (workspace_id = runwarden.current_workspace())
-  with check (workspace_id = runwarden.current_workspace());
-grant select, insert, delete on passages to :app_role;
