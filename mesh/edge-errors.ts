@@ -1,6 +1,7 @@
 import {
   create,
   createRegistry,
+  type DescMethod,
   fromBinary,
   type JsonObject,
   type JsonValue,
@@ -16,6 +17,8 @@ import {
 } from "../gen/google/rpc/error_details_pb.ts"
 import { PolicyDenialSchema } from "../gen/runwarden/errors/v1/policy_denial_pb.ts"
 import { RunwardenError, reasonOf, toConnectError } from "./errors.ts"
+import { methodName } from "./method-chain.ts"
+import { readParseError } from "./parse-error.ts"
 
 const knownDetails = createRegistry(
   ErrorInfoSchema,
@@ -87,7 +90,7 @@ export function errorJson(error: ConnectError): JsonObject {
 /** Where an error came from, as far as the edge knows. */
 export interface ErrorPlace {
   readonly limitBytes: number
-  readonly method: string
+  readonly method: DescMethod
 }
 
 /**
@@ -101,13 +104,15 @@ export function typedError(code: Code, message: string, place: ErrorPlace): Conn
         new RunwardenError("REQUEST_TOO_LARGE", { limit_bytes: `${place.limitBytes}` }),
       )
     case Code.InvalidArgument:
-      return malformed(message)
+      return malformed(message, place)
     case Code.Internal:
       if (!/^(parse binary|decompression failed|received compressed)/.test(message)) break
-      return malformed(message)
+      return malformed(message, place)
     case Code.Unimplemented: {
       if (!message.startsWith("unknown compression")) {
-        return toConnectError(new RunwardenError("METHOD_NOT_FOUND", { method: place.method }))
+        return toConnectError(
+          new RunwardenError("METHOD_NOT_FOUND", { method: methodName(place.method) }),
+        )
       }
       // The protocols ask for this code, so that a client tries again without compression.
       const cause = "its compression is not supported: only gzip is"
@@ -128,31 +133,10 @@ export function isTyped(error: ConnectError): boolean {
   return reasonOf(error) !== undefined
 }
 
-function malformed(message: string): ConnectError {
-  const { cause, field } = readParseError(message)
+function malformed(message: string, { method }: ErrorPlace): ConnectError {
+  const { cause, field } = readParseError(message, method.input)
   const violations = field === undefined ? [] : [{ field, description: cause }]
   return toConnectError(new RunwardenError("MALFORMED_REQUEST", { cause }, { violations }))
-}
-
-/** Takes what a caller can use out of a parser's message: the field and what is wrong with it. */
-function readParseError(message: string): { readonly cause: string; readonly field?: string } {
-  const field = /cannot decode field [\w.]+\.(\w+) from JSON(?:: (.*))?$/s.exec(message)
-  if (field?.[1] !== undefined) {
-    const detail = /^[\w ,.'"-]{1,120}$/.test(field[2] ?? "") ? `: ${field[2]}` : ""
-    return { cause: `field "${field[1]}" has a wrong value${detail}`, field: field[1] }
-  }
-  const unknown = /from JSON: key "([^"]{1,128})" is unknown$/.exec(message)
-  if (unknown?.[1] !== undefined) {
-    return { cause: `unknown field "${unknown[1]}"`, field: unknown[1] }
-  }
-  const value = /cannot decode enum [\w.]+ from JSON: ("?[\w.-]{1,64}"?)$/.exec(message)
-  if (value !== null) return { cause: `unknown enum value ${value[1]}` }
-  if (/in JSON|JSON input|JSON at position/.test(message)) return { cause: "it is no valid JSON" }
-  if (message.startsWith("parse binary")) return { cause: "it is no valid Protobuf" }
-  if (message.startsWith("decompression failed")) return { cause: "it is no valid gzip" }
-  if (message.includes("timeout")) return { cause: "its timeout is not valid" }
-  if (message.includes("from JSON")) return { cause: "it is no valid JSON for this method" }
-  return { cause: "it breaks the protocol" }
 }
 
 function detailJson(type: string, value: Uint8Array): JsonObject {

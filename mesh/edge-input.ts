@@ -1,11 +1,13 @@
-import type { DescField, DescMessage, Message } from "@bufbuild/protobuf"
-import type { Interceptor } from "@connectrpc/connect"
+import type { DescField, DescMessage, DescMethod, Message } from "@bufbuild/protobuf"
+import { ConnectError, type Interceptor } from "@connectrpc/connect"
+import { findDuplicateKey } from "./duplicate-key.ts"
+import { type ErrorPlace, isTyped, typedError } from "./edge-errors.ts"
 import { RunwardenError, toConnectError } from "./errors.ts"
 
 /**
  * Decodes the bytes of a JSON request and refuses what a parser would silently change: bytes that
- * are no UTF-8, and numbers that a double cannot hold, such as a 64-bit integer beyond 2^53 that
- * is written without quotes.
+ * are no UTF-8, keys that are given twice, and numbers that a double cannot hold, such as a 64-bit integer
+ * beyond 2^53 that is written without quotes.
  */
 export function readJsonText(bytes: Uint8Array): string {
   let text: string
@@ -15,6 +17,8 @@ export function readJsonText(bytes: Uint8Array): string {
     throw malformed("it is no valid UTF-8", undefined, cause)
   }
   if (suspicious.test(text)) checkNumbers(text)
+  const twice = findDuplicateKey(text)
+  if (twice !== undefined) throw malformed(`the key "${twice}" is given twice`, twice)
   return text
 }
 
@@ -33,19 +37,20 @@ export const jsonTextDecoder = {
 }
 
 /**
- * Refuses NUL characters in any string of a request: no database of the mesh can keep one. Throws
- * the error as it leaves, so that it may stand before the interceptor that maps errors.
+ * Refuses text that no database of the mesh can keep as it is: NUL, and halves of characters.
+ * Throws the error as it leaves, so that it may stand before the interceptor that maps errors. What
+ * the parser says of a stream's message it types here, for behind this nobody knows a parser's words.
  */
-export function nulInterceptor(): Interceptor {
-  return (next) => (request) => {
+export function inputInterceptor(limitOf: (method: DescMethod) => number = () => 0): Interceptor {
+  return (next) => async (request) => {
     if (!request.stream) {
-      requireNoNul(request.method.input, request.message)
+      requireText(request.method.input, request.message)
       return next(request)
     }
     const { message, method } = request
     async function* checked() {
-      for await (const item of message) {
-        requireNoNul(method.input, item)
+      for await (const item of typed(message, { method, limitBytes: limitOf(method) })) {
+        requireText(method.input, item)
         yield item
       }
     }
@@ -53,12 +58,23 @@ export function nulInterceptor(): Interceptor {
   }
 }
 
-/** Throws MALFORMED_REQUEST, naming the field, if any string of the message holds a NUL. */
-export function requireNoNul(schema: DescMessage, message: Message): void {
-  const field = findNul(schema, message)
-  if (field !== undefined) {
-    throw toConnectError(malformed(`field "${field}" holds a NUL character`, field))
+async function* typed(
+  messages: AsyncIterable<Message>,
+  place: ErrorPlace,
+): AsyncGenerator<Message> {
+  try {
+    yield* messages
+  } catch (error) {
+    if (!(error instanceof ConnectError) || isTyped(error)) throw error
+    throw typedError(error.code, error.rawMessage, place)
   }
+}
+
+/** Throws MALFORMED_REQUEST, naming the field, if any string of the message cannot be kept. */
+export function requireText(schema: DescMessage, message: Message): void {
+  const field = findBad(schema, message)
+  if (field === undefined) return
+  throw toConnectError(malformed(`field "${field}" holds a NUL character or a lone surrogate`, field))
 }
 
 const utf8 = new TextDecoder("utf-8", { fatal: true })
@@ -94,10 +110,10 @@ function refuseInexact(
 
 type Fields = Readonly<Record<string, unknown>>
 
-function findNul(schema: DescMessage, message: Message): string | undefined {
+function findBad(schema: DescMessage, message: Message): string | undefined {
   const fields = message as unknown as Fields
   for (const field of schema.fields) {
-    const found = findNulInField(field, fieldValue(field, fields))
+    const found = findBadInField(field, fieldValue(field, fields))
     if (found !== undefined) return `${field.name}${found}`
   }
   return undefined
@@ -109,38 +125,38 @@ function fieldValue(field: DescField, fields: Fields): unknown {
   return chosen?.case === field.localName ? chosen.value : undefined
 }
 
-/** The path below the field to the first NUL: empty for the field itself, undefined for none. */
-function findNulInField(field: DescField, value: unknown): string | undefined {
+/** The path below the field to the first bad text: empty for the field itself, undefined for none. */
+function findBadInField(field: DescField, value: unknown): string | undefined {
   if (value === undefined) return undefined
   switch (field.fieldKind) {
     case "scalar":
-      return hasNul(value) ? "" : undefined
+      return isBad(value) ? "" : undefined
     case "enum":
       return undefined
     case "message":
-      return findNulInMessage(field.message, value)
+      return findBadInMessage(field.message, value)
     case "list":
       return firstOf((value as readonly unknown[]).entries(), (item) =>
-        field.message === undefined ? nulPath(item) : findNulInMessage(field.message, item),
+        field.message === undefined ? badPath(item) : findBadInMessage(field.message, item),
       )
     case "map":
       return firstOf(Object.entries(value as object), (item) =>
-        field.message === undefined ? nulPath(item) : findNulInMessage(field.message, item),
+        field.message === undefined ? badPath(item) : findBadInMessage(field.message, item),
       )
   }
 }
 
-function findNulInMessage(schema: DescMessage, value: unknown): string | undefined {
+function findBadInMessage(schema: DescMessage, value: unknown): string | undefined {
   // A Struct is plain JSON here.
-  if (schema.typeName === "google.protobuf.Struct") return findNulInJson(value)
-  const found = findNul(schema, value as Message)
+  if (schema.typeName === "google.protobuf.Struct") return findBadInJson(value)
+  const found = findBad(schema, value as Message)
   return found === undefined ? undefined : `.${found}`
 }
 
-function findNulInJson(value: unknown): string | undefined {
-  if (typeof value === "string") return nulPath(value)
+function findBadInJson(value: unknown): string | undefined {
+  if (typeof value === "string") return badPath(value)
   if (typeof value !== "object" || value === null) return undefined
-  return firstOf(Array.isArray(value) ? value.entries() : Object.entries(value), findNulInJson)
+  return firstOf(Array.isArray(value) ? value.entries() : Object.entries(value), findBadInJson)
 }
 
 function firstOf(
@@ -148,19 +164,19 @@ function firstOf(
   find: (item: unknown) => string | undefined,
 ): string | undefined {
   for (const [key, item] of entries) {
-    if (hasNul(key)) return "[a key]"
+    if (isBad(key)) return "[a key]"
     const found = find(item)
     if (found !== undefined) return `[${JSON.stringify(key)}]${found}`
   }
   return undefined
 }
 
-function nulPath(value: unknown): string | undefined {
-  return hasNul(value) ? "" : undefined
+function badPath(value: unknown): string | undefined {
+  return isBad(value) ? "" : undefined
 }
 
-function hasNul(value: unknown): boolean {
-  return typeof value === "string" && value.includes("\0")
+function isBad(value: unknown): boolean {
+  return typeof value === "string" && (value.includes("\0") || !value.isWellFormed())
 }
 
 function malformed(reason: string, field?: string, cause?: unknown): RunwardenError {

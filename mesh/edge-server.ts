@@ -29,7 +29,7 @@ import {
 } from "@connectrpc/connect-node"
 import { callSignal } from "./call-signal.ts"
 import { deadlineKey } from "./deadline.ts"
-import { jsonTextDecoder, nulInterceptor } from "./edge-input.ts"
+import { inputInterceptor, jsonTextDecoder } from "./edge-input.ts"
 import { createEdgeListener, type ListenerLimits } from "./edge-listener.ts"
 import {
   type EdgeRequest,
@@ -113,7 +113,7 @@ export function createEdgeServer(options: EdgeServerOptions): EdgeServer {
 }
 
 interface RpcHandler {
-  readonly name: string
+  readonly method: DescMethod
   readonly limitBytes: number
   readonly handle: ConnectRouter["handlers"][number]
 }
@@ -128,7 +128,7 @@ function rpcHandlers(
   // `textDecoder` is read by Connect's JSON parser; its type does not say so.
   const jsonOptions = { ignoreUnknownFields: false, textDecoder: jsonTextDecoder }
   const router = createConnectRouter({
-    interceptors: [nulInterceptor(), ...options.interceptors, drainInterceptor(draining)],
+    interceptors: [inputInterceptor(limitOf), ...options.interceptors, drainInterceptor(draining)],
     requestGate: (context) => gate(context, options.requestGate),
     // No brotli: it inflates further than gzip, and nobody who calls an API asks for it.
     acceptCompression: [compressionGzip],
@@ -146,7 +146,7 @@ function rpcHandlers(
   return new Map(
     router.handlers.map((handle) => {
       const { method, requestPath } = handle
-      return [requestPath, { name: methodName(method), limitBytes: limitOf(method), handle }]
+      return [requestPath, { method, limitBytes: limitOf(method), handle }]
     }),
   )
 }
@@ -216,7 +216,7 @@ async function serveRpc(
   const answer = await handler.handle({ ...call, body })
   const typed = await withTypedErrors(answer, {
     limitBytes: handler.limitBytes,
-    method: handler.name,
+    method: handler.method,
   })
   if (request.httpVersionMajor < 2 && !request.complete) response.setHeader("connection", "close")
   try {

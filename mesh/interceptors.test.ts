@@ -1,10 +1,13 @@
 // The access rule, from every kind of caller: who may call what is decided here, once for all
 // transports.
+import { create as createMessage } from "@bufbuild/protobuf"
+import { createContextValues } from "@connectrpc/connect"
 import { afterEach, describe, expect, test } from "vitest"
 import { Role } from "../gen/runwarden/options/v1/access_pb.ts"
 import { ProjectService } from "../gen/runwarden/projects/v1/project_service_pb.ts"
 import { EventService } from "../gen/runwarden/telemetry/v1/event_service_pb.ts"
-import { reasonOf } from "./errors.ts"
+import { deadlineKey } from "./deadline.ts"
+import { RunwardenError, reasonOf } from "./errors.ts"
 import {
   actingAs,
   memberSubject,
@@ -13,7 +16,8 @@ import {
   serviceSubject,
 } from "./identity.ts"
 import { newId } from "./ids.ts"
-import { accessRuleOf, requireAccessRules } from "./interceptors.ts"
+import { accessRuleOf, outerInterceptors, requireAccessRules } from "./interceptors.ts"
+import { compose, unaryRequest } from "./method-chain.ts"
 import { route } from "./service.ts"
 import { testClient, testRuntime } from "./testing.ts"
 
@@ -130,6 +134,26 @@ describe("the chain", () => {
       .catch(reasonOf)
     expect(denied).toBe("ROLE_TOO_LOW")
     expect(handled).toBe(0)
+  })
+
+  test("what throws at once leaves no deadline behind that would end the process", async () => {
+    const unheard: unknown[] = []
+    const hear = (reason: unknown) => unheard.push(reason)
+    process.on("unhandledRejection", hear)
+    const call = compose(outerInterceptors(testRuntime("projects")), () => {
+      throw new RunwardenError("MALFORMED_REQUEST", { cause: "it is broken" })
+    })
+    const { listProjects } = ProjectService.method
+    const contextValues = createContextValues().set(deadlineKey, Date.now() + 20)
+    const signal = new AbortController().signal
+    const arrived = { signal, header: new Headers(), contextValues, url: "test:" }
+    const message = createMessage(listProjects.input)
+    await expect(call(unaryRequest(listProjects, message, arrived))).rejects.toSatisfy(
+      (error) => reasonOf(error) === "MALFORMED_REQUEST",
+    )
+    await new Promise((resolve) => setTimeout(resolve, 60))
+    process.off("unhandledRejection", hear)
+    expect(unheard).toEqual([])
   })
 
   test("a call that does not say for whom it is made does not leave", async () => {

@@ -169,10 +169,12 @@ function deadlineInterceptor(): Interceptor {
           Math.max(0, deadline - Date.now()),
         )
       : undefined
-    const answer = next(request)
-    // Its failure after the deadline has nobody left to hear it.
-    answer.catch(() => undefined)
+    // Neither may fail unheard, which would end the process: the one that loses the race, and the
+    // deadline where `next` throws at once.
+    ended.catch(() => undefined)
     try {
+      const answer = next(request)
+      answer.catch(() => undefined)
       return await Promise.race([answer, ended])
     } finally {
       clearTimeout(timer)

@@ -1,20 +1,12 @@
 // Every public RPC × every id field × {another workspace's, one that does not exist, malformed,
 // empty}, made from the descriptors. Fails when an RPC has no request here, so that a new one
 // cannot be forgotten.
-import {
-  clone,
-  create,
-  type DescMethod,
-  type Message,
-  type MessageInitShape,
-  toJsonString,
-} from "@bufbuild/protobuf"
+import { type DescMethod, type Message, toJsonString } from "@bufbuild/protobuf"
 import { type ReflectMessage, reflect } from "@bufbuild/protobuf/reflect"
 import { ConnectError } from "@connectrpc/connect"
 import { afterAll, beforeAll, describe, expect, test } from "vitest"
 import { BadRequestSchema } from "../gen/google/rpc/error_details_pb.ts"
-import { IdKind, Role } from "../gen/runwarden/options/v1/access_pb.ts"
-import { CitationSchema } from "../gen/runwarden/retrieval/v1/citation_pb.ts"
+import { IdKind } from "../gen/runwarden/options/v1/access_pb.ts"
 import { metadataOf, reasonOf } from "../mesh/errors.ts"
 import { newId } from "../mesh/ids.ts"
 import {

@@ -9,6 +9,7 @@ import {
 } from "@bufbuild/protobuf"
 import { readJsonText } from "../../mesh/edge-input.ts"
 import { RunwardenError } from "../../mesh/errors.ts"
+import { fieldsOfType } from "../../mesh/parse-error.ts"
 import type { RestRoute } from "./rest-route.ts"
 
 /** A REST request, after its path was matched. */
@@ -32,6 +33,19 @@ export function readRequest(route: RestRoute, input: RestInput): Message {
   } catch (error) {
     throw unreadable(error, schema, json)
   }
+}
+
+/** Reads a query. Throws MALFORMED_REQUEST for bytes that `URLSearchParams` would replace. */
+export function readQuery(query: string): URLSearchParams {
+  for (const pair of query.split("&")) {
+    try {
+      decodeURIComponent(pair)
+    } catch (error) {
+      const name = /^[\w.]*/.exec(pair)?.[0] ?? ""
+      throw malformed(name, `query parameter "${name}" is not percent-encoded UTF-8`, error)
+    }
+  }
+  return new URLSearchParams(query)
 }
 
 function readBody(route: RestRoute, schema: DescMessage, body: Uint8Array): JsonObject {
@@ -171,12 +185,28 @@ function isObject(value: JsonValue | undefined): value is JsonObject {
 /** What the parser says, with the name of the field and without that of the type. */
 function unreadable(error: unknown, schema: DescMessage, json: JsonObject): RunwardenError {
   const text = error instanceof Error ? error.message : ""
-  const [, kind, name, problem] = /^cannot decode (\w+) ([\w.]+) from JSON: (.*)$/s.exec(text) ?? []
+  const [, kind, name = "", problem] =
+    /^cannot decode (\w+) ([\w.]+) from JSON:? (.*)$/s.exec(text) ?? []
   const unknown = /^key "(.*)" is unknown$/s.exec(problem ?? "")?.[1]
   if (unknown !== undefined) return malformed(unknown, `unknown field "${unknown}"`, error)
-  const named = kind === "enum" ? findUnknownEnum(schema, json) : name?.split(".").at(-1)
-  const field = (kind === "enum" || kind === "field" ? named : undefined) ?? "body"
+  const field = fieldAt(kind, name, schema, json) ?? "body"
   return malformed(field, `${field}: ${shorten(problem ?? "not what the contract says")}`, error)
+}
+
+function fieldAt(
+  kind: string | undefined,
+  name: string,
+  schema: DescMessage,
+  json: JsonObject,
+): string | undefined {
+  switch (kind) {
+    case "field":
+      return name.split(".").at(-1)
+    case "enum":
+      return findUnknownEnum(schema, json)
+    default:
+      return fieldsOfType(schema, name).join(" or ") || undefined
+  }
 }
 
 /** The parser names an enum but not its field. */

@@ -9,7 +9,7 @@ import type { Message } from "@bufbuild/protobuf"
 import { ConnectError, createContextValues } from "@connectrpc/connect"
 import { callSignal } from "../../mesh/call-signal.ts"
 import { deadlineKey } from "../../mesh/deadline.ts"
-import { nulInterceptor } from "../../mesh/edge-input.ts"
+import { inputInterceptor } from "../../mesh/edge-input.ts"
 import { type EdgeRequest, type EdgeResponse, sendError } from "../../mesh/edge-responses.ts"
 import { RunwardenError, toConnectError } from "../../mesh/errors.ts"
 import { outerInterceptors } from "../../mesh/interceptors.ts"
@@ -26,7 +26,7 @@ import type { Route, Runtime } from "../../mesh/service.ts"
 import type { Authenticator } from "./authenticator.ts"
 import { principalKey } from "./forwarding.ts"
 import { closedSignal, headersOf, readBody, timeoutOf } from "./rest-http.ts"
-import { readRequest } from "./rest-request.ts"
+import { readQuery, readRequest } from "./rest-request.ts"
 import { messageJson, writeError, writeJson, writeStream, writeText } from "./rest-response.ts"
 import { matchRoute, type RestRoute, restRoutes } from "./rest-route.ts"
 
@@ -51,7 +51,7 @@ Send an API key as "Authorization: Bearer <key>". GET /healthz needs none.
 export function createRest(deps: RestDeps): (request: EdgeRequest, response: EdgeResponse) => void {
   const served = serveMethods(
     deps.routes,
-    [...outerInterceptors(deps.runtime), nulInterceptor()],
+    [...outerInterceptors(deps.runtime), inputInterceptor()],
     "rest",
   )
   const paths = restRoutes(deps.routes.map((route) => route.service))
@@ -94,7 +94,7 @@ export function createRest(deps: RestDeps): (request: EdgeRequest, response: Edg
     const timeoutMs = timeoutOf(header)
     if (timeoutMs !== undefined) contextValues.set(deadlineKey, Date.now() + timeoutMs)
     const body = await readBody(request, readLimitOf(name, deps.limits))
-    const message = readRequest(route, { variables, query: new URLSearchParams(query), body })
+    const message = readRequest(route, { variables, query: readQuery(query), body })
     const signal = closedSignal(response)
     const arrived = { signal, header, contextValues, url: `rest:///${name}` }
     await answerCall(request, response, target, message, arrived)
