@@ -106,6 +106,12 @@ describe("dependencies point one way", () => {
     ).toEqual([])
   })
 
+  test("an example imports gen and itself: it is written from outside", () => {
+    expect(
+      breaks((it) => room(it.from) !== "examples" || !it.isOurs || /^(gen|examples)\//.test(it.to)),
+    ).toEqual([])
+  })
+
   test("the cli imports gen, mesh and itself", () => {
     expect(
       breaks((it) => room(it.from) !== "cli" || !it.isOurs || /^(gen|mesh|cli)\//.test(it.to)),
@@ -120,13 +126,13 @@ describe("a library has one door", () => {
     ).toEqual([])
   })
 
-  test("grpc-js and connect-node are imported by the transports of mesh alone", () => {
+  test("grpc-js and connect-node are imported by the transports of mesh, and from outside", () => {
     expect(
       breaks(
         (it) =>
           !/^(@grpc\/grpc-js|@connectrpc\/connect-node)/.test(it.to) ||
           isTest(it.from) ||
-          /^(mesh|bench)\//.test(it.from),
+          /^(mesh|bench|examples)\//.test(it.from),
       ),
     ).toEqual([])
   })

@@ -2,8 +2,8 @@
  * The life of local mode.
  *
  * Construction, and release backwards: PostgreSQL, databases, mesh, demo workspace, demo. What it
- * leaves in the data folder: the database, the passwords of its roles, and the state by which the
- * command line finds it.
+ * leaves in the data folder: the database, the passwords of its roles, the keys of the mesh, and the
+ * state by which the command line finds it.
  */
 import path from "node:path"
 import type { DescService } from "@bufbuild/protobuf"
@@ -37,6 +37,7 @@ import { aborted, untilSignal } from "../../mesh/process.ts"
 import { createOtlpExporter } from "../../mesh/tracing.ts"
 import type { Gateway } from "../gateway/service.ts"
 import { type DemoDeps, ingestDocuments, performRuns } from "./demo.ts"
+import { readLocalKeys } from "./local-keys.ts"
 import { createMesh } from "./mesh.ts"
 
 export interface LocalOptions {
@@ -85,9 +86,11 @@ async function serve(options: LocalOptions, signal: AbortSignal): Promise<void> 
       env: {
         GATEWAY_LISTEN: `127.0.0.1:${options.port}`,
         ...env,
+        ...providersEnvironment(env),
         ...databaseEnvironment(databases),
       },
       log,
+      keys: readLocalKeys(dataFolder),
       ...(exporter === undefined ? {} : { exporter }),
     }),
   )
@@ -100,6 +103,15 @@ async function serve(options: LocalOptions, signal: AbortSignal): Promise<void> 
   await show(options, state, before !== undefined, signal)
   await aborted(signal)
   print("\nStopping …")
+}
+
+/** Whoever adds a provider of their own keeps those that are built in. */
+export function providersEnvironment(env: Environment): Environment {
+  const { TOOLS_PROVIDERS: all = "", RUNWARDEN_PROVIDERS: added = "" } = env
+  if (added === "") return {}
+  // What carries these two inside the process needs no address.
+  const builtIn = "projects=127.0.0.1:7106,retrieval=127.0.0.1:7104"
+  return { TOOLS_PROVIDERS: `${all === "" ? builtIn : all},${added}` }
 }
 
 /** The environment by which services find their databases. */

@@ -1,7 +1,7 @@
 /**
  * All seven services in one process: what `npm start` runs and what tests stand on.
  *
- * Owns: the keys by which the services know each other (fresh at every start), the order in which
+ * Owns: the keys by which the services know each other (fresh unless given), the order in which
  * they start, and the transport between them. `wire` chooses it: direct calls, or gRPC over
  * loopback sockets, one port per service, as when each is a process of its own.
  */
@@ -33,7 +33,7 @@ export interface MeshOptions {
   readonly wire?: "local" | "grpc"
   /** Where the spans of all services go. */
   readonly exporter?: SpanExporter
-  /** Keys from outside, where a test signs for itself. */
+  /** Keys from outside: those that local mode keeps, or a test signs with. */
   readonly keys?: MeshKeys
 }
 
