@@ -174,7 +174,16 @@ async function perform(deps: DemoDeps, demo: DemoRun): Promise<string> {
   } finally {
     enough.abort()
   }
+  await tellDenial(deps, run.runId)
   return run.runId
+}
+
+async function tellDenial(deps: DemoDeps, runId: string): Promise<void> {
+  const { workspaceId, signal } = deps
+  const { run } = await deps.runs.getRun({ workspaceId, runId }, { signal })
+  if (run?.policyDenial === undefined) return
+  const { policyVersion, matchedRules } = run.policyDenial
+  deps.print(`     policy ${policyVersion} says no: ${matchedRules.join(", ")}`)
 }
 
 function isRest(state: RunState): boolean {
