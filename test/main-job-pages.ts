@@ -28,10 +28,7 @@ export interface Manual {
 const stride = 60
 
 /** Reads the manual below the folder of test sets; undefined where it is not there. */
-export function readManual(
-  folder: string | undefined,
-  questionCount: number,
-): Manual | undefined {
+export function readManual(folder: string | undefined, questionCount: number): Manual | undefined {
   if (folder === undefined || folder === "") return undefined
   const place = path.join(folder, "docs-postgresql15")
   if (!existsSync(path.join(place, "corpus.jsonl"))) return undefined

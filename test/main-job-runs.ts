@@ -1,6 +1,6 @@
 // The runs of the main job: each asks one question, files the best passage and cites it. Every tenth
 // then archives its project, which a person must confirm; every other tenth carries a secret.
-import { Verdict } from "../gen/runwarden/moderation/v1/decision_pb.ts"
+import type { Verdict } from "../gen/runwarden/moderation/v1/decision_pb.ts"
 import { ApprovalState } from "../gen/runwarden/orchestrator/v1/approval_pb.ts"
 import { Answer, ApprovalService } from "../gen/runwarden/orchestrator/v1/approval_service_pb.ts"
 import type { Run } from "../gen/runwarden/orchestrator/v1/run_pb.ts"
@@ -10,7 +10,7 @@ import { ToolCallService } from "../gen/runwarden/orchestrator/v1/tool_call_serv
 import { ProjectService } from "../gen/runwarden/projects/v1/project_service_pb.ts"
 import { newId } from "../mesh/ids.ts"
 import type { Question } from "./main-job-pages.ts"
-import type { TestMesh, TestWorkspace } from "./mesh.ts"
+import type { Site } from "./main-job-site.ts"
 
 /** What is to become of a run. */
 export type Course = "plain" | "confirmed" | "blocked"
@@ -35,11 +35,10 @@ export function courseOf(index: number): Course {
 
 /** Asks all questions in one workspace, several at once, and follows each run to its end. */
 export async function askAll(
-  mesh: TestMesh,
-  workspace: TestWorkspace,
+  site: Site,
   questions: readonly Question[],
 ): Promise<readonly AskedRun[]> {
-  const shared = await createProject(mesh, workspace, "Answers")
+  const shared = await createProject(site, "Answers")
   const asked: AskedRun[] = []
   const waiting = questions.entries()
   async function work(): Promise<void> {
@@ -47,9 +46,9 @@ export async function askAll(
       const course = courseOf(index)
       const projectId =
         course === "confirmed"
-          ? await createProject(mesh, workspace, `Answer to ${question.questionId}`)
+          ? await createProject(site, `Answer to ${question.questionId}`)
           : shared
-      asked.push(await ask(mesh, workspace, { question, course, projectId }))
+      asked.push(await ask(site, { question, course, projectId }))
     }
   }
   await Promise.all(Array.from({ length: atOnce }, work))
@@ -67,21 +66,18 @@ export function executedCalls({ calls }: AskedRun): readonly ToolCall[] {
   return calls.filter(({ state }) => state === ToolCallState.SUCCEEDED)
 }
 
-async function createProject(
-  mesh: TestMesh,
-  { workspaceId, member }: TestWorkspace,
-  name: string,
-): Promise<string> {
+async function createProject({ mesh, workspace }: Site, name: string): Promise<string> {
+  const { workspaceId, member } = workspace
   const request = { workspaceId, requestId: newId(), name }
   const { project } = await mesh.client(ProjectService, member).createProject(request)
   return project?.projectId ?? ""
 }
 
 async function ask(
-  mesh: TestMesh,
-  workspace: TestWorkspace,
+  site: Site,
   asking: Pick<AskedRun, "question" | "course" | "projectId">,
 ): Promise<AskedRun> {
+  const { mesh, workspace } = site
   const { workspaceId, member, viewer } = workspace
   const { run: started } = await mesh.client(RunService, member).startRun({
     workspaceId,
@@ -98,7 +94,7 @@ async function ask(
         break
       case "approvalStateChanged":
         if (event.kind.value.state === ApprovalState.PENDING) {
-          await approve(mesh, workspace, event.kind.value.approvalId)
+          await approve(site, event.kind.value.approvalId)
         }
         break
       default:
@@ -106,10 +102,14 @@ async function ask(
   }
   const { run } = await runs.getRun({ workspaceId, runId })
   if (run === undefined) throw new Error("a run that was watched is there")
-  return { ...asking, run, calls: await callsOf(mesh, workspace, runId), verdicts }
+  return { ...asking, run, calls: await callsOf(site, runId), verdicts }
 }
 
-function stepsOf({ question, course, projectId }: Pick<AskedRun, "question" | "course" | "projectId">) {
+function stepsOf({
+  question,
+  course,
+  projectId,
+}: Pick<AskedRun, "question" | "course" | "projectId">) {
   // In parts, so that no scanner takes it for a real one.
   const secret = `-----BEGIN ${"PRIVATE"} KEY-----\n${"MadeUpKey0".repeat(6)}\n-----END ${"PRIVATE"} KEY-----`
   const steps = [
@@ -132,11 +132,8 @@ function stepsOf({ question, course, projectId }: Pick<AskedRun, "question" | "c
   return course === "confirmed" ? [...steps, archive] : steps
 }
 
-async function approve(
-  mesh: TestMesh,
-  { workspaceId, approver }: TestWorkspace,
-  approvalId: string,
-): Promise<void> {
+async function approve({ mesh, workspace }: Site, approvalId: string): Promise<void> {
+  const { workspaceId, approver } = workspace
   const approvals = mesh.client(ApprovalService, approver)
   const { approval } = await approvals.getApproval({ workspaceId, approvalId })
   await approvals.decide({
@@ -148,11 +145,8 @@ async function approve(
   })
 }
 
-async function callsOf(
-  mesh: TestMesh,
-  { workspaceId, viewer }: TestWorkspace,
-  runId: string,
-): Promise<readonly ToolCall[]> {
+async function callsOf({ mesh, workspace }: Site, runId: string): Promise<readonly ToolCall[]> {
+  const { workspaceId, viewer } = workspace
   const service = mesh.client(ToolCallService, viewer)
   const { toolCalls } = await service.listToolCalls({ workspaceId, runId })
   const found = await Promise.all(

@@ -1,5 +1,6 @@
 // What is wrong with the trace of a run; nothing where it is as the contract says.
 import type { ReadableSpan } from "@opentelemetry/sdk-trace"
+import { VerdictSchema } from "../gen/runwarden/moderation/v1/decision_pb.ts"
 import type { ToolCall } from "../gen/runwarden/orchestrator/v1/tool_call_pb.ts"
 import { type AskedRun, executedCalls } from "./main-job-runs.ts"
 
@@ -75,7 +76,7 @@ export class TraceBook {
         span.attributes["runwarden.workspace.id"],
         call.workspaceId,
       ),
-      ...wrong(`verdict of ${call.tool}`, span.attributes["runwarden.verdict"], "allowed"),
+      ...wrong(`verdict of ${call.tool}`, span.attributes["runwarden.verdict"], verdictName(call)),
       ...wrong(`${service} reached by ${call.tool}`, reached.length > 0, true),
     ]
   }
@@ -89,6 +90,10 @@ export class TraceBook {
     }
     return path
   }
+}
+
+function verdictName({ verdict }: ToolCall): string | undefined {
+  return VerdictSchema.value[verdict]?.localName.toLowerCase()
 }
 
 function wrong(what: string, actual: unknown, expected: unknown): readonly string[] {
