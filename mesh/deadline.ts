@@ -15,5 +15,11 @@ export const defaultTimeoutMs = 10_000
 /** The longest deadline that a unary call may bring; a longer one is shortened to it. */
 export const maxTimeoutMs = 60_000
 
+/**
+ * The longest deadline of a stream, a day. Beyond 24 days a timer fires at once, and beyond 27 hours
+ * gRPC's eight digits of milliseconds are not enough.
+ */
+export const longestTimeoutMs = 86_400_000
+
 /** What a hop keeps for itself of the deadline it passes on. */
 export const hopReserveMs = 50

@@ -1,8 +1,9 @@
 // What a verifier takes and what it refuses: each forgery is one that has broken a real system.
 import { createHmac, generateKeyPairSync } from "node:crypto"
 import { SignJWT } from "jose"
-import { describe, expect, test } from "vitest"
+import { afterEach, describe, expect, test, vi } from "vitest"
 import { Role } from "../gen/runwarden/options/v1/access_pb.ts"
+import { createExpiringMap } from "./expiring-map.ts"
 import { createSigner, createVerifier, memberSubject, serviceSubject } from "./identity.ts"
 import { generateMeshKeys } from "./keys.ts"
 
@@ -71,6 +72,38 @@ describe("a token that a service signed", () => {
   })
 })
 
+describe("what is remembered", () => {
+  afterEach(() => {
+    vi.useRealTimers()
+  })
+
+  test("a single-use id is refused as long as its token would pass, and forgotten after", async () => {
+    vi.useFakeTimers({ now: 1_800_000_000_000 })
+    const verifier = createVerifier("tools", keys.trusted)
+    const signer = createSigner("gateway", keyOf("gateway"))
+    const call = { runId: workspaceId, stepIndex: 3, digest: "ab".repeat(32) }
+    const token = await signer.sign({ ...subject, call }, "tools")
+    await verifier.verify(token)
+    // Others come and go meanwhile, which is when the verifier forgets.
+    for (let second = 0; second < 70; second += 1) {
+      vi.advanceTimersByTime(1_000)
+      await verifier.verify(await signer.sign({ ...subject, call }, "tools"))
+      await expect(verifier.verify(token)).rejects.toMatchObject({ reason: "UNAUTHENTICATED" })
+    }
+  })
+
+  test("ends with its time, and the oldest goes first where there is no room", () => {
+    vi.useFakeTimers({ now: 0 })
+    const map = createExpiringMap<number>(3)
+    for (const key of ["a", "b", "c", "d"]) map.set(key, 1, 1_000)
+    expect(["a", "b", "c", "d"].map((key) => map.get(key))).toEqual([undefined, 1, 1, 1])
+    vi.advanceTimersByTime(1_000)
+    expect(map.get("d")).toBeUndefined()
+    map.set("e", 1, 2_000)
+    expect(map.size).toBe(1)
+  })
+})
+
 test("the forging helper makes a valid token where nothing is forged", async () => {
   const caller = await createVerifier("tools", keys.trusted).verify(await sign(claims()))
   expect(caller.workspaceId).toBe(workspaceId)
@@ -106,6 +139,7 @@ const forgeries: Record<string, () => string | Promise<string>> = {
   "an unknown issuer": () => sign(claims({ iss: "mallory" })),
   expired: () => sign(claims({ iat: now - 120, exp: now - 60 })),
   "too long a life": () => sign(claims({ iat: now - 600, exp: now + 600 })),
+  "a life of an hour": () => sign(claims({ exp: now + 3_600 })),
   "not yet valid": () => sign(claims({ nbf: now + 600 })),
   "issued in the future": () => sign(claims({ iat: now + 600, exp: now + 660 })),
   "no expiry": () => sign(claims({ exp: undefined })),

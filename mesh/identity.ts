@@ -21,8 +21,9 @@ import {
 import { errors as joseErrors, jwtVerify, SignJWT } from "jose"
 import { z } from "zod"
 import { Role } from "../gen/runwarden/options/v1/access_pb.ts"
-import { defaultTimeoutMs, hopReserveMs } from "./deadline.ts"
+import { defaultTimeoutMs, hopReserveMs, longestTimeoutMs } from "./deadline.ts"
 import { RunwardenError } from "./errors.ts"
+import { createExpiringMap } from "./expiring-map.ts"
 import { newId } from "./ids.ts"
 
 /** The services of the mesh, by the names that their tokens carry. */
@@ -109,7 +110,7 @@ export function actingAs(
   const named = options.call === undefined ? subject : { ...subject, call: options.call }
   return {
     contextValues: createContextValues().set(subjectKey, named),
-    timeoutMs: options.timeoutMs ?? defaultTimeoutMs,
+    timeoutMs: Math.min(options.timeoutMs ?? defaultTimeoutMs, longestTimeoutMs),
     ...(options.signal === undefined ? {} : { signal: options.signal }),
   }
 }
@@ -151,7 +152,7 @@ const tokenType = "runwarden-hop+jwt"
 
 /** A signer that reuses a token for the same subject and audience until 15 s before it expires. */
 export function createSigner(service: ServiceName, privateKey: KeyObject): Signer {
-  const cache = new Map<string, { readonly token: Promise<string>; readonly until: number }>()
+  const tokens = createExpiringMap<Promise<string>>(cacheSize)
 
   function issue(subject: Subject, audience: string): Promise<string> {
     const issuedAt = Math.floor(Date.now() / 1000)
@@ -185,12 +186,10 @@ export function createSigner(service: ServiceName, privateKey: KeyObject): Signe
         subject.actorId,
         subject.role,
       ])
-      const now = Date.now()
-      const held = cache.get(key)
-      if (held !== undefined && held.until > now) return held.token
-      if (cache.size >= cacheSize) cache.clear()
+      const held = tokens.get(key)
+      if (held !== undefined) return held
       const token = issue(subject, audience)
-      cache.set(key, { token, until: now + tokenLifeMs - reuseMarginMs })
+      tokens.set(key, token, Date.now() + tokenLifeMs - reuseMarginMs)
       return token
     },
   }
@@ -220,8 +219,9 @@ export function createVerifier(
   service: ServiceName,
   trusted: ReadonlyMap<ServiceName, KeyObject>,
 ): Verifier {
-  const verified = new Map<string, { readonly caller: Caller; readonly until: number }>()
-  const used = new Map<string, number>()
+  const verified = createExpiringMap<Caller>(cacheSize)
+  // No capacity: an id that is forgotten before its token expires could be used again.
+  const used = createExpiringMap<true>()
 
   async function check(token: string): Promise<{ caller: Caller; until: number; jti?: string }> {
     const { payload, protectedHeader } = await jwtVerify(
@@ -242,6 +242,8 @@ export function createVerifier(
     )
     const claims = claimsSchema.parse(payload)
     if (claims.iss !== protectedHeader.kid) throw new joseErrors.JWTInvalid("not its issuer's key")
+    // A token that claims more would be remembered for longer than any may live.
+    if (claims.exp - claims.iat > tokenLifeMs / 1000) throw new joseErrors.JWTInvalid("too long")
     const until = claims.exp * 1000
     const subject = {
       issuer: claims.iss,
@@ -261,27 +263,18 @@ export function createVerifier(
   }
 
   function takeOnce(jti: string, until: number): void {
-    const now = Date.now()
-    if (used.size >= cacheSize) {
-      for (const [id, end] of used) if (end <= now) used.delete(id)
-    }
-    if (used.has(jti)) throw new Error("used before")
-    used.set(jti, until + clockToleranceSeconds * 1000)
+    if (used.get(jti) !== undefined) throw new Error("used before")
+    used.set(jti, true, until + clockToleranceSeconds * 1000)
   }
 
   return {
     async verify(token) {
-      const now = Date.now()
       const held = verified.get(token)
-      if (held !== undefined && held.until > now) return held.caller
+      if (held !== undefined) return held
       try {
         const { caller, until, jti } = await check(token)
-        if (jti !== undefined) {
-          takeOnce(jti, until)
-        } else {
-          if (verified.size >= cacheSize) verified.clear()
-          verified.set(token, { caller, until })
-        }
+        if (jti === undefined) verified.set(token, caller, until)
+        else takeOnce(jti, until)
         return caller
       } catch (error) {
         throw new RunwardenError("UNAUTHENTICATED", {}, { cause: error })
