@@ -1,4 +1,5 @@
 import type { ConnectError } from "@connectrpc/connect"
+import { longestTimeoutMs } from "./deadline.ts"
 import { RunwardenError, toConnectError } from "./errors.ts"
 
 /** The life of one outgoing call: it ends by its answer, by its caller, or by `abort`. */
@@ -31,7 +32,8 @@ export function callSignal(caller: AbortSignal | undefined, timeoutMs = 0): Call
   const onAbort = () => controller.abort(caller?.reason)
   if (caller?.aborted === true) onAbort()
   else caller?.addEventListener("abort", onAbort)
-  const timer = timeoutMs > 0 ? setTimeout(() => controller.abort(timedOut), timeoutMs) : undefined
+  const delay = Math.min(timeoutMs, longestTimeoutMs)
+  const timer = delay > 0 ? setTimeout(() => controller.abort(timedOut), delay) : undefined
 
   function abort() {
     release()

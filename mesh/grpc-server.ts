@@ -170,7 +170,7 @@ function checkingCall(
               callers.set(metadata, caller)
               accept(metadata)
             },
-            (error) => call.sendStatus(toStatus(toConnectError(error))),
+            (error) => call.sendStatus(statusOf(error)),
           )
         },
       })
@@ -234,19 +234,24 @@ function unaryHandler(method: DescMethodUnary, served: ServedMethod, context: Ca
     const answer = async () => {
       const message = readMessage(method, call.request, context)
       const request = unaryRequest(method, message, arrived(method, call, life.signal, context))
-      const response = (await served.call(request)) as UnaryResponse
-      return { response, bytes: writeMessage(method, response.message) }
+      const { header, message: output, trailer } = (await served.call(request)) as UnaryResponse
+      // Whatever of an answer cannot be written must fail here, where failures are answered.
+      return {
+        header: metadataOf(header),
+        bytes: writeMessage(method, output),
+        trailer: metadataOf(trailer),
+      }
     }
     answer().then(
-      ({ response, bytes }) => {
+      ({ header, bytes, trailer }) => {
         isAnswered = true
-        sendHeader(call, response.header)
-        callback(null, bytes, trailerOf(response.trailer))
+        if (header !== undefined) call.sendMetadata(header)
+        callback(null, bytes, trailer)
       },
       (error) => {
         isAnswered = true
         life.abort(error)
-        callback(toStatus(toConnectError(error)))
+        callback(statusOf(error))
       },
     )
   }
@@ -266,16 +271,17 @@ function streamHandler(
       const message = readMessage(method, call.request, context)
       const request = streamRequest(method, message, arrived(method, call, life.signal, context))
       const response = (await life.race(served.call(request))) as StreamResponse
-      sendHeader(call, response.header)
+      const header = metadataOf(response.header)
+      if (header !== undefined) call.sendMetadata(header)
       for await (const output of life.guard(response.message)) {
         if (!call.write(writeMessage(method, output))) await life.race(drained(call))
       }
-      return response.trailer
+      return metadataOf(response.trailer)
     }
     answer()
       .then(
-        (trailer) => call.end(trailerOf(trailer)),
-        (error) => call.emit("error", toStatus(toConnectError(error))),
+        (trailer) => call.end(trailer),
+        (error) => call.emit("error", statusOf(error)),
       )
       .finally(() => {
         life.abort()
@@ -335,12 +341,17 @@ function writeMessage(
   throw new Error(`the answer of ${methodName(method)} is larger than ${writeMaxBytes} bytes`)
 }
 
-function trailerOf(trailer: Headers): Metadata | undefined {
-  return trailer.keys().next().done ? undefined : toMetadata(trailer)
+function metadataOf(headers: Headers): Metadata | undefined {
+  return headers.keys().next().done ? undefined : toMetadata(headers)
 }
 
-function sendHeader(call: AnyServerCall, header: Headers): void {
-  if (!header.keys().next().done) call.sendMetadata(toMetadata(header))
+/** The status of an error, INTERNAL where even that cannot be written: a call is always answered. */
+function statusOf(error: unknown): ReturnType<typeof toStatus> {
+  try {
+    return toStatus(toConnectError(error))
+  } catch (cause) {
+    return toStatus(toConnectError(cause))
+  }
 }
 
 function drained(call: ServerWritableStream<Buffer, Buffer>): Promise<void> {

@@ -17,7 +17,7 @@ import {
   Role,
   RoleSchema,
 } from "../gen/runwarden/options/v1/access_pb.ts"
-import { deadlineKey, defaultTimeoutMs, maxTimeoutMs } from "./deadline.ts"
+import { deadlineKey, defaultTimeoutMs, longestTimeoutMs, maxTimeoutMs } from "./deadline.ts"
 import { RunwardenError, reasonOf, toConnectError } from "./errors.ts"
 import { type Caller, callerKey, identityHeader, subjectKey } from "./identity.ts"
 import type { Runtime } from "./service.ts"
@@ -166,7 +166,7 @@ function deadlineInterceptor(): Interceptor {
     const timer = Number.isFinite(deadline)
       ? setTimeout(
           () => reject(new RunwardenError("DEADLINE_EXCEEDED")),
-          Math.max(0, deadline - Date.now()),
+          Math.min(Math.max(0, deadline - Date.now()), longestTimeoutMs),
         )
       : undefined
     // Neither may fail unheard, which would end the process: the one that loses the race, and the

@@ -20,7 +20,7 @@ import {
   type UnaryRequest,
   type UnaryResponse,
 } from "@connectrpc/connect"
-import { deadlineKey, defaultTimeoutMs } from "./deadline.ts"
+import { deadlineKey, defaultTimeoutMs, longestTimeoutMs } from "./deadline.ts"
 import type { Route } from "./service.ts"
 
 /** Headers as a client may give them. */
@@ -126,7 +126,7 @@ export function valuesWithDeadline(
 ): ContextValues {
   const timeout = timeoutMs ?? (method.methodKind === "unary" ? defaultTimeoutMs : 0)
   const own = createContextValues()
-  if (timeout > 0) own.set(deadlineKey, Date.now() + timeout)
+  if (timeout > 0) own.set(deadlineKey, Date.now() + Math.min(timeout, longestTimeoutMs))
   return {
     get: (key) => (key.id === deadlineKey.id ? own : base).get(key),
     set(key, value) {

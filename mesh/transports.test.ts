@@ -64,6 +64,20 @@ describe.each(transportKinds)("%s", (kind) => {
     expect([header?.get("x-probe"), trailer?.get("x-end")]).toEqual(["a", "b"])
   })
 
+  test("lives on when a header of the answer cannot be carried", async () => {
+    probe.getRun = (_, context) => {
+      context.responseHeader.set("x-probe", "caf\u00e9")
+      context.responseTrailer.set("x-end", "caf\u00e9")
+      return { run: { runId: probeRun } }
+    }
+    await client()
+      .getRun(request, actingAs(probeSubject))
+      .catch((error: unknown) => expect(reasonOf(error)).toBe("INTERNAL"))
+    probe.getRun = () => ({ run: { runId: probeRun } })
+    const { run } = await client().getRun(request, actingAs(probeSubject))
+    expect(run?.runId).toBe(probeRun)
+  })
+
   test("carries an error with its reason, metadata and nothing else", async () => {
     probe.getRun = () => {
       throw illegalTransition("run", "failed", "running", ["queued"])
@@ -143,6 +157,15 @@ describe.each(transportKinds)("%s", (kind) => {
     const error = await failure(readAll(client().watchRun(request, options)))
     expect(error.code).toBe(Code.DeadlineExceeded)
     await until(() => signal?.aborted)
+  })
+
+  test("takes a deadline that is further away than a timer can wait", async () => {
+    const options = actingAs(probeSubject, { timeoutMs: 2 ** 31 + 60_000 })
+    const seen: bigint[] = []
+    for await (const { event } of client().watchRun(request, options)) {
+      seen.push(event?.sequence ?? 0n)
+    }
+    expect(seen).toHaveLength(3)
   })
 
   test("brings a cancel to the handler and answers the caller at once", async () => {
