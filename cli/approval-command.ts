@@ -1,4 +1,3 @@
-import { create } from "@bufbuild/protobuf"
 import type { Command } from "commander"
 import {
   type Approval,
@@ -19,7 +18,7 @@ import { askYesNo } from "./ask.ts"
 import { type Cli, type Context, command, group, readId } from "./command.ts"
 import { enumsOption, enumValue } from "./enum-text.ts"
 import { CliError } from "./failure.ts"
-import { addPageOptions, moreNote, type PageOptions, readPages } from "./paging.ts"
+import { addPageOptions, type PageOptions, printList } from "./paging.ts"
 import { ageOf } from "./time-text.ts"
 import { shortened } from "./visible-text.ts"
 
@@ -79,33 +78,30 @@ it answers only what was looked at before.`,
 }
 
 async function listApprovals(context: Context, options: ListOptions): Promise<void> {
-  const { out, io } = context
   const session = context.session()
   const workspaceId = await session.workspaceId()
   const named = options.state?.map((one) => enumValue<ApprovalState>(ApprovalStateSchema, one))
   const states = options.all === true ? [] : (named ?? [ApprovalState.PENDING])
   const filters = { workspaceId, runId: options.run ?? "", states }
-  const { items, nextPageToken } = await readPages(options, async (page) => {
-    const found = await session
-      .client(ApprovalService)
-      .listApprovals({ ...filters, ...page }, session.options)
-    return { items: found.approvals, nextPageToken: found.nextPageToken }
-  })
-  const response = create(ListApprovalsResponseSchema, { approvals: items, nextPageToken })
-  out.message(ListApprovalsResponseSchema, response, () => {
-    out.table(
-      ["APPROVAL", "TOOL", "STATE", "TITLE", "ASKED", "EXPIRES"],
-      items.map((approval) => [
-        approval.approvalId,
-        approval.tool,
-        describeApproval(approval).label,
-        shortened(approval.title, 40),
-        ageOf(approval.createTime, io.now()),
-        approval.state === ApprovalState.PENDING ? ageOf(approval.expireTime, io.now()) : "",
-      ]),
-      options.all === true ? "No approvals." : "Nothing waits for an answer.",
-    )
-    if (nextPageToken !== "") out.note(moreNote(nextPageToken))
+  const now = context.io.now()
+  await printList(context, options, {
+    async read(page) {
+      const approvals = session.client(ApprovalService)
+      const found = await approvals.listApprovals({ ...filters, ...page }, session.options)
+      return { items: found.approvals, nextPageToken: found.nextPageToken }
+    },
+    schema: ListApprovalsResponseSchema,
+    toResponse: (approvals, nextPageToken) => ({ approvals, nextPageToken }),
+    head: ["APPROVAL", "TOOL", "STATE", "TITLE", "ASKED", "EXPIRES"],
+    row: (approval) => [
+      approval.approvalId,
+      approval.tool,
+      describeApproval(approval).label,
+      shortened(approval.title, 40),
+      ageOf(approval.createTime, now),
+      approval.state === ApprovalState.PENDING ? ageOf(approval.expireTime, now) : "",
+    ],
+    empty: options.all === true ? "No approvals." : "Nothing waits for an answer.",
   })
 }
 

@@ -1,5 +1,4 @@
 import path from "node:path"
-import { create } from "@bufbuild/protobuf"
 import { Presets, SingleBar } from "cli-progress"
 import type { Command } from "commander"
 import {
@@ -15,7 +14,7 @@ import { type DocumentFile, findFiles } from "./document-files.ts"
 import { exitCodes } from "./exit-code.ts"
 import { CliError } from "./failure.ts"
 import { type FileOutcome, ingestFiles } from "./ingestion.ts"
-import { addPageOptions, moreNote, type PageOptions, readPages } from "./paging.ts"
+import { addPageOptions, type PageOptions, printList } from "./paging.ts"
 import { ageOf, timeText } from "./time-text.ts"
 import { shortened } from "./visible-text.ts"
 
@@ -156,29 +155,25 @@ function createProgress({ out, io }: Context, total: number) {
 }
 
 async function listDocuments(context: Context, options: PageOptions): Promise<void> {
-  const { out, io } = context
   const session = context.session()
   const workspaceId = await session.workspaceId()
-  const { items, nextPageToken } = await readPages(options, async (page) => {
-    const found = await session
-      .client(IngestionService)
-      .listDocuments({ workspaceId, ...page }, session.options)
-    return { items: found.documents, nextPageToken: found.nextPageToken }
-  })
-  const response = create(ListDocumentsResponseSchema, { documents: items, nextPageToken })
-  out.message(ListDocumentsResponseSchema, response, () => {
-    out.table(
-      ["DOCUMENT", "TITLE", "SOURCE", "PASSAGES", "CHANGED"],
-      items.map((document) => [
-        document.documentId,
-        shortened(document.title, 40),
-        shortened(document.sourceUri, 50),
-        String(document.passageCount),
-        ageOf(document.updateTime, io.now()),
-      ]),
-      "No documents yet. Ingest some: npx runwarden document ingest docs",
-    )
-    if (nextPageToken !== "") out.note(moreNote(nextPageToken))
+  await printList(context, options, {
+    async read(page) {
+      const index = session.client(IngestionService)
+      const found = await index.listDocuments({ workspaceId, ...page }, session.options)
+      return { items: found.documents, nextPageToken: found.nextPageToken }
+    },
+    schema: ListDocumentsResponseSchema,
+    toResponse: (documents, nextPageToken) => ({ documents, nextPageToken }),
+    head: ["DOCUMENT", "TITLE", "SOURCE", "PASSAGES", "CHANGED"],
+    row: (document) => [
+      document.documentId,
+      shortened(document.title, 40),
+      shortened(document.sourceUri, 50),
+      String(document.passageCount),
+      ageOf(document.updateTime, context.io.now()),
+    ],
+    empty: "No documents. Ingest some: npx runwarden document ingest docs",
   })
 }
 

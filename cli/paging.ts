@@ -1,6 +1,12 @@
 /** Lists for people: as many pages as the limit asks for. */
+import {
+  create,
+  type DescMessage,
+  type MessageInitShape,
+  type MessageShape,
+} from "@bufbuild/protobuf"
 import type { Command } from "commander"
-import { wholeNumber } from "./command.ts"
+import { type Context, wholeNumber } from "./command.ts"
 
 export interface PageOptions {
   readonly limit: number
@@ -35,7 +41,33 @@ export async function readPages<Item>(
   return { items, nextPageToken: pageToken }
 }
 
-/** What to say below a list that goes on. */
-export function moreNote(nextPageToken: string): string {
-  return `There are more: add --page-token ${nextPageToken}`
+/** How a list is printed. */
+export interface Listing<Item, Response extends DescMessage> {
+  /** Reads one page. */
+  read(page: { readonly pageSize: number; readonly pageToken: string }): Promise<{
+    readonly items: readonly Item[]
+    readonly nextPageToken: string
+  }>
+  readonly schema: Response
+  /** The response that all pages together are, for JSON. */
+  toResponse(items: Item[], nextPageToken: string): MessageInitShape<Response>
+  readonly head: readonly string[]
+  row(item: Item): readonly string[]
+  /** What to say where there is nothing. */
+  readonly empty: string
+}
+
+/** Reads and prints a list. */
+export async function printList<Item, Response extends DescMessage>(
+  { out }: Context,
+  options: PageOptions,
+  listing: Listing<Item, Response>,
+): Promise<void> {
+  const { items, nextPageToken } = await readPages(options, listing.read)
+  const response = create(listing.schema, listing.toResponse(items, nextPageToken))
+  out.message(listing.schema, response as MessageShape<Response>, () => {
+    const rows = items.map((item) => listing.row(item))
+    out.table(listing.head, rows, listing.empty)
+    if (nextPageToken !== "") out.note(`There are more: add --page-token ${nextPageToken}`)
+  })
 }

@@ -1,15 +1,25 @@
 /** The whole command: its groups, and what happens when one of them fails. */
 import { Command, CommanderError } from "commander"
+import { alertCommands } from "./alert-command.ts"
 import { approvalCommands } from "./approval-command.ts"
+import { citationCommands } from "./citation-command.ts"
 import { addGlobalOptions, type Cli } from "./command.ts"
+import { decisionCommands } from "./decision-command.ts"
 import { documentCommands } from "./document-command.ts"
 import { exitCodeHelp, exitCodes } from "./exit-code.ts"
 import { CliError, type Failure, toFailure } from "./failure.ts"
 import type { Io } from "./io.ts"
+import { keyCommands } from "./key-command.ts"
+import { memberCommands } from "./member-command.ts"
+import { metricsCommands } from "./metrics-command.ts"
 import { Output } from "./output.ts"
+import { policyCommands } from "./policy-command.ts"
+import { projectCommands } from "./project-command.ts"
 import { runCommands } from "./run-command.ts"
 import { searchCommand } from "./search-command.ts"
 import { toolCallCommands } from "./tool-call-command.ts"
+import { toolCommands } from "./tool-command.ts"
+import { workspaceCommands } from "./workspace-command.ts"
 
 const about = `Drives a Runwarden mesh: start runs, watch them, answer what waits for a person, look at what happened.
 
@@ -36,6 +46,16 @@ function createProgram(cli: Cli): Command {
     approvalCommands(cli),
     documentCommands(cli),
     searchCommand(cli),
+    citationCommands(cli),
+    projectCommands(cli),
+    toolCommands(cli),
+    policyCommands(cli),
+    decisionCommands(cli),
+    metricsCommands(cli),
+    alertCommands(cli),
+    workspaceCommands(cli),
+    memberCommands(cli),
+    keyCommands(cli),
   ]) {
     program.addCommand(made)
   }

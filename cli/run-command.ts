@@ -1,6 +1,6 @@
 import { readFileSync } from "node:fs"
 import { text as readAll } from "node:stream/consumers"
-import { create, toJson } from "@bufbuild/protobuf"
+import { toJson } from "@bufbuild/protobuf"
 import type { Command } from "commander"
 import { RunEventSchema } from "../gen/runwarden/orchestrator/v1/run_event_pb.ts"
 import { type RunState, RunStateSchema } from "../gen/runwarden/orchestrator/v1/run_pb.ts"
@@ -19,7 +19,7 @@ import { type Cli, type Context, command, group, readId } from "./command.ts"
 import { enumsOption, enumValue } from "./enum-text.ts"
 import { exitCodeHelp, exitCodeOf } from "./exit-code.ts"
 import { CliError, toFailure } from "./failure.ts"
-import { addPageOptions, moreNote, type PageOptions, readPages } from "./paging.ts"
+import { addPageOptions, type PageOptions, printList, readPages } from "./paging.ts"
 import { type PlanFile, readPlan } from "./plan-file.ts"
 import { readValues } from "./plan-values.ts"
 import { followRun } from "./run-follow.ts"
@@ -179,6 +179,7 @@ async function getRun(context: Context, runId: string): Promise<void> {
   if (out.isJson) return out.document(toJson(GetRunResponseSchema, response))
   const { run } = response
   if (run === undefined) throw new CliError("The run was not given back.")
+  if (out.isQuiet) return out.line(runId)
   const calls = session.client(ToolCallService)
   const { items } = await readPages({ limit: 200 }, async (page) => {
     const found = await calls.listToolCalls({ workspaceId, runId, ...page }, session.options)
@@ -194,31 +195,28 @@ async function listRuns(
   context: Context,
   options: PageOptions & { readonly state?: string[]; readonly thread?: string },
 ): Promise<void> {
-  const { out, io } = context
   const session = context.session()
   const workspaceId = await session.workspaceId()
   const states = (options.state ?? []).map((one) => enumValue<RunState>(RunStateSchema, one))
   const filters = { workspaceId, states, threadId: options.thread ?? "" }
-  const { items, nextPageToken } = await readPages(options, async (page) => {
-    const found = await session
-      .client(RunService)
-      .listRuns({ ...filters, ...page }, session.options)
-    return { items: found.runs, nextPageToken: found.nextPageToken }
-  })
-  const response = create(ListRunsResponseSchema, { runs: items, nextPageToken })
-  out.message(ListRunsResponseSchema, response, () => {
-    out.table(
-      ["RUN", "PLAN", "STATE", "STEP", "STARTED"],
-      items.map((run) => [
-        run.runId,
-        shortened(run.planName, 40),
-        stateText(describeRun(run), run.reason),
-        `${run.stepIndex}/${run.stepCount}`,
-        ageOf(run.createTime, io.now()),
-      ]),
-      "No runs yet. Start one: npx runwarden run start --file examples/plans/set-up-project.yaml --wait",
-    )
-    if (nextPageToken !== "") out.note(moreNote(nextPageToken))
+  await printList(context, options, {
+    async read(page) {
+      const runs = session.client(RunService)
+      const found = await runs.listRuns({ ...filters, ...page }, session.options)
+      return { items: found.runs, nextPageToken: found.nextPageToken }
+    },
+    schema: ListRunsResponseSchema,
+    toResponse: (runs, nextPageToken) => ({ runs, nextPageToken }),
+    head: ["RUN", "PLAN", "STATE", "STEP", "STARTED"],
+    row: (run) => [
+      run.runId,
+      shortened(run.planName, 40),
+      stateText(describeRun(run), run.reason),
+      `${run.stepIndex}/${run.stepCount}`,
+      ageOf(run.createTime, context.io.now()),
+    ],
+    empty:
+      "No runs. Start one: npx runwarden run start --file examples/plans/set-up-project.yaml --wait",
   })
 }
 

@@ -57,7 +57,7 @@ export function tellEvent(out: Output, event: RunEvent, isComplete: boolean): vo
 
 /** The end, or the rest, of a run: what it means, why, and what to do about it. */
 export async function concludeRun(out: Output, session: Session, run: Run): Promise<void> {
-  if (out.isJson) return
+  if (out.isJson || out.isQuiet) return
   const outcome = describeRun(run)
   out.line()
   out.marked(outcome.tone, `${outcome.label}: ${outcome.explanation}`)

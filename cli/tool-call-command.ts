@@ -1,4 +1,4 @@
-import { create, type JsonObject, type MessageInitShape } from "@bufbuild/protobuf"
+import type { JsonObject, MessageInitShape } from "@bufbuild/protobuf"
 import type { Command } from "commander"
 import { VerdictSchema } from "../gen/runwarden/moderation/v1/decision_pb.ts"
 import {
@@ -19,7 +19,7 @@ import { describeToolCall } from "../mesh/outcomes.ts"
 import { type Cli, type Context, command, group, readId } from "./command.ts"
 import { enumsOption, enumText, enumValue } from "./enum-text.ts"
 import { CliError } from "./failure.ts"
-import { addPageOptions, moreNote, type PageOptions, readPages } from "./paging.ts"
+import { addPageOptions, type PageOptions, printList } from "./paging.ts"
 import { stateText, tellDenial } from "./run-text.ts"
 import { ageOf, timeText } from "./time-text.ts"
 import { visibleJson } from "./visible-text.ts"
@@ -70,7 +70,6 @@ export function toolCallCommands(cli: Cli): Command {
 }
 
 async function listCalls(context: Context, options: ListOptions): Promise<void> {
-  const { out, io } = context
   const session = context.session()
   const workspaceId = await session.workspaceId()
   const filters = {
@@ -79,27 +78,24 @@ async function listCalls(context: Context, options: ListOptions): Promise<void> 
     states: (options.state ?? []).map((one) => enumValue<ToolCallState>(ToolCallStateSchema, one)),
     tool: options.tool ?? "",
   }
-  const { items, nextPageToken } = await readPages(options, async (page) => {
-    const found = await session
-      .client(ToolCallService)
-      .listToolCalls({ ...filters, ...page }, session.options)
-    return { items: found.toolCalls, nextPageToken: found.nextPageToken }
-  })
-  const response = create(ListToolCallsResponseSchema, { toolCalls: items, nextPageToken })
-  out.message(ListToolCallsResponseSchema, response, () => {
-    out.table(
-      ["TOOL CALL", "RUN", "STEP", "TOOL", "STATE", "CHANGED"],
-      items.map((call) => [
-        call.toolCallId,
-        call.runId,
-        String(call.stepIndex),
-        call.tool,
-        stateText(describeToolCall(call), call.reason),
-        ageOf(call.updateTime, io.now()),
-      ]),
-      "No calls.",
-    )
-    if (nextPageToken !== "") out.note(moreNote(nextPageToken))
+  await printList(context, options, {
+    async read(page) {
+      const calls = session.client(ToolCallService)
+      const found = await calls.listToolCalls({ ...filters, ...page }, session.options)
+      return { items: found.toolCalls, nextPageToken: found.nextPageToken }
+    },
+    schema: ListToolCallsResponseSchema,
+    toResponse: (toolCalls, nextPageToken) => ({ toolCalls, nextPageToken }),
+    head: ["TOOL CALL", "RUN", "STEP", "TOOL", "STATE", "CHANGED"],
+    row: (call) => [
+      call.toolCallId,
+      call.runId,
+      String(call.stepIndex),
+      call.tool,
+      stateText(describeToolCall(call), call.reason),
+      ageOf(call.updateTime, context.io.now()),
+    ],
+    empty: "No calls.",
   })
 }
 

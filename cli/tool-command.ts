@@ -1,0 +1,121 @@
+import type { Command } from "commander"
+import { ProviderStateSchema, RefusalKindSchema } from "../gen/runwarden/tools/v1/provider_pb.ts"
+import {
+  GetToolResponseSchema,
+  ListProvidersResponseSchema,
+  RegistryService,
+  RegistryServiceListToolsResponseSchema,
+} from "../gen/runwarden/tools/v1/registry_service_pb.ts"
+import { EffectSchema, RiskClassSchema } from "../gen/runwarden/tools/v1/tool_pb.ts"
+import { type Cli, type Context, command, group } from "./command.ts"
+import { enumText } from "./enum-text.ts"
+import { addPageOptions, type PageOptions, printList } from "./paging.ts"
+import { ageOf, timeText } from "./time-text.ts"
+import { shortened, visibleJson } from "./visible-text.ts"
+
+type ListOptions = PageOptions & { readonly provider?: string; readonly query?: string }
+
+export function toolCommands(cli: Cli): Command {
+  return group("tool", "what runs may do", [
+    command<ListOptions>(cli, "list", "list the tools by name", {
+      examples: ["tool list", "tool list --provider projects", "tool list --query archive"],
+      configure: (made) =>
+        addPageOptions(made)
+          .option("--provider <name>", "only tools of this provider")
+          .option("--query <text>", "only tools whose name, title or description says this"),
+      action: listTools,
+    }),
+    command<{ readonly version?: string }>(cli, "get <name>", "show a tool with its schemas", {
+      examples: ["tool get project.create", "tool get projects/project.create --version 1.0.0"],
+      configure: (made) => made.option("--version <version>", "the active one where absent"),
+      action: (context, options, [name = ""]) => getTool(context, name, options.version ?? ""),
+    }),
+    command(cli, "providers", "show the providers, and why a tool may be missing", {
+      examples: ["tool providers"],
+      action: listProviders,
+    }),
+  ])
+}
+
+async function listTools(context: Context, options: ListOptions): Promise<void> {
+  const session = context.session()
+  const workspaceId = await session.workspaceId()
+  const { provider = "", query = "" } = options
+  await printList(context, options, {
+    async read(page) {
+      const registry = session.client(RegistryService)
+      const request = { workspaceId, provider, query, ...page }
+      const found = await registry.listTools(request, session.options)
+      return { items: found.tools, nextPageToken: found.nextPageToken }
+    },
+    schema: RegistryServiceListToolsResponseSchema,
+    toResponse: (tools, nextPageToken) => ({ tools, nextPageToken }),
+    head: ["TOOL", "VERSION", "RISK", "EFFECT", "TITLE"],
+    row: ({ fullName, definition }) => [
+      fullName,
+      definition?.version ?? "",
+      enumText(RiskClassSchema, definition?.riskClass ?? 0),
+      enumText(EffectSchema, definition?.effect ?? 0),
+      shortened(definition?.title ?? "", 60),
+    ],
+    empty: "No tools.",
+  })
+}
+
+async function getTool(context: Context, name: string, version: string): Promise<void> {
+  const { out, io } = context
+  const session = context.session()
+  const workspaceId = await session.workspaceId()
+  const response = await session
+    .client(RegistryService)
+    .getTool({ workspaceId, name, version }, session.options)
+  out.message(GetToolResponseSchema, response, () => {
+    const { tool } = response
+    const definition = tool?.definition
+    if (tool === undefined || definition === undefined) return
+    out.details([
+      ["tool", `${tool.fullName}@${definition.version}`],
+      ["title", definition.title],
+      ["description", definition.description],
+      ["risk", enumText(RiskClassSchema, definition.riskClass)],
+      ["effect", enumText(EffectSchema, definition.effect)],
+      ["active", tool.active ? "yes" : "no"],
+      ["digest", tool.definitionDigest],
+      ["first seen", timeText(tool.createTime, io.now())],
+    ])
+    out.heading("\nArguments (JSON Schema)")
+    out.line(visibleJson(definition.inputSchema ?? {}))
+    if (definition.outputSchema !== undefined) {
+      out.heading("\nResult (JSON Schema)")
+      out.line(visibleJson(definition.outputSchema))
+    }
+  })
+}
+
+async function listProviders(context: Context): Promise<void> {
+  const { out, io } = context
+  const session = context.session()
+  const workspaceId = await session.workspaceId()
+  const response = await session
+    .client(RegistryService)
+    .listProviders({ workspaceId }, session.options)
+  out.message(ListProvidersResponseSchema, response, () => {
+    out.table(
+      ["PROVIDER", "STATE", "TOOLS", "ASKED", "ERROR"],
+      response.providers.map((provider) => [
+        provider.name,
+        enumText(ProviderStateSchema, provider.state),
+        String(provider.toolCount),
+        ageOf(provider.attemptTime, io.now()),
+        shortened(provider.error, 80),
+      ]),
+      "No providers.",
+    )
+    for (const { name, refusedTools } of response.providers) {
+      for (const tool of refusedTools) {
+        const kind = enumText(RefusalKindSchema, tool.kind)
+        out.marked("attention", `${name}/${tool.name}@${tool.version} ${kind}: ${tool.message}`)
+      }
+    }
+  })
+}
