@@ -1,7 +1,12 @@
 /** The runwarden command on Node 24: this process and its environment, and nothing else. */
+import { enableCompileCache } from "node:module"
 import path from "node:path"
-import { exitCodes } from "./exit-code.ts"
-import { runCli } from "./program.ts"
+
+const checkout = path.dirname(import.meta.dirname)
+// Whoever may write there may change our code anyway; the temporary folder is anybody's.
+enableCompileCache(path.join(checkout, "node_modules", ".cache", "runwarden"))
+const { exitCodes } = await import("./exit-code.ts")
+const { runCli } = await import("./program.ts")
 
 /** A terminal signals the launcher and us: two signals at once are one. */
 const echoMs = 500
@@ -24,7 +29,7 @@ process.stdout.on("error", (error: NodeJS.ErrnoException) => {
 
 const code = await runCli(process.argv.slice(2), {
   env: process.env,
-  checkout: path.dirname(import.meta.dirname),
+  checkout,
   cwd: process.cwd(),
   stdin: process.stdin,
   stdout: process.stdout,
