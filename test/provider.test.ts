@@ -183,6 +183,7 @@ describe("called directly", () => {
       "of a stranger's key": await sign(generateKeyPairSync("ed25519").privateKey, {}),
       "of another service": await sign(signingKey("gateway"), { issuer: "gateway" }),
       "of another service that calls itself tools": await sign(signingKey("gateway"), {}),
+      "of tools in another's name": await sign(own, { issuer: "gateway" }),
       "for another provider": await sign(own, { audience: "projects" }),
       "of another type": await sign(own, { typ: "JWT" }),
       expired: await sign(own, { issuedAt: now - 90 }),
@@ -196,13 +197,15 @@ describe("called directly", () => {
   })
 })
 
-/** A client in the place of the tools service, connected: channels of a process share their waits. */
+/** A client in the place of the tools service, whose channels have found their way after a kill. */
 async function connected(): Promise<Client<typeof ToolProviderService>> {
   const transport = createGrpcTransport(`127.0.0.1:${port}`, testRuntime("tools"), "orders")
   const client = createClient(ToolProviderService, stack.use(transport))
   const call = { ...refundCall(newId()), tool: "order.get" }
+  const options = as(call.workspaceId)
   await until(() =>
-    client.executeTool(call, as(call.workspaceId)).then(
+    // Calls that may be repeated have a channel of their own.
+    Promise.all([client.executeTool(call, options), client.listTools({}, options)]).then(
       () => true,
       () => false,
     ),
