@@ -130,7 +130,8 @@ async function decide(
   if (approval === undefined) throw new CliError("The approval was not given back.")
   if (!out.isJson && !out.isQuiet) tellApproval(out, approval)
   refuseOther(approval, options, answer)
-  if (options.yes !== true) {
+  // Where nothing waits any more, the mesh says whether it was this answer that was given.
+  if (options.yes !== true && approval.state === ApprovalState.PENDING) {
     const question = answer === Answer.APPROVE ? "Let exactly this run, once?" : "Reject it?"
     if (!(await askYesNo(io, `\n${question} [y/N] `))) {
       throw new CliError("Nothing was answered; it still waits.", { reason: "not_answered" })

@@ -37,7 +37,8 @@ export function tellApproval(out: Output, approval: Approval): void {
     ["definition", approval.definitionDigest],
     ["digest", approval.digest],
   ])
-  out.heading("\nArguments")
+  out.line()
+  out.heading("Arguments")
   out.line(visibleJson(approval.arguments ?? {}))
 }
 

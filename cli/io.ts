@@ -8,7 +8,7 @@ export interface Io {
   /** The folder of this project, by which the local mesh is found. */
   readonly checkout: string
   readonly cwd: string
-  readonly stdin: Readable & Terminal
+  readonly stdin: Readable & Terminal & { setRawMode?(isRaw: boolean): unknown }
   readonly stdout: Writable & Terminal
   readonly stderr: Writable & Terminal
   /** Aborts at Ctrl-C. */

@@ -140,14 +140,17 @@ function tellCall({ out, io }: Context, call: ToolCall | undefined): void {
     ["trace", call.traceId],
   ])
   tellDenial(out, call)
-  out.heading("\nArguments")
+  out.line()
+  out.heading("Arguments")
   out.line(visibleJson(call.arguments ?? {}))
   if (call.outcome.case === "result") {
-    out.heading("\nResult")
+    out.line()
+    out.heading("Result")
     out.line(visibleJson(call.outcome.value))
   } else if (call.outcome.case === "error") {
     const { reason, message, metadata } = call.outcome.value
-    out.heading("\nError")
+    out.line()
+    out.heading("Error")
     out.line(visibleJson({ reason, message, metadata }))
   }
   if (outcome.next !== undefined) out.note(outcome.next)

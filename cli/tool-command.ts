@@ -83,10 +83,12 @@ async function getTool(context: Context, name: string, version: string): Promise
       ["digest", tool.definitionDigest],
       ["first seen", timeText(tool.createTime, io.now())],
     ])
-    out.heading("\nArguments (JSON Schema)")
+    out.line()
+    out.heading("Arguments (JSON Schema)")
     out.line(visibleJson(definition.inputSchema ?? {}))
     if (definition.outputSchema !== undefined) {
-      out.heading("\nResult (JSON Schema)")
+      out.line()
+      out.heading("Result (JSON Schema)")
       out.line(visibleJson(definition.outputSchema))
     }
   })
