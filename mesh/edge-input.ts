@@ -74,7 +74,9 @@ async function* typed(
 export function requireText(schema: DescMessage, message: Message): void {
   const field = findBad(schema, message)
   if (field === undefined) return
-  throw toConnectError(malformed(`field "${field}" holds a NUL character or a lone surrogate`, field))
+  throw toConnectError(
+    malformed(`field "${field}" holds a NUL character or a lone surrogate`, field),
+  )
 }
 
 const utf8 = new TextDecoder("utf-8", { fatal: true })

@@ -40,7 +40,8 @@ export function createEdgeListener(
   const sessions = new Set<ServerHttp2Session>()
   const h1 = http1Server(handle, limits)
   const h2 = http2Server(handle, limits, sessions)
-  const front = createServer({ noDelay: true }, (socket) => {
+  const probing = { keepAlive: true, keepAliveInitialDelay: limits.keepAliveProbeMs }
+  const front = createServer({ noDelay: true, ...probing }, (socket) => {
     sockets.add(socket)
     socket.on("close", () => sockets.delete(socket))
     socket.on("error", () => socket.destroy())

@@ -11,7 +11,9 @@
  * 2. `requestGate` runs on the headers, before a byte of the body is read.
  * 3. A body is complete within `requestTimeoutMs` and its size within the method's limit.
  * 4. Whatever leaves as an error says its reason, in the way of its protocol.
- * 5. Headers that begin with `runwarden-` are the mesh's own: outside requests lose them.
+ * 5. A stream of HTTP/2 ends with its answer, also where its body never ends; an answer that nobody
+ *    takes ends after `stallTimeoutMs`. So a client holds no place without doing its part.
+ * 6. Headers that begin with `runwarden-` are the mesh's own: outside requests lose them.
  */
 import type { DescMethod } from "@bufbuild/protobuf"
 import {
@@ -31,6 +33,7 @@ import { callSignal } from "./call-signal.ts"
 import { deadlineKey } from "./deadline.ts"
 import { inputInterceptor, jsonTextDecoder } from "./edge-input.ts"
 import { createEdgeListener, type ListenerLimits } from "./edge-listener.ts"
+import { endStalled, releaseUnread } from "./edge-places.ts"
 import {
   type EdgeRequest,
   type EdgeResponse,
@@ -74,6 +77,8 @@ export function createEdgeServer(options: EdgeServerOptions): EdgeServer {
   const listener = createEdgeListener((request, response) => {
     request.on("error", () => undefined)
     response.on("error", () => undefined)
+    releaseUnread(request)
+    endStalled(response, limits.stallTimeoutMs)
     if (draining.signal.aborted && request.httpVersionMajor < 2) {
       response.setHeader("connection", "close")
     }

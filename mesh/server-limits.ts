@@ -37,6 +37,10 @@ export const edgeLimits = {
   keepAliveTimeoutMs: 65_000,
   /** A session without a stream. */
   idleTimeoutMs: 300_000,
+  /** An answer of which its reader takes nothing. */
+  stallTimeoutMs: 30_000,
+  /** A connection that is silent is asked whether its peer is still there. */
+  keepAliveProbeMs: 30_000,
   /** How often timeouts are looked for. */
   checkIntervalMs: 1_000,
   /** Compressing an answer costs more than sending it, below this. */
