@@ -80,6 +80,8 @@ export interface Connection extends AsyncDisposable {
 
 const uuidPattern = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i
 const connectTimeoutMs = 2_000
+/** Administration happens while a server starts, on a machine that is busy with just that. */
+const adminConnectTimeoutMs = 15_000
 const int8Oid = 20
 const int8ArrayOid = 1016
 const textArrayOid: number = 1009
@@ -170,7 +172,7 @@ export async function connect(
   if (options.database !== undefined) target.pathname = `/${encodeURIComponent(options.database)}`
   const client = new pg.Client({
     connectionString: target.href,
-    connectionTimeoutMillis: connectTimeoutMs,
+    connectionTimeoutMillis: adminConnectTimeoutMs,
     keepAlive: true,
     application_name: `runwarden ${options.name ?? "admin"}`,
     types: { getTypeParser },

@@ -135,15 +135,21 @@ function clientErrorsInterceptor(audience: string): Interceptor {
   return (next) => (request) =>
     watch(next(request), {
       failed: (error) => {
-        if (reasonOf(error) !== undefined) throw error
-        if (error instanceof ConnectError && error.code === Code.Unavailable) {
-          throw new RunwardenError(
-            "DEPENDENCY_UNAVAILABLE",
-            { dependency: audience },
-            { cause: error },
-          )
+        if (reasonOf(error) !== undefined || !(error instanceof ConnectError)) throw error
+        switch (error.code) {
+          case Code.Unavailable:
+            throw new RunwardenError(
+              "DEPENDENCY_UNAVAILABLE",
+              { dependency: audience },
+              { cause: error },
+            )
+          case Code.DeadlineExceeded:
+          case Code.Canceled:
+            throw toConnectError(error)
+          default:
+            // A foreign peer's status is its caller's to judge; it gets a reason where it leaves.
+            throw error
         }
-        throw toConnectError(error)
       },
     })
 }

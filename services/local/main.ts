@@ -5,6 +5,7 @@
 import path from "node:path"
 import { parseArgs } from "node:util"
 import { dataFolderFor } from "../../mesh/embedded-postgres.ts"
+import { SchemaError } from "../../mesh/migrations.ts"
 import { runLocal } from "./local.ts"
 import { providerEnvironment, readLocalKeys } from "./local-keys.ts"
 
@@ -52,5 +53,8 @@ try {
   }
 } catch (error) {
   process.stderr.write(`\n${error instanceof Error ? error.message : String(error)}\n`)
+  if (error instanceof SchemaError) {
+    process.stderr.write("Demo data of an older version? `npm start -- --reset` begins anew.\n")
+  }
   process.exitCode = 1
 }
