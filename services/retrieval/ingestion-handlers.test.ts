@@ -121,6 +121,52 @@ test.each([
   await expect(call).rejects.toThrow(field === "source_uri" ? /source_?uri/i : field)
 })
 
+test("a deletion leaves nothing of the content, and replays are as before", async () => {
+  const own = harness.newTenant()
+  const id = newId()
+  const requestId = newId()
+  const title = "Quokkaplan"
+  const answer = await own.ingest(id, 1, "the numbat text", { title, requestId })
+  expect(answer.document?.title).toBe(title)
+  expect(await own.ingest(id, 1, "the numbat text", { title, requestId })).toEqual(answer)
+  await own.remove(id, 1)
+  const tables = ["documents", "document_versions", "postings", "requests", "outbox"]
+  const hex = (word: string) => Buffer.from(word).toString("hex")
+  const traces = ["Quokkaplan", "quokkaplan", "numbat", hex("Quokkaplan"), hex("numbat")]
+  for (const table of tables) {
+    const rows = await harness.database.tenant(own.workspaceId, (tx) =>
+      tx.query<{ row: string }>(`select t::text as row from ${table} t`),
+    )
+    if (table === "requests") expect(rows).toHaveLength(2)
+    for (const trace of traces) expect(rows.filter(({ row }) => row.includes(trace))).toEqual([])
+  }
+  expect(await own.ingest(id, 1, "the numbat text", { title, requestId })).toEqual(answer)
+})
+
+test("two replicas that take two versions at once leave the newer one, once", async () => {
+  await using replica = await harness.startReplica()
+  for (let round = 0; round < 12; round++) {
+    const own = harness.newTenant()
+    const there = replica.newTenant(own.workspaceId)
+    const id = newId()
+    const calls = [
+      () => own.ingest(id, 1, "wombat one"),
+      () => there.ingest(id, 2, "wombat two"),
+      () => there.remove(id, 1),
+      () => own.ingest(id, 2, "wombat two"),
+    ]
+    const turned = [...calls.slice(round % 4), ...calls.slice(0, round % 4)]
+    await Promise.all(turned.map((call) => call()))
+    const found = await there.search("wombat", { perDocumentLimit: 10 })
+    expect(found.map(({ citation }) => citation?.text)).toEqual(["wombat two"])
+    await own.remove(id, 2)
+    expect(await there.search("wombat")).toEqual([])
+    const corpus = "select document_count, word_count from corpora"
+    const sizes = await harness.database.tenant(own.workspaceId, (tx) => tx.one(corpus))
+    expect(sizes).toEqual({ document_count: 0, word_count: 0 })
+  }
+})
+
 test("other media types and content beyond the limit are refused", async () => {
   const own = harness.newTenant()
   const pdf = own.ingest(newId(), 1, "%PDF", { mediaType: "application/pdf" })

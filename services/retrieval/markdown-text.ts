@@ -4,15 +4,41 @@ import { gfmFromMarkdown } from "mdast-util-gfm"
 import { gfm } from "micromark-extension-gfm"
 import type { SourceBlock } from "./document-text.ts"
 import { readHtml } from "./html-text.ts"
+import { cutMarkdown } from "./markdown-cut.ts"
 
 // What the extensions do to the finished tree only makes links of addresses, which changes no text
 // and takes 40 % of the time.
 const mdastExtensions = gfmFromMarkdown().map(({ transforms: _, ...extension }) => extension)
 
+const everything = gfm()
+// To look for bare addresses at every letter is most of the work of the extensions, and the work of
+// putting them together, so it is left out where there can be none.
+const withoutAddresses = { ...everything, text: keepConstructs(everything.text, /Autolink$/) }
+const addressSign = /www\.|https?:|@/i
+
 /** Reads GitHub-flavoured Markdown. Markup is dropped; embedded HTML is read as HTML. */
 export function* readMarkdown(content: string): Generator<SourceBlock> {
-  const root = fromMarkdown(content, { extensions: [gfm()], mdastExtensions })
-  yield* readNodes(root.children)
+  for (const cut of cutMarkdown(content)) {
+    if (cut.kind === "markdown") yield* parseMarkdown(cut.text)
+    else yield cut
+  }
+}
+
+/** What the parser makes of one stretch. */
+export function* parseMarkdown(text: string): Generator<SourceBlock> {
+  const extensions = [addressSign.test(text) ? everything : withoutAddresses]
+  yield* readNodes(fromMarkdown(text, { extensions, mdastExtensions }).children)
+}
+
+function keepConstructs(
+  constructs: ReturnType<typeof gfm>["text"] = {},
+  dropped: RegExp,
+): NonNullable<ReturnType<typeof gfm>["text"]> {
+  const kept = Object.entries(constructs).map(([code, given]) => {
+    const list = given === undefined ? [] : [given].flat()
+    return [code, list.filter(({ name }) => name === undefined || !dropped.test(name))] as const
+  })
+  return Object.fromEntries(kept.filter(([, list]) => list.length > 0))
 }
 
 function* readNodes(nodes: readonly RootContent[]): Generator<SourceBlock> {

@@ -1,4 +1,5 @@
 /** What the service's tests stand on: the whole service on a database of its own, and a caller. */
+import { join } from "node:path"
 import { create } from "@bufbuild/protobuf"
 import type { CallOptions } from "@connectrpc/connect"
 import { Role } from "../../gen/runwarden/options/v1/access_pb.ts"
@@ -16,6 +17,7 @@ import {
   RecordEventsResponseSchema,
 } from "../../gen/runwarden/telemetry/v1/event_service_pb.ts"
 import { ToolProviderService } from "../../gen/runwarden/tools/v1/tool_provider_service_pb.ts"
+import { openDatabase } from "../../mesh/database.ts"
 import { actingAs, memberSubject, serviceSubject } from "../../mesh/identity.ts"
 import { newId } from "../../mesh/ids.ts"
 import { route } from "../../mesh/service.ts"
@@ -44,21 +46,30 @@ export async function startRetrieval(
       }),
     ],
   }
-  const database = stack.use(await testDatabase("retrieval"))
-  const service = stack.use(
-    createRetrieval(
-      {
-        database,
-        analyser: { threads: 1, timeoutMs: 25_000, maxWaiting: 64, ...options.analyser },
-        keptVersions: 3,
-      },
+  const config = stack.use(await testDatabase("retrieval"))
+  const migrations = join(import.meta.dirname, "migrations")
+  const database = stack.use(openDatabase(config, { runtime, migrations }))
+
+  /** One more process of the service, on the same database. */
+  async function startReplica() {
+    const analyser = { threads: 1, timeoutMs: 25_000, maxWaiting: 64, ...options.analyser }
+    const service = createRetrieval(
+      { database: config, analyser, keptVersions: 3 },
       { runtime, telemetry: testClient(EventService, telemetry, "retrieval") },
-    ),
-  )
-  await service.start(new AbortController().signal)
-  const target = { routes: service.routes, runtime }
-  const newTenant = (workspaceId: string = newId()) => tenant(workspaceId, target)
-  return { events, newTenant, [Symbol.asyncDispose]: () => stack.disposeAsync() }
+    )
+    await service.start(new AbortController().signal)
+    const target = { routes: service.routes, runtime }
+    return {
+      newTenant: (workspaceId: string = newId()) => tenant(workspaceId, target),
+      [Symbol.asyncDispose]: () => service[Symbol.asyncDispose](),
+    }
+  }
+
+  const { newTenant } = stack.use(await startReplica())
+  return {
+    ...{ events, database, newTenant, startReplica },
+    [Symbol.asyncDispose]: () => stack.disposeAsync(),
+  }
 }
 
 function tenant(workspaceId: string, target: Parameters<typeof testClient>[1]) {
