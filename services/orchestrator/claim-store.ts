@@ -75,7 +75,7 @@ export async function renewLeases(
   database: Database,
   owner: string,
   leaseMs: number,
-  runs: readonly { readonly runId: string; readonly epoch: number }[],
+  runs: readonly Pick<Claim, "workspaceId" | "runId" | "epoch">[],
 ): Promise<ReadonlySet<string>> {
   const rows = await database.worker(
     [],
@@ -83,10 +83,17 @@ export async function renewLeases(
       tx.query<{ readonly runId: string }>(
         `update run_claims c
          set due_time = now() + $2::double precision * interval '1 millisecond'
-         from unnest($3::uuid[], $4::bigint[]) as mine (run_id, epoch)
-         where c.run_id = mine.run_id and c.epoch = mine.epoch and c.owner = $1::uuid
+         from unnest($3::uuid[], $4::uuid[], $5::bigint[]) as mine (workspace_id, run_id, epoch)
+         where c.workspace_id = mine.workspace_id and c.run_id = mine.run_id
+           and c.epoch = mine.epoch and c.owner = $1::uuid
          returning c.run_id as "runId"`,
-        [owner, leaseMs, runs.map(({ runId }) => runId), runs.map(({ epoch }) => epoch)],
+        [
+          owner,
+          leaseMs,
+          runs.map(({ workspaceId }) => workspaceId),
+          runs.map(({ runId }) => runId),
+          runs.map(({ epoch }) => epoch),
+        ],
       ),
     { name: "renewLeases" },
   )
@@ -119,6 +126,25 @@ export async function releaseClaim(
       "afterMs" in due ? due.afterMs : 0,
       isFailure,
     ],
+  )
+}
+
+/**
+ * What an owner does that lost its lease and lives: its successor's count of vanished owners goes
+ * back by one, and a run that nobody has taken yet is due at once.
+ */
+export async function outliveLease(
+  tx: Tx,
+  claim: Pick<Claim, "workspaceId" | "runId" | "epoch">,
+): Promise<void> {
+  await tx.query(
+    `update run_claims set
+       owner = case when epoch > $3::bigint then owner end,
+       due_time = case when epoch > $3::bigint then due_time else least(due_time, now()) end,
+       crashes = case when epoch > $3::bigint then greatest(crashes - 1, 0) else crashes end
+     where workspace_id = $1::uuid and run_id = $2::uuid
+       and (epoch > $3::bigint or owner is not null)`,
+    [claim.workspaceId, claim.runId, claim.epoch],
   )
 }
 

@@ -4,7 +4,8 @@
  * 1. The key never changes between attempts, so the ledger behind it decides what runs: sending
  *    again is always safe, guessing never is.
  * 2. A call that may have been sent ends as the ledger says. Where the ledger cannot be asked, only
- *    a call that merely reads is taken for not done.
+ *    a call that merely reads is taken for not done. That the ledger does not know a call proves
+ *    nothing while a request may be on its way: the key is sealed first, so that it never runs.
  * 3. Once the lease is lost nothing is answered at all: the next owner asks the ledger itself.
  */
 import type { JsonObject } from "@bufbuild/protobuf"
@@ -78,7 +79,9 @@ export async function executeCall(
     epoch: BigInt(run.epoch),
   }
   const claims = { runId: run.runId, stepIndex: call.stepIndex, digest }
-  for (let failures = 0; ; ) {
+  // Whether an earlier request under this key may have got through.
+  let maybeSent = call.attempts > 1
+  for (let failures = 0; ; maybeSent = true) {
     lost.throwIfAborted()
     if (cancelled.aborted) {
       return settleCall({ tools, config }, run, call, "cancelled", lost)
@@ -99,10 +102,9 @@ export async function executeCall(
       if (reason === "LEASE_LOST") throw new LeaseLost(run.runId)
       if (cancelled.aborted) continue
       if (refusals.has(reason)) {
-        // An earlier attempt may have got through before this one was refused.
-        return failures === 0 && call.attempts === 1
-          ? failed(String(reason).toLowerCase())
-          : settleCall({ tools, config }, run, call, "tool_unavailable", lost)
+        return maybeSent
+          ? settleCall({ tools, config }, run, call, "tool_unavailable", lost)
+          : failed(String(reason).toLowerCase())
       }
       if (reason === "IDEMPOTENCY_IN_PROGRESS") {
         waitMs = retryInfoOf(error) ?? waitMs
@@ -126,26 +128,37 @@ export async function settleCall(
   reason: string,
   lost: AbortSignal,
 ): Promise<Outcome> {
-  const subject = memberSubject(run.workspaceId, run.requesterId, run.requesterRole as never)
+  const { workspaceId, runId } = run
+  const { idempotencyKey, tool, definitionDigest, stepIndex, argumentsDigest = "" } = call
+  const subject = memberSubject(workspaceId, run.requesterId, run.requesterRole as never)
   const end = performance.now() + config.settleMs
-  const { workspaceId } = run
-  let absences = 0
+  const key = { workspaceId, tool, idempotencyKey }
+  const epoch = BigInt(run.epoch)
+  const seal = { ...key, runId, stepIndex, definitionDigest, argumentsDigest, epoch }
+  let isKnown = false
   for (;;) {
     try {
-      const { execution } = await tools.getExecution(
-        { workspaceId, tool: call.tool, idempotencyKey: call.idempotencyKey },
-        actingAs(subject, { signal: lost, timeoutMs: config.settleMs }),
-      )
+      const options = actingAs(subject, { signal: lost, timeoutMs: config.settleMs })
+      const { execution, sealed } = isKnown
+        ? { ...(await tools.getExecution(key, options)), sealed: false }
+        : await tools.sealExecution(seal, options)
+      isKnown = true
+      if (sealed) return failed(reason)
       const outcome = outcomeOf(execution)
       if (outcome !== undefined) return outcome
-      absences = 0
     } catch (error) {
       lost.throwIfAborted()
-      // A request that was given up may still have been on its way: one absence proves nothing.
-      if (reasonOf(error) === "NOT_FOUND" && ++absences > 1) return failed(reason)
+      switch (reasonOf(error)) {
+        case "LEASE_LOST":
+          throw new LeaseLost(runId)
+        case "UNKNOWN_TOOL":
+          // No request for a tool that was never there is taken, whenever it comes.
+          return failed(reason)
+      }
     }
-    if (performance.now() >= end)
+    if (performance.now() >= end) {
       return call.effect === "read" ? failed(reason) : { kind: "unknown" }
+    }
     await pause(Math.min(100, config.retryMs), lost)
     lost.throwIfAborted()
   }

@@ -20,6 +20,7 @@ import {
   claimDue,
   countCrashes,
   dropClaim,
+  outliveLease,
   releaseClaim,
   renewLeases,
 } from "./claim-store.ts"
@@ -33,10 +34,12 @@ export interface ExecutorDeps extends Omit<DriverDeps, "isDraining"> {
   readonly log: Logger
 }
 
-/** The place of a run that is about to be stored. */
-export interface Reservation {
+/** The place of a run that is about to be stored; disposed of once the run has begun, or will not. */
+export interface Reservation extends Disposable {
   readonly owner: string
   readonly leaseMs: number
+  /** When it was made, by the monotonic clock: the lease counts from here. */
+  readonly askedAt: number
 }
 
 interface Loaded {
@@ -53,6 +56,8 @@ export class Executor implements AsyncDisposable {
   readonly #ended = new AbortController()
   #loops: readonly Promise<void>[] = []
   #wake = Promise.withResolvers<void>()
+  /** Runs that are being stored as leased to this replica. */
+  readonly #reserved = new Set<Reservation>()
 
   constructor(deps: ExecutorDeps) {
     this.#deps = deps
@@ -64,16 +69,25 @@ export class Executor implements AsyncDisposable {
 
   /** How a new run may be stored as leased to this replica; undefined where it must be queued. */
   reserve(): Reservation | undefined {
-    const { maxRuns, leaseMs } = this.#deps.config
-    if (this.#stop.signal.aborted || this.#active.size >= maxRuns) return undefined
-    return { owner: this.#owner, leaseMs }
+    const { leaseMs } = this.#deps.config
+    if (this.#stop.signal.aborted || this.#room() <= 0) return undefined
+    const reservation: Reservation = {
+      owner: this.#owner,
+      leaseMs,
+      askedAt: performance.now(),
+      [Symbol.dispose]: () => this.#reserved.delete(reservation),
+    }
+    this.#reserved.add(reservation)
+    return reservation
   }
 
   /** Goes on with a run that was just stored as leased to this replica. */
-  begin(snapshot: Snapshot): void {
+  begin(snapshot: Snapshot, { askedAt }: Reservation): void {
     const { workspaceId, runId, epoch } = snapshot.run
+    // Held by a later epoch already: storing it took longer than its lease.
+    if (this.#active.has(runId)) return
     const claim = { workspaceId, runId, epoch, crashes: 0 }
-    this.#drive(claim, async () => ({ snapshot, crashes: 0 }), "started")
+    this.#drive(claim, askedAt, async () => ({ snapshot, crashes: 0 }), "started")
   }
 
   /** Says that a run may have become due. */
@@ -104,11 +118,12 @@ export class Executor implements AsyncDisposable {
     const { signal } = this.#stop
     while (!signal.aborted) {
       this.#wake = Promise.withResolvers<void>()
-      const limit = config.maxRuns - this.#active.size
+      const limit = this.#room()
+      const askedAt = performance.now()
       const options = { owner: this.#owner, leaseMs: config.leaseMs, limit }
       try {
         const { claims, cancelled } = await claimDue(database, options, signal)
-        for (const claim of claims) this.#takeOver(claim)
+        for (const claim of claims) this.#takeOver(claim, askedAt)
         for (const runId of cancelled) this.cancel(runId)
         if (limit > 0 && claims.length === limit) continue
       } catch (error) {
@@ -127,8 +142,11 @@ export class Executor implements AsyncDisposable {
   async #renew(): Promise<void> {
     const { config, log, database } = this.#deps
     const { signal } = this.#ended
+    let hasFailed = false
     while (!signal.aborted) {
-      await pause(config.leaseMs / 3, signal)
+      // Sooner after a failure: the lease must survive more than one.
+      await pause(config.leaseMs / (hasFailed ? 12 : 3), signal)
+      hasFailed = false
       const held = [...this.#active.values()].map(({ lease }) => lease)
       if (held.length === 0) continue
       const askedAt = performance.now()
@@ -143,12 +161,18 @@ export class Executor implements AsyncDisposable {
         }
       } catch (error) {
         // Each lease counts itself as lost when this goes on for too long.
+        hasFailed = true
         log.warn({ err: error }, "renewing leases failed")
       }
     }
   }
 
-  #takeOver(claim: Claim): void {
+  /** How many more runs this replica has a place for. */
+  #room(): number {
+    return this.#deps.config.maxRuns - this.#active.size - this.#reserved.size
+  }
+
+  #takeOver(claim: Claim, askedAt: number): void {
     const { database } = this.#deps
     const { workspaceId, runId, epoch } = claim
     // Held here already: the lease ended unnoticed, and the database gave the run a new epoch.
@@ -162,17 +186,18 @@ export class Executor implements AsyncDisposable {
         }
         return { snapshot, crashes: await countCrashes(tx, claim, placeOf(snapshot)) }
       })
-    this.#drive(claim, load, "continued")
+    this.#drive(claim, askedAt, load, "continued")
   }
 
   #drive(
     claim: Claim,
+    askedAt: number,
     load: () => Promise<Loaded | undefined>,
     origin: "started" | "continued",
   ): void {
     const { config, log } = this.#deps
     const { runId } = claim
-    const lease = new Lease(claim, config.leaseMs)
+    const lease = new Lease(claim, config.leaseMs, askedAt)
     const previous = this.#active.get(runId)?.ended
     const work = async () => {
       await previous
@@ -198,6 +223,20 @@ export class Executor implements AsyncDisposable {
 
   async #leave(claim: Claim, ending: Ending): Promise<void> {
     if (ending.kind === "give_back") await this.#release(claim, ending.afterMs, false)
+    if (ending.kind === "overtaken") await this.#outlive(claim)
+  }
+
+  /** A lease that was lost is no crash: a slow database or machine must not end healthy runs. */
+  async #outlive(claim: Claim): Promise<void> {
+    const { database, log } = this.#deps
+    const { workspaceId, runId } = claim
+    try {
+      await database.worker([workspaceId], (tx) => outliveLease(tx, claim), {
+        name: "outliveLease",
+      })
+    } catch (error) {
+      log.warn({ err: error, runId }, "a lost lease counts as a crash")
+    }
   }
 
   /**
@@ -208,7 +247,9 @@ export class Executor implements AsyncDisposable {
   async #abandon(claim: Claim, lease: Lease, error: unknown): Promise<void> {
     const { log, config } = this.#deps
     const isStopping = this.#stop.signal.aborted
-    if (!isStopping && (error instanceof LeaseLost || lease.lost.aborted)) return
+    if (!isStopping && (error instanceof LeaseLost || lease.lost.aborted)) {
+      return this.#outlive(claim)
+    }
     const isFailure = !isStopping && reasonOf(error) !== "DEPENDENCY_UNAVAILABLE"
     if (isFailure) log.error({ err: error, runId: claim.runId }, "carrying a run out failed")
     const afterMs = isStopping ? 0 : retryDelay(config.pollMs, claim.crashes + 1)

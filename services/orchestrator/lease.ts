@@ -6,6 +6,7 @@
  *
  * 1. A lease that was not renewed for two thirds of its time counts as lost, whatever the database
  *    would say: the last third is for what is on its way.
+ *    Time counts from before the database was asked, which is never later than its own count.
  * 2. The epoch goes into every write and every execution, so that even a lost lease that nobody
  *    noticed changes nothing.
  */
@@ -20,12 +21,17 @@ export class Lease {
   readonly #cancel = new AbortController()
   #timer: NodeJS.Timeout | undefined
 
-  constructor(claim: Pick<Claim, "workspaceId" | "runId" | "epoch">, leaseMs: number) {
+  /** `askedAt`: when the database was asked for the lease, by the monotonic clock. */
+  constructor(
+    claim: Pick<Claim, "workspaceId" | "runId" | "epoch">,
+    leaseMs: number,
+    askedAt: number,
+  ) {
     this.workspaceId = claim.workspaceId
     this.runId = claim.runId
     this.epoch = claim.epoch
     this.#leaseMs = leaseMs
-    this.renew(performance.now())
+    this.renew(askedAt)
   }
 
   /** Aborts when nothing more may be sent or written. */
@@ -42,7 +48,8 @@ export class Lease {
   renew(askedAt: number): void {
     clearTimeout(this.#timer)
     const left = askedAt + (this.#leaseMs * 2) / 3 - performance.now()
-    this.#timer = setTimeout(() => this.lose(), Math.max(0, left))
+    if (left > 0) this.#timer = setTimeout(() => this.lose(), left)
+    else this.lose()
   }
 
   lose(): void {

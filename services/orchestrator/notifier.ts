@@ -1,27 +1,45 @@
-/** Tells watchers in this process that a run's history grew. A hint: they also look by themselves. */
+/**
+ * Tells watchers in this process that a run's history grew. A hint: they also look by themselves.
+ *
+ * A notice that comes while its listener looks is kept for its next wait, so that none is slept
+ * through; what a listener left behind goes with it.
+ */
 export interface Notifier {
   notify(runId: string): void
-  /** Resolves at the next notice, after the time, or when the signal aborts. */
-  wait(runId: string, timeoutMs: number, signal: AbortSignal): Promise<void>
+  listen(runId: string): Listener
+}
+
+export interface Listener extends Disposable {
+  /** Resolves at the first notice since the last wait, after the time, or when the signal aborts. */
+  wait(timeoutMs: number, signal: AbortSignal): Promise<void>
 }
 
 export function createNotifier(): Notifier {
-  const waiting = new Map<string, Set<() => void>>()
+  const listeners = new Map<string, Set<() => void>>()
   return {
     notify(runId) {
-      for (const wake of waiting.get(runId) ?? []) wake()
+      for (const notice of listeners.get(runId) ?? []) notice()
     },
-    async wait(runId, timeoutMs, signal) {
-      if (signal.aborted) return
-      const { promise, resolve } = Promise.withResolvers<void>()
-      const wakers = waiting.get(runId) ?? new Set()
-      waiting.set(runId, wakers.add(resolve))
-      const timer = setTimeout(resolve, timeoutMs)
-      signal.addEventListener("abort", () => resolve(), { once: true })
-      await promise
-      clearTimeout(timer)
-      wakers.delete(resolve)
-      if (wakers.size === 0) waiting.delete(runId)
+    listen(runId) {
+      let noticed = Promise.withResolvers<void>()
+      const notice = () => noticed.resolve()
+      const others = listeners.get(runId) ?? new Set()
+      listeners.set(runId, others.add(notice))
+      return {
+        async wait(timeoutMs, signal) {
+          if (signal.aborted) return
+          const timer = setTimeout(notice, timeoutMs)
+          signal.addEventListener("abort", notice)
+          await noticed.promise
+          clearTimeout(timer)
+          signal.removeEventListener("abort", notice)
+          noticed = Promise.withResolvers<void>()
+        },
+        [Symbol.dispose]() {
+          others.delete(notice)
+          if (others.size === 0) listeners.delete(runId)
+        },
+      }
     },
   }
 }

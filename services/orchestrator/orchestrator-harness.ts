@@ -21,6 +21,7 @@ import {
   type ExecuteRequest,
   ExecutionService,
   ExecutionState,
+  type SealExecutionRequest,
 } from "../../gen/runwarden/tools/v1/execution_service_pb.ts"
 import { Effect, RiskClass } from "../../gen/runwarden/tools/v1/tool_pb.ts"
 import { digestOfStruct } from "../../mesh/canonical.ts"
@@ -48,6 +49,7 @@ interface LedgerRow {
   readonly request: ExecuteRequest
   state: ExecutionState
   outcome: { case: "result"; value: JsonObject } | { case: "error"; value: object } | undefined
+  isSealed?: boolean
 }
 
 /** Scripted peers that several orchestrators may share. The ledger keeps one row per key. */
@@ -124,6 +126,18 @@ export function createPeers() {
         if (row.state === ExecutionState.IN_FLIGHT) ledger.delete(request.idempotencyKey)
         throw error
       }
+    },
+    sealExecution(request: SealExecutionRequest) {
+      const known = ledger.get(request.idempotencyKey)
+      if (known !== undefined) return { execution: executionOf(known), sealed: known.isSealed }
+      const row: LedgerRow = {
+        request: request as never,
+        state: ExecutionState.FAILED,
+        outcome: { case: "error", value: { reason: "not_executed" } },
+        isSealed: true,
+      }
+      ledger.set(request.idempotencyKey, row)
+      return { execution: executionOf(row), sealed: true }
     },
     getExecution(request: { idempotencyKey: string }) {
       const row = ledger.get(request.idempotencyKey)
@@ -265,6 +279,9 @@ export function inWorkspace(orchestrator: Orchestrator, workspaceId: string = ne
       return until(
         async () => {
           const run = await me.get(runId)
+          if (run.endTime !== undefined && run.state !== state) {
+            throw new Error(`run ${runId} ended in state ${run.state} by "${run.reason}"`)
+          }
           return run.state === state && run
         },
         { timeoutMs },

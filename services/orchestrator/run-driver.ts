@@ -24,7 +24,7 @@ import { Change } from "./change.ts"
 import { StaleChange, storeChange } from "./change-store.ts"
 import { dropClaim, releaseClaim } from "./claim-store.ts"
 import { executeCall, type Outcome, settleCall } from "./execution.ts"
-import { type Lease, LeaseLost } from "./lease.ts"
+import type { Lease } from "./lease.ts"
 import { concludeCall, expire, giveUp, mayContinue, passOn } from "./outcome.ts"
 import type { Snapshot, ToolCallRecord } from "./snapshot.ts"
 import { takeSnapshot } from "./snapshot-store.ts"
@@ -44,6 +44,8 @@ export interface DriverDeps extends StepDeps {
 export type Ending =
   | { readonly kind: "done" }
   | { readonly kind: "give_back"; readonly afterMs: number }
+  /** The run is another owner's by now, or has ended. */
+  | { readonly kind: "overtaken" }
 
 type Turn = { readonly kind: "again" } | Ending
 
@@ -319,8 +321,7 @@ export class RunDriver {
       if (taken === undefined) await dropClaim(tx, this.#lease)
       return taken
     })
-    if (snapshot === undefined) return done
-    if (snapshot.run.epoch !== epoch) throw new LeaseLost(runId)
+    if (snapshot === undefined) return { kind: "overtaken" }
     this.#snapshot = snapshot
     return again
   }

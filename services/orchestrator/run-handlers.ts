@@ -12,7 +12,7 @@ import { type Answered, cancelRun } from "./answers.ts"
 import type { Change } from "./change.ts"
 import { entriesAfter } from "./run-event-store.ts"
 import { toRun, toRunEvent } from "./run-message.ts"
-import { findRun, listRuns } from "./run-store.ts"
+import { findRun, findRunState, listRuns } from "./run-store.ts"
 import type { RunRecord } from "./snapshot.ts"
 import { type StartRunDeps, startRun } from "./start-run.ts"
 import { runStateEnum, wordOf } from "./state-enum.ts"
@@ -88,7 +88,8 @@ export function runHandlers(deps: RunHandlerDeps) {
       const entries = await database.tenant(
         workspaceId,
         async (tx) => {
-          if ((await findRun(tx, workspaceId, runId)) === undefined) throw notFound("run", runId)
+          const state = await findRunState(tx, workspaceId, runId)
+          if (state === undefined) throw notFound("run", runId)
           const page = { after: Number(after?.[0] ?? 0), limit: limit + 1 }
           return entriesAfter(tx, workspaceId, runId, page)
         },

@@ -112,6 +112,19 @@ export async function findRun(
   return row === undefined ? undefined : toRecord(row)
 }
 
+/** How a run stands, without its plan and input; undefined where the workspace has none of this id. */
+export async function findRunState(
+  tx: Tx,
+  workspaceId: string,
+  runId: string,
+): Promise<RunState | undefined> {
+  const row = await tx.maybe<{ readonly state: RunState }>(
+    "select state from runs where workspace_id = $1::uuid and run_id = $2::uuid",
+    [workspaceId, runId],
+  )
+  return row?.state
+}
+
 /** Fences every earlier owner out, and reads the run; undefined where it needs no owner any more. */
 export async function takeRun(
   tx: Tx,

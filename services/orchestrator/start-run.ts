@@ -18,7 +18,7 @@ import type { Caller } from "../../mesh/identity.ts"
 import { newId } from "../../mesh/ids.ts"
 import { answerOnce } from "../../mesh/request-id.ts"
 import { activeTraceId } from "../../mesh/tracing.ts"
-import type { Executor } from "./executor.ts"
+import type { Executor, Reservation } from "./executor.ts"
 import { encodeEntry, runChanged, runStarted } from "./history.ts"
 import { checkPlan, type PlanStep } from "./plan.ts"
 import { toRun } from "./run-message.ts"
@@ -45,6 +45,8 @@ export async function startRun(
   options: CallOptions,
 ): Promise<StartRunResponse> {
   const prepared = await prepare(deps, request, caller, options).catch((error: unknown) => error)
+  // Given back once the run has begun here, or never will.
+  using lease = isNewRun(prepared) ? prepared.lease : undefined
   let started: RunRecord | undefined
   const response = await answerOnce(
     deps.database,
@@ -62,13 +64,18 @@ export async function startRun(
   )
   if (isNewRun(prepared) && started !== undefined && response.run?.runId === prepared.run.runId) {
     deps.changed()
-    if (prepared.lease === undefined) deps.executor.poke()
-    else deps.executor.begin(begun(prepared, started))
+    if (lease === undefined) deps.executor.poke()
+    else deps.executor.begin(begun(prepared, started), lease)
   }
   return response
 }
 
-function isNewRun(value: unknown): value is NewRun {
+/** A run that may be stored, with its place at this replica where there is one. */
+interface Prepared extends NewRun {
+  readonly lease: Reservation | undefined
+}
+
+function isNewRun(value: unknown): value is Prepared {
   return typeof value === "object" && value !== null && !(value instanceof Error)
 }
 
@@ -82,7 +89,7 @@ async function prepare(
   request: StartRunRequest,
   caller: Caller,
   options: CallOptions,
-): Promise<NewRun> {
+): Promise<Prepared> {
   const { workspaceId, plan, timeout } = request
   if (plan === undefined) throw new RunwardenError("INVALID_REQUEST", { field: "plan" })
   refuseNul({ input: request.input, ...textsOf(plan) })
@@ -98,10 +105,14 @@ async function prepare(
   checkPlan(steps)
   const resolved = await resolveTools(tools, workspaceId, steps, options)
   await checkLiterals(tools, workspaceId, steps, resolved, options)
+  const planned = newRun(request, plan, caller)
+  const calls = steps.map((step, index) => newCall(planned, step, index, toolAt(resolved, index)))
+  // Last, since nothing that may fail comes between it and whoever gives it back.
   const lease = executor.reserve()
-  const runId = newId()
-  const run = newRun(request, plan, caller, runId, lease === undefined ? "queued" : "running")
-  const calls = steps.map((step, index) => newCall(run, step, index, toolAt(resolved, index)))
+  const run = {
+    ...planned,
+    state: lease === undefined ? ("queued" as const) : ("running" as const),
+  }
   const started = encodeEntry(runStarted(run as RunRecord))
   const entry = encodeEntry(runChanged({ ...run, createTime: new Date() } as RunRecord, 0).entry)
   const timeoutMs = timeout === undefined ? runTimeoutMs : durationMs(timeout)
@@ -123,16 +134,13 @@ function newRun(
   request: StartRunRequest,
   plan: Plan,
   caller: Caller,
-  runId: string,
-  state: "queued" | "running",
-): NewRun["run"] {
+): Omit<NewRun["run"], "state"> {
   return {
     workspaceId: request.workspaceId,
-    runId,
+    runId: newId(),
     threadId: request.threadId === "" ? newId() : request.threadId,
     requesterId: caller.actorId,
     requesterRole: caller.role,
-    state,
     reason: "",
     policyDenial: undefined,
     moderationOutcome: undefined,
@@ -149,7 +157,12 @@ function newRun(
   }
 }
 
-function newCall(run: NewRun["run"], step: PlanStep, stepIndex: number, tool: Tool) {
+function newCall(
+  run: Pick<NewRun["run"], "workspaceId" | "runId">,
+  step: PlanStep,
+  stepIndex: number,
+  tool: Tool,
+) {
   const now = new Date()
   return {
     workspaceId: run.workspaceId,

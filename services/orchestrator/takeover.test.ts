@@ -162,6 +162,25 @@ describe("another replica", () => {
     expect(effectsOf(run.runId)).toHaveLength(1)
   })
 
+  it("counts no owner as vanished that only lost its lease", async () => {
+    await using replica = await start({ leaseMs: 60_000 })
+    const me = inWorkspace(replica)
+    const release = Promise.withResolvers<void>()
+    peers.script.execute = async () => {
+      await release.promise
+      return {}
+    }
+    const run = await me.start([{ tool: "low.read" }])
+    const attempts = async () => (await me.callsOf(run.runId))[0]?.attempts ?? 0
+    for (let n = 1; n <= 5; n++) {
+      await until(async () => (await attempts()) >= n)
+      await vanish(run.runId)
+      await until(async () => (await attempts()) > n)
+    }
+    release.resolve()
+    await me.reaches(run.runId, RunState.SUCCEEDED)
+  })
+
   it("gives a run up over which owners vanish again and again", async () => {
     const first = await start({ pollMs: 60_000, leaseMs: 60_000 })
     const me = inWorkspace(first)
@@ -187,6 +206,35 @@ describe("another replica", () => {
 })
 
 describe("a call", () => {
+  it("whose request comes after its end was concluded runs nothing", async () => {
+    const late: (() => Promise<unknown>)[] = []
+    const { tools } = peers.clients
+    const slow: typeof tools = {
+      ...tools,
+      execute(request, options = {}) {
+        const { signal, ...others } = options
+        late.push(() => tools.execute(request, others))
+        return new Promise((_, reject) => {
+          signal?.addEventListener("abort", () => reject(new RunwardenError("CANCELLED")))
+        })
+      },
+    }
+    const clients = Object.assign({}, peers.clients, { tools: slow })
+    const slowPeers = Object.assign({}, peers, { clients })
+    await using orchestrator = await startOrchestrator({ peers: slowPeers, database })
+    const me = inWorkspace(orchestrator)
+    const run = await me.start([{ tool: "low.keyed" }])
+    await until(() => late.length === 1)
+    await me.cancel(run.runId)
+    await me.reaches(run.runId, RunState.CANCELLED)
+    expect((await me.callsOf(run.runId))[0]).toMatchObject({
+      state: ToolCallState.FAILED,
+      reason: "cancelled",
+    })
+    await late[0]?.()
+    expect(effectsOf(run.runId)).toEqual([])
+  })
+
   it("that cannot be delivered is sent again, until it can or is given up", async () => {
     await using orchestrator = await start({ maxRetries: 3 })
     const me = inWorkspace(orchestrator)

@@ -12,7 +12,7 @@ import type { OrchestratorConfig } from "./config.ts"
 import type { Notifier } from "./notifier.ts"
 import { isTerminalRun } from "./run.ts"
 import { entriesAfter, type StoredEntry } from "./run-event-store.ts"
-import { findRun } from "./run-store.ts"
+import { findRunState } from "./run-store.ts"
 
 export interface WatchDeps {
   readonly database: Database
@@ -37,6 +37,8 @@ export function createWatch({ database, notifier, config, stopping }: WatchDeps)
       throw new RunwardenError("LIMIT_EXCEEDED", { limit: "watchers", maximum })
     }
     watchers += 1
+    // Before the first look: what changes from then on is noticed.
+    using notices = notifier.listen(runId)
     try {
       const signal = AbortSignal.any([callerSignal, stopping])
       let sequence = after
@@ -50,7 +52,7 @@ export function createWatch({ database, notifier, config, stopping }: WatchDeps)
         }
         if (entries.length === pageSize) continue
         if (isEnded) return
-        if (entries.length === 0) await notifier.wait(runId, config.pollMs, signal)
+        if (entries.length === 0) await notices.wait(config.pollMs, signal)
       }
     } finally {
       watchers -= 1
@@ -61,10 +63,10 @@ export function createWatch({ database, notifier, config, stopping }: WatchDeps)
     return database.tenant(
       workspaceId,
       async (tx) => {
-        const run = await findRun(tx, workspaceId, runId)
-        if (run === undefined) throw notFound("run", runId)
+        const state = await findRunState(tx, workspaceId, runId)
+        if (state === undefined) throw notFound("run", runId)
         const entries = await entriesAfter(tx, workspaceId, runId, { after, limit: pageSize })
-        return { isEnded: isTerminalRun(run.state), entries }
+        return { isEnded: isTerminalRun(state), entries }
       },
       { name: "watchRun", signal },
     )

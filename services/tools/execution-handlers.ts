@@ -4,6 +4,7 @@ import { trace } from "@opentelemetry/api"
 import {
   type ExecuteRequest,
   type ExecutionService,
+  type SealExecutionRequest,
   ValidateArgumentsResponseSchema,
 } from "../../gen/runwarden/tools/v1/execution_service_pb.ts"
 import { digestOf, digestOfStruct } from "../../mesh/canonical.ts"
@@ -75,6 +76,21 @@ export function executionHandlers(deps: ExecutionHandlerDeps) {
       return { execution: toExecution(row), replayed: isReplayed }
     },
 
+    async sealExecution(request, context) {
+      const tool = await registry.pinned(request.definitionDigest, request.tool)
+      if (tool === undefined) throw unknownDigest(request.definitionDigest, request.tool)
+      const row = await executor.seal(
+        {
+          ...request,
+          tool: fullNameOf(tool),
+          requestDigest: requestDigestOf(request),
+          effect: tool.effect,
+        },
+        context.signal,
+      )
+      return { execution: toExecution(row), sealed: row.state === "failed" && row.attempts === 0 }
+    },
+
     async getExecution({ workspaceId, tool, idempotencyKey }, context) {
       const row = await database.tenant(
         workspaceId,
@@ -100,7 +116,7 @@ function requireNamedCall(request: ExecuteRequest, context: HandlerContext): voi
 }
 
 /** Everything that makes two requests under one key the same request. */
-function requestDigestOf(request: ExecuteRequest): string {
+function requestDigestOf(request: ExecuteRequest | SealExecutionRequest): string {
   return digestOf({
     run: request.runId.toLowerCase(),
     step: request.stepIndex,
@@ -118,7 +134,7 @@ function subjectOf(context: HandlerContext): Subject {
 /** Until when the provider may take: asking about the call and recording it need a rest of the time. */
 function deadlineOf(context: HandlerContext): number {
   const remainingMs = context.timeoutMs() ?? defaultTimeoutMs
-  return Date.now() + Math.max(1, remainingMs - Math.min(maxReserveMs, remainingMs / 4))
+  return performance.now() + Math.max(1, remainingMs - Math.min(maxReserveMs, remainingMs / 4))
 }
 
 function describeSpan(tool: ToolRow, workspaceId: string): void {

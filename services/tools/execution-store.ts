@@ -64,6 +64,33 @@ export async function seeEpoch(
   return BigInt(row.epoch)
 }
 
+/** Records that a call was never sent and never will be; undefined when its key is taken. */
+export async function insertSeal(
+  tx: Tx,
+  intent: Omit<Intent, "leaseMs">,
+  error: ToolFailure,
+): Promise<ExecutionRow | undefined> {
+  return tx.maybe<ExecutionRow>(
+    `insert into executions (workspace_id, tool, idempotency_key, run_id, step_index,
+       request_digest, definition_digest, effect, state, error, attempts, end_time)
+     values ($1::uuid, $2::text, $3::text, $4::uuid, $5::integer, $6::text, $7::text, $8::text,
+       'failed', $9::jsonb, 0, now())
+     on conflict on constraint executions_pkey do nothing
+     returning ${columns}`,
+    [
+      intent.workspaceId,
+      intent.tool,
+      intent.idempotencyKey,
+      intent.runId,
+      intent.stepIndex,
+      intent.requestDigest,
+      intent.definitionDigest,
+      intent.effect,
+      JSON.stringify(error),
+    ],
+  )
+}
+
 /** Records that a call is about to be sent; undefined when its key is taken. */
 export async function insertIntent(tx: Tx, intent: Intent): Promise<ExecutionRow | undefined> {
   return tx.maybe<ExecutionRow>(

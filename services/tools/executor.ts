@@ -19,12 +19,13 @@ import {
   type ExecutionRow,
   type Intent,
   insertIntent,
+  insertSeal,
   lockExecution,
   recordOutcome,
   releaseExecution,
   seeEpoch,
 } from "./execution-store.ts"
-import { admit, afterAnswer, type Outcome, settledBy } from "./ledger.ts"
+import { admit, afterAnswer, type Outcome, sealed, settledBy } from "./ledger.ts"
 import { type AnswerRules, askProvider, callProvider, type ProviderCall } from "./provider-call.ts"
 
 export interface ExecutorConfig {
@@ -52,7 +53,7 @@ export interface Call extends ProviderCall {
   readonly epoch: bigint
   /** For whom the provider is called. */
   readonly subject: Subject
-  /** Until when the provider may take, all sendings together, in milliseconds of the epoch. */
+  /** Until when the provider may take, all sendings together, by the monotonic clock. */
   readonly deadline: number
   readonly callerSignal: AbortSignal
 }
@@ -62,8 +63,13 @@ export interface Executed {
   readonly isReplayed: boolean
 }
 
+/** A call that must not run unless it does already. */
+export type Sealing = Omit<Intent, "leaseMs"> & { readonly epoch: bigint }
+
 export interface Executor extends AsyncDisposable {
   execute(call: Call): Promise<Executed>
+  /** Records that a call was never sent, unless the ledger knows it; the row as it is then. */
+  seal(sealing: Sealing, signal: AbortSignal): Promise<ExecutionRow>
 }
 
 /** How long a stop waits for calls that are running. */
@@ -86,6 +92,18 @@ export function createExecutor(deps: ExecutorDeps): Executor {
       )
       running.add(settled)
       return work
+    },
+    seal(sealing, signal) {
+      return deps.database.tenant(
+        sealing.workspaceId,
+        async (tx) => {
+          const { workspaceId, runId, epoch } = sealing
+          const runEpoch = await seeEpoch(tx, workspaceId, runId, epoch)
+          if (epoch < runEpoch) throw new RunwardenError("LEASE_LOST", { run_id: runId })
+          return (await insertSeal(tx, sealing, sealed)) ?? lockExecution(tx, sealing)
+        },
+        { signal, name: "seal execution" },
+      )
     },
     async [Symbol.asyncDispose]() {
       // What is cut off here is found out again by its effect class, as after a crash.
@@ -176,12 +194,13 @@ async function send(
       call,
       deps.rules,
       actingAs(call.subject, {
-        timeoutMs: Math.max(1, deadline - Date.now()), // (2)
+        timeoutMs: Math.max(1, deadline - performance.now()), // (2)
         ...(signal === undefined ? {} : { signal }),
       }),
     )
     const pauseMs = config.retryBaseMs * 2 ** (sending - 1) * Math.random()
-    const hasTime = Date.now() + pauseMs + minSendingMs < deadline && signal?.aborted !== true
+    const hasTime =
+      performance.now() + pauseMs + minSendingMs < deadline && signal?.aborted !== true
     const canRepeat = sending < config.maxAttempts && hasTime
     const next = afterAnswer(effect, answer, { canRepeat, maybeApplied })
     maybeApplied ||= answer.kind === "lost"
@@ -284,7 +303,7 @@ function keyOf({ workspaceId, fullName, idempotencyKey }: Call) {
 }
 
 function leaseMs({ config }: ExecutorDeps, { deadline }: Call): number {
-  return Math.max(0, deadline - Date.now()) + config.probeTimeoutMs + config.leaseMarginMs
+  return Math.max(0, deadline - performance.now()) + config.probeTimeoutMs + config.leaseMarginMs
 }
 
 function inProgress(call: Call): RunwardenError {

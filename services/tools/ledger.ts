@@ -11,6 +11,7 @@
  * 4. Only an unsafe call becomes outcome_unknown; a read or keyed one stays open to be repeated.
  * 5. One key belongs to one request.
  * 6. An owner of the run that was overtaken by a later one records and sends nothing.
+ * 7. A key is sealed only before anything was sent under it; from then on it is a failed one.
  */
 import type { JsonObject } from "@bufbuild/protobuf"
 import { illegalTransition } from "../../mesh/errors.ts"
@@ -115,6 +116,13 @@ export function admit(
       if (entry.isLeased) return { kind: "in_progress" }
       return { kind: entry.effect === "unsafe" ? "abandon" : "repeat" } // (2)
   }
+}
+
+/** What a key that is sealed has for its outcome. */
+export const sealed: ToolFailure = {
+  reason: "not_executed",
+  message: "The call was given up before it was sent.",
+  metadata: { applied: "false" },
 }
 
 /** What came back from one sending. */

@@ -18,7 +18,7 @@ import type { JsonObject, Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file runwarden/tools/v1/execution_service.proto.
  */
 export const file_runwarden_tools_v1_execution_service: GenFile = /*@__PURE__*/
-  fileDesc("CipydW53YXJkZW4vdG9vbHMvdjEvZXhlY3V0aW9uX3NlcnZpY2UucHJvdG8SEnJ1bndhcmRlbi50b29scy52MSKEAQoSUmVzb2x2ZVRvb2xSZXF1ZXN0EiIKDHdvcmtzcGFjZV9pZBgBIAEoCUIMukgFcgOwAQGItRgBEiQKBG5hbWUYAiABKAlCFrpIE3IREAEYyAEyCl5bXlx4MDBdKiQSJAoHdmVyc2lvbhgDIAEoCUITukgQcg4YQDIKXlteXHgwMF0qJCI9ChNSZXNvbHZlVG9vbFJlc3BvbnNlEiYKBHRvb2wYASABKAsyGC5ydW53YXJkZW4udG9vbHMudjEuVG9vbCKkAQoYVmFsaWRhdGVBcmd1bWVudHNSZXF1ZXN0EiIKDHdvcmtzcGFjZV9pZBgBIAEoCUIMukgFcgOwAQGItRgBEjAKEWRlZmluaXRpb25fZGlnZXN0GAIgASgJQhW6SBJyEDIOXlswLTlhLWZdezY0fSQSMgoJYXJndW1lbnRzGAMgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdEIGukgDyAEBIhsKGVZhbGlkYXRlQXJndW1lbnRzUmVzcG9uc2Ui/gIKDkV4ZWN1dGVSZXF1ZXN0EiIKDHdvcmtzcGFjZV9pZBgBIAEoCUIMukgFcgOwAQGItRgBEhwKBnJ1bl9pZBgCIAEoCUIMukgFcgOwAQGItRgFEhwKCnN0ZXBfaW5kZXgYAyABKA1CCLpIBSoDEJBOEi8KD2lkZW1wb3RlbmN5X2tleRgEIAEoCUIWukgTchEQARiAAjIKXlteXHgwMF0qJBIkCgR0b29sGAUgASgJQha6SBNyERABGMgBMgpeW15ceDAwXSokEjAKEWRlZmluaXRpb25fZGlnZXN0GAYgASgJQhW6SBJyEDIOXlswLTlhLWZdezY0fSQSMgoJYXJndW1lbnRzGAcgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdEIGukgDyAEBEi8KEGFyZ3VtZW50c19kaWdlc3QYCCABKAlCFbpIEnIQMg5eWzAtOWEtZl17NjR9JBIeCgVlcG9jaBgJIAEoBEIPukgMMgoY//////////9/IlUKD0V4ZWN1dGVSZXNwb25zZRIwCglleGVjdXRpb24YASABKAsyHS5ydW53YXJkZW4udG9vbHMudjEuRXhlY3V0aW9uEhAKCHJlcGxheWVkGAIgASgIIpABChNHZXRFeGVjdXRpb25SZXF1ZXN0EiIKDHdvcmtzcGFjZV9pZBgBIAEoCUIMukgFcgOwAQGItRgBEiQKBHRvb2wYAiABKAlCFrpIE3IREAEYyAEyCl5bXlx4MDBdKiQSLwoPaWRlbXBvdGVuY3lfa2V5GAMgASgJQha6SBNyERABGIACMgpeW15ceDAwXSokIkgKFEdldEV4ZWN1dGlvblJlc3BvbnNlEjAKCWV4ZWN1dGlvbhgBIAEoCzIdLnJ1bndhcmRlbi50b29scy52MS5FeGVjdXRpb24ilQIKCUV4ZWN1dGlvbhIxCgVzdGF0ZRgBIAEoDjIiLnJ1bndhcmRlbi50b29scy52MS5FeGVjdXRpb25TdGF0ZRIpCgZyZXN1bHQYAiABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0SAASLgoFZXJyb3IYAyABKAsyHS5ydW53YXJkZW4udG9vbHMudjEuVG9vbEVycm9ySAASEAoIYXR0ZW1wdHMYBCABKA0SLwoLY3JlYXRlX3RpbWUYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiwKCGVuZF90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcEIJCgdvdXRjb21lKrABCg5FeGVjdXRpb25TdGF0ZRIfChtFWEVDVVRJT05fU1RBVEVfVU5TUEVDSUZJRUQQABIdChlFWEVDVVRJT05fU1RBVEVfSU5fRkxJR0hUEAESHQoZRVhFQ1VUSU9OX1NUQVRFX1NVQ0NFRURFRBACEhoKFkVYRUNVVElPTl9TVEFURV9GQUlMRUQQAxIjCh9FWEVDVVRJT05fU1RBVEVfT1VUQ09NRV9VTktOT1dOEAQygAQKEEV4ZWN1dGlvblNlcnZpY2USdwoLUmVzb2x2ZVRvb2wSJi5ydW53YXJkZW4udG9vbHMudjEuUmVzb2x2ZVRvb2xSZXF1ZXN0GicucnVud2FyZGVuLnRvb2xzLnYxLlJlc29sdmVUb29sUmVzcG9uc2UiF5ACAYq1GBAIAhoMb3JjaGVzdHJhdG9yEokBChFWYWxpZGF0ZUFyZ3VtZW50cxIsLnJ1bndhcmRlbi50b29scy52MS5WYWxpZGF0ZUFyZ3VtZW50c1JlcXVlc3QaLS5ydW53YXJkZW4udG9vbHMudjEuVmFsaWRhdGVBcmd1bWVudHNSZXNwb25zZSIXkAIBirUYEAgCGgxvcmNoZXN0cmF0b3ISawoHRXhlY3V0ZRIiLnJ1bndhcmRlbi50b29scy52MS5FeGVjdXRlUmVxdWVzdBojLnJ1bndhcmRlbi50b29scy52MS5FeGVjdXRlUmVzcG9uc2UiF5ACAIq1GBAIAhoMb3JjaGVzdHJhdG9yEnoKDEdldEV4ZWN1dGlvbhInLnJ1bndhcmRlbi50b29scy52MS5HZXRFeGVjdXRpb25SZXF1ZXN0GigucnVud2FyZGVuLnRvb2xzLnYxLkdldEV4ZWN1dGlvblJlc3BvbnNlIheQAgGKtRgQCAIaDG9yY2hlc3RyYXRvcmIGcHJvdG8z", [file_buf_validate_validate, file_google_protobuf_struct, file_google_protobuf_timestamp, file_runwarden_options_v1_access, file_runwarden_tools_v1_tool, file_runwarden_tools_v1_tool_provider_service]);
+  fileDesc("CipydW53YXJkZW4vdG9vbHMvdjEvZXhlY3V0aW9uX3NlcnZpY2UucHJvdG8SEnJ1bndhcmRlbi50b29scy52MSKEAQoSUmVzb2x2ZVRvb2xSZXF1ZXN0EiIKDHdvcmtzcGFjZV9pZBgBIAEoCUIMukgFcgOwAQGItRgBEiQKBG5hbWUYAiABKAlCFrpIE3IREAEYyAEyCl5bXlx4MDBdKiQSJAoHdmVyc2lvbhgDIAEoCUITukgQcg4YQDIKXlteXHgwMF0qJCI9ChNSZXNvbHZlVG9vbFJlc3BvbnNlEiYKBHRvb2wYASABKAsyGC5ydW53YXJkZW4udG9vbHMudjEuVG9vbCKkAQoYVmFsaWRhdGVBcmd1bWVudHNSZXF1ZXN0EiIKDHdvcmtzcGFjZV9pZBgBIAEoCUIMukgFcgOwAQGItRgBEjAKEWRlZmluaXRpb25fZGlnZXN0GAIgASgJQhW6SBJyEDIOXlswLTlhLWZdezY0fSQSMgoJYXJndW1lbnRzGAMgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdEIGukgDyAEBIhsKGVZhbGlkYXRlQXJndW1lbnRzUmVzcG9uc2Ui/gIKDkV4ZWN1dGVSZXF1ZXN0EiIKDHdvcmtzcGFjZV9pZBgBIAEoCUIMukgFcgOwAQGItRgBEhwKBnJ1bl9pZBgCIAEoCUIMukgFcgOwAQGItRgFEhwKCnN0ZXBfaW5kZXgYAyABKA1CCLpIBSoDEJBOEi8KD2lkZW1wb3RlbmN5X2tleRgEIAEoCUIWukgTchEQARiAAjIKXlteXHgwMF0qJBIkCgR0b29sGAUgASgJQha6SBNyERABGMgBMgpeW15ceDAwXSokEjAKEWRlZmluaXRpb25fZGlnZXN0GAYgASgJQhW6SBJyEDIOXlswLTlhLWZdezY0fSQSMgoJYXJndW1lbnRzGAcgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdEIGukgDyAEBEi8KEGFyZ3VtZW50c19kaWdlc3QYCCABKAlCFbpIEnIQMg5eWzAtOWEtZl17NjR9JBIeCgVlcG9jaBgJIAEoBEIPukgMMgoY//////////9/IlUKD0V4ZWN1dGVSZXNwb25zZRIwCglleGVjdXRpb24YASABKAsyHS5ydW53YXJkZW4udG9vbHMudjEuRXhlY3V0aW9uEhAKCHJlcGxheWVkGAIgASgIItYCChRTZWFsRXhlY3V0aW9uUmVxdWVzdBIiCgx3b3Jrc3BhY2VfaWQYASABKAlCDLpIBXIDsAEBiLUYARIcCgZydW5faWQYAiABKAlCDLpIBXIDsAEBiLUYBRIcCgpzdGVwX2luZGV4GAMgASgNQgi6SAUqAxCQThIvCg9pZGVtcG90ZW5jeV9rZXkYBCABKAlCFrpIE3IREAEYgAIyCl5bXlx4MDBdKiQSKgoEdG9vbBgFIAEoCUIcukgZchcyFV5bYS16MC05Ll8vLV17MSwyMDB9JBIwChFkZWZpbml0aW9uX2RpZ2VzdBgGIAEoCUIVukgSchAyDl5bMC05YS1mXXs2NH0kEi8KEGFyZ3VtZW50c19kaWdlc3QYByABKAlCFbpIEnIQMg5eWzAtOWEtZl17NjR9JBIeCgVlcG9jaBgIIAEoBEIPukgMMgoY//////////9/IlkKFVNlYWxFeGVjdXRpb25SZXNwb25zZRIwCglleGVjdXRpb24YASABKAsyHS5ydW53YXJkZW4udG9vbHMudjEuRXhlY3V0aW9uEg4KBnNlYWxlZBgCIAEoCCKQAQoTR2V0RXhlY3V0aW9uUmVxdWVzdBIiCgx3b3Jrc3BhY2VfaWQYASABKAlCDLpIBXIDsAEBiLUYARIkCgR0b29sGAIgASgJQha6SBNyERABGMgBMgpeW15ceDAwXSokEi8KD2lkZW1wb3RlbmN5X2tleRgDIAEoCUIWukgTchEQARiAAjIKXlteXHgwMF0qJCJIChRHZXRFeGVjdXRpb25SZXNwb25zZRIwCglleGVjdXRpb24YASABKAsyHS5ydW53YXJkZW4udG9vbHMudjEuRXhlY3V0aW9uIpUCCglFeGVjdXRpb24SMQoFc3RhdGUYASABKA4yIi5ydW53YXJkZW4udG9vbHMudjEuRXhlY3V0aW9uU3RhdGUSKQoGcmVzdWx0GAIgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdEgAEi4KBWVycm9yGAMgASgLMh0ucnVud2FyZGVuLnRvb2xzLnYxLlRvb2xFcnJvckgAEhAKCGF0dGVtcHRzGAQgASgNEi8KC2NyZWF0ZV90aW1lGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIsCghlbmRfdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBCCQoHb3V0Y29tZSqwAQoORXhlY3V0aW9uU3RhdGUSHwobRVhFQ1VUSU9OX1NUQVRFX1VOU1BFQ0lGSUVEEAASHQoZRVhFQ1VUSU9OX1NUQVRFX0lOX0ZMSUdIVBABEh0KGUVYRUNVVElPTl9TVEFURV9TVUNDRUVERUQQAhIaChZFWEVDVVRJT05fU1RBVEVfRkFJTEVEEAMSIwofRVhFQ1VUSU9OX1NUQVRFX09VVENPTUVfVU5LTk9XThAEMv8EChBFeGVjdXRpb25TZXJ2aWNlEncKC1Jlc29sdmVUb29sEiYucnVud2FyZGVuLnRvb2xzLnYxLlJlc29sdmVUb29sUmVxdWVzdBonLnJ1bndhcmRlbi50b29scy52MS5SZXNvbHZlVG9vbFJlc3BvbnNlIheQAgGKtRgQCAIaDG9yY2hlc3RyYXRvchKJAQoRVmFsaWRhdGVBcmd1bWVudHMSLC5ydW53YXJkZW4udG9vbHMudjEuVmFsaWRhdGVBcmd1bWVudHNSZXF1ZXN0Gi0ucnVud2FyZGVuLnRvb2xzLnYxLlZhbGlkYXRlQXJndW1lbnRzUmVzcG9uc2UiF5ACAYq1GBAIAhoMb3JjaGVzdHJhdG9yEmsKB0V4ZWN1dGUSIi5ydW53YXJkZW4udG9vbHMudjEuRXhlY3V0ZVJlcXVlc3QaIy5ydW53YXJkZW4udG9vbHMudjEuRXhlY3V0ZVJlc3BvbnNlIheQAgCKtRgQCAIaDG9yY2hlc3RyYXRvchJ9Cg1TZWFsRXhlY3V0aW9uEigucnVud2FyZGVuLnRvb2xzLnYxLlNlYWxFeGVjdXRpb25SZXF1ZXN0GikucnVud2FyZGVuLnRvb2xzLnYxLlNlYWxFeGVjdXRpb25SZXNwb25zZSIXkAICirUYEAgCGgxvcmNoZXN0cmF0b3ISegoMR2V0RXhlY3V0aW9uEicucnVud2FyZGVuLnRvb2xzLnYxLkdldEV4ZWN1dGlvblJlcXVlc3QaKC5ydW53YXJkZW4udG9vbHMudjEuR2V0RXhlY3V0aW9uUmVzcG9uc2UiF5ACAYq1GBAIAhoMb3JjaGVzdHJhdG9yYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_struct, file_google_protobuf_timestamp, file_runwarden_options_v1_access, file_runwarden_tools_v1_tool, file_runwarden_tools_v1_tool_provider_service]);
 
 /**
  * ResolveToolRequest names a tool as a plan does.
@@ -233,6 +233,104 @@ export const ExecuteResponseSchema: GenMessage<ExecuteResponse> = /*@__PURE__*/
   messageDesc(file_runwarden_tools_v1_execution_service, 5);
 
 /**
+ * SealExecutionRequest names a call that must not run unless it does already.
+ *
+ * @generated from message runwarden.tools.v1.SealExecutionRequest
+ */
+export type SealExecutionRequest = Message<"runwarden.tools.v1.SealExecutionRequest"> & {
+  /**
+   * Workspace of the run; equals the identity token's.
+   *
+   * @generated from field: string workspace_id = 1;
+   */
+  workspaceId: string;
+
+  /**
+   * The rest as Execute has it.
+   *
+   * @generated from field: string run_id = 2;
+   */
+  runId: string;
+
+  /**
+   * Step of the call, from 0.
+   *
+   * @generated from field: uint32 step_index = 3;
+   */
+  stepIndex: number;
+
+  /**
+   * Key of the call.
+   *
+   * @generated from field: string idempotency_key = 4;
+   */
+  idempotencyKey: string;
+
+  /**
+   * Full name of the tool, `provider/name`.
+   *
+   * @generated from field: string tool = 5;
+   */
+  tool: string;
+
+  /**
+   * Digest of the definition that the run is pinned to.
+   *
+   * @generated from field: string definition_digest = 6;
+   */
+  definitionDigest: string;
+
+  /**
+   * SHA-256 (hex) of the RFC 8785 canonical JSON of the arguments.
+   *
+   * @generated from field: string arguments_digest = 7;
+   */
+  argumentsDigest: string;
+
+  /**
+   * Lease epoch of the run.
+   *
+   * @generated from field: uint64 epoch = 8;
+   */
+  epoch: bigint;
+};
+
+/**
+ * Describes the message runwarden.tools.v1.SealExecutionRequest.
+ * Use `create(SealExecutionRequestSchema)` to create a new message.
+ */
+export const SealExecutionRequestSchema: GenMessage<SealExecutionRequest> = /*@__PURE__*/
+  messageDesc(file_runwarden_tools_v1_execution_service, 6);
+
+/**
+ * SealExecutionResponse is the row as it stands now.
+ *
+ * @generated from message runwarden.tools.v1.SealExecutionResponse
+ */
+export type SealExecutionResponse = Message<"runwarden.tools.v1.SealExecutionResponse"> & {
+  /**
+   * The ledger's row.
+   *
+   * @generated from field: runwarden.tools.v1.Execution execution = 1;
+   */
+  execution?: Execution | undefined;
+
+  /**
+   * Whether the call is sealed: it was never sent, and never will be.
+   *
+   * @generated from field: bool sealed = 2;
+   */
+  sealed: boolean;
+};
+
+/**
+ * Describes the message runwarden.tools.v1.SealExecutionResponse.
+ * Use `create(SealExecutionResponseSchema)` to create a new message.
+ */
+export const SealExecutionResponseSchema: GenMessage<SealExecutionResponse> = /*@__PURE__*/
+  messageDesc(file_runwarden_tools_v1_execution_service, 7);
+
+/**
  * GetExecutionRequest names a row of the ledger.
  *
  * @generated from message runwarden.tools.v1.GetExecutionRequest
@@ -265,7 +363,7 @@ export type GetExecutionRequest = Message<"runwarden.tools.v1.GetExecutionReques
  * Use `create(GetExecutionRequestSchema)` to create a new message.
  */
 export const GetExecutionRequestSchema: GenMessage<GetExecutionRequest> = /*@__PURE__*/
-  messageDesc(file_runwarden_tools_v1_execution_service, 6);
+  messageDesc(file_runwarden_tools_v1_execution_service, 8);
 
 /**
  * GetExecutionResponse carries the row.
@@ -286,7 +384,7 @@ export type GetExecutionResponse = Message<"runwarden.tools.v1.GetExecutionRespo
  * Use `create(GetExecutionResponseSchema)` to create a new message.
  */
 export const GetExecutionResponseSchema: GenMessage<GetExecutionResponse> = /*@__PURE__*/
-  messageDesc(file_runwarden_tools_v1_execution_service, 7);
+  messageDesc(file_runwarden_tools_v1_execution_service, 9);
 
 /**
  * Execution is a row of the effect ledger.
@@ -354,7 +452,7 @@ export type Execution = Message<"runwarden.tools.v1.Execution"> & {
  * Use `create(ExecutionSchema)` to create a new message.
  */
 export const ExecutionSchema: GenMessage<Execution> = /*@__PURE__*/
-  messageDesc(file_runwarden_tools_v1_execution_service, 8);
+  messageDesc(file_runwarden_tools_v1_execution_service, 10);
 
 /**
  * ExecutionState is where a row of the ledger stands.
@@ -463,6 +561,19 @@ export const ExecutionService: GenService<{
     methodKind: "unary";
     input: typeof ExecuteRequestSchema;
     output: typeof ExecuteResponseSchema;
+  },
+  /**
+   * SealExecution makes sure that a call which will not be sent any more never runs: a key that the
+   * ledger does not know is recorded as FAILED with `not_executed`, so that a request for it that is
+   * still on its way finds this outcome. A row that is there already is answered and not changed.
+   * Fails with INVALID_ARGUMENT `UNKNOWN_TOOL`, and with ABORTED `LEASE_LOST`, like Execute.
+   *
+   * @generated from rpc runwarden.tools.v1.ExecutionService.SealExecution
+   */
+  sealExecution: {
+    methodKind: "unary";
+    input: typeof SealExecutionRequestSchema;
+    output: typeof SealExecutionResponseSchema;
   },
   /**
    * GetExecution reads the ledger's row of one call. Fails with NOT_FOUND `NOT_FOUND` where the
