@@ -174,6 +174,34 @@ test("nothing of a body is read before the key is", async () => {
   socket.destroy()
 })
 
+test("a body that says that it is too long is refused before it comes", async () => {
+  const { hostname, port } = new URL(gateway.url)
+  const socket = connectSocket(Number(port), hostname)
+  const answer = new Promise<string>((resolve) => socket.once("data", (data) => resolve(`${data}`)))
+  socket.write(
+    `POST ${base}/members HTTP/1.1\r\nhost: x\r\nauthorization: Bearer ${ours.keys.admin}\r\ncontent-type: application/json\r\ncontent-length: 300000\r\n\r\n{`,
+  )
+  expect(await answer).toMatch(/^HTTP\/1.1 413 /)
+  socket.destroy()
+})
+
+test("a body that does not say how long it is has the same limit", async () => {
+  const chunk = new Uint8Array(64 * 1024).fill(0x20)
+  const stop = new AbortController()
+  async function* endless() {
+    while (!stop.signal.aborted) yield chunk
+  }
+  const headers = { authorization: `Bearer ${ours.keys.admin}`, "content-type": "application/json" }
+  const body = ReadableStream.from(endless())
+  const init = { method: "POST", headers, body, duplex: "half" }
+  const answer = await fetch(`${gateway.url}${base}/members`, init as RequestInit)
+  expect([answer.status, await answer.text()]).toEqual([
+    413,
+    expect.stringContaining("REQUEST_TOO_LARGE"),
+  ])
+  stop.abort()
+})
+
 test("whatever is sent, the answer is typed and the gateway stays up", async () => {
   const paths = [
     `${base}/members`,
