@@ -175,11 +175,11 @@ function deadlineInterceptor(): Interceptor {
           Math.min(Math.max(0, deadline - Date.now()), longestTimeoutMs),
         )
       : undefined
-    // Neither may fail unheard, which would end the process: the one that loses the race, and the
-    // deadline where `next` throws at once.
-    ended.catch(() => undefined)
     try {
+      // In here, for it may throw at once: a timer that is left then rejects what nobody hears,
+      // which ends the process.
       const answer = next(request)
+      // Its failure after the deadline has nobody left to hear it.
       answer.catch(() => undefined)
       return await Promise.race([answer, ended])
     } finally {
