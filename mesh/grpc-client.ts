@@ -5,9 +5,10 @@
  * be repeated, for unary calls that may not, and for streams. Retry policy is a property of a
  * channel, and streams that last for hours must not take the places of short calls.
  *
- * 1. A call is repeated only when its method is declared NO_SIDE_EFFECTS or IDEMPOTENT and the peer
- *    was UNAVAILABLE: at most three attempts, within the deadline, until the throttle says that
- *    the peer is down. A call that never reached the peer is repeated by gRPC itself.
+ * 1. A call is repeated only when its method is declared NO_SIDE_EFFECTS or IDEMPOTENT, its token is
+ *    good for more than one call, and the peer was UNAVAILABLE: at most three attempts, within the
+ *    deadline, until the throttle says that the peer is down. A call that never reached the peer is
+ *    repeated by gRPC itself.
  * 2. Every call has a deadline; a connection whose peer is silent is found by its pings.
  */
 import {
@@ -16,34 +17,21 @@ import {
   type DescMethod,
   type DescMethodStreaming,
   type DescMethodUnary,
-  fromBinary,
-  type Message,
   type MessageInitShape,
-  type MessageShape,
-  toBinary,
 } from "@bufbuild/protobuf"
 import { MethodOptions_IdempotencyLevel as Idempotency } from "@bufbuild/protobuf/wkt"
 import type {
   ContextValues,
-  StreamRequest,
   StreamResponse,
   Transport,
   UnaryRequest,
   UnaryResponse,
 } from "@connectrpc/connect"
-import {
-  type CallOptions,
-  Client,
-  type ClientReadableStream,
-  credentials,
-  Metadata,
-  type ServiceError,
-  type StatusObject,
-} from "@grpc/grpc-js"
+import { Client, credentials } from "@grpc/grpc-js"
 import { callSignal } from "./call-signal.ts"
-import { deadlineKey } from "./deadline.ts"
 import { RunwardenError, toConnectError } from "./errors.ts"
-import { fromStatus, toHeaders, toMetadata } from "./grpc-metadata.ts"
+import { sendRepeatable, sendStream, sendUnary } from "./grpc-calls.ts"
+import { subjectKey } from "./identity.ts"
 import { clientInterceptors } from "./interceptors.ts"
 import {
   type AnyCall,
@@ -90,7 +78,9 @@ export function createGrpcTransport(
       const send: AnyCall = (request) =>
         request.stream
           ? sendStream(channelOf("stream"), request)
-          : sendUnary(channelOf(isRepeatable(method) ? "repeat" : "once"), request)
+          : isRepeatable(request)
+            ? sendRepeatable(channelOf("repeat"), request)
+            : sendUnary(channelOf("once"), request)
       call = compose(interceptors, send)
       calls.set(method, call)
     }
@@ -186,11 +176,16 @@ function serviceConfig(kind: ChannelKind) {
         },
       },
     ],
-    retryThrottling: { maxTokens: 10, tokenRatio: 0.1 },
+    // A replica that dies takes all that it had in flight with it, at once: half of the tokens is what
+    // may then be repeated. Whatever their number, calls to a peer that stays down become at most a
+    // tenth more, for that is how fast tokens come back.
+    retryThrottling: { maxTokens: 200, tokenRatio: 0.1 },
   }
 }
 
-function isRepeatable(method: DescMethod): boolean {
+function isRepeatable({ method, contextValues }: UnaryRequest): boolean {
+  // Sent again, a token for one call is refused, and its answer would hide why the first one failed.
+  if (contextValues.get(subjectKey)?.call !== undefined) return false
   return (
     method.idempotency === Idempotency.NO_SIDE_EFFECTS ||
     method.idempotency === Idempotency.IDEMPOTENT
@@ -211,134 +206,4 @@ function leavingCall(
     header: new Headers(header),
     contextValues: valuesWithDeadline(method, timeoutMs, contextValues),
   }
-}
-
-function sendUnary(channel: Client, request: UnaryRequest): Promise<UnaryResponse> {
-  const { method, signal } = request
-  const { promise, resolve, reject } = Promise.withResolvers<UnaryResponse>()
-  let header: Metadata | undefined
-  let trailer: Metadata | undefined
-  let message: Message | undefined
-  const call = channel.makeUnaryRequest<Message, Message>(
-    `/${methodName(method)}`,
-    writer(method.input),
-    reader(method.output),
-    request.message,
-    toMetadata(request.header),
-    callOptions(request),
-    (error: ServiceError | null, output?: Message) => {
-      message = output
-      if (error !== null) settle(() => reject(fromStatus(error)))
-    },
-  )
-  const cancel = () => call.cancel()
-  signal.addEventListener("abort", cancel)
-  if (signal.aborted) cancel()
-  call.on("metadata", (received) => {
-    header = received
-  })
-  // The last event of a call, after its callback: only now are the trailers there.
-  call.on("status", (received) => {
-    trailer = received.metadata
-    settle(() => {
-      if (message === undefined) reject(fromStatus(received))
-      else resolve(unaryResponse(method, message, header, trailer))
-    })
-  })
-  function settle(end: () => void) {
-    signal.removeEventListener("abort", cancel)
-    end()
-  }
-  return promise
-}
-
-function unaryResponse(
-  method: DescMethodUnary,
-  message: Message,
-  header: Metadata | undefined,
-  trailer: Metadata | undefined,
-): UnaryResponse {
-  return {
-    stream: false,
-    service: method.parent,
-    method,
-    message,
-    get header() {
-      return headersOf(header)
-    },
-    get trailer() {
-      return headersOf(trailer)
-    },
-  }
-}
-
-async function sendStream(channel: Client, request: StreamRequest): Promise<StreamResponse> {
-  const { method, signal } = request
-  const message = await single(request.message)
-  const call = channel.makeServerStreamRequest<Message, Message>(
-    `/${methodName(method)}`,
-    writer(method.input),
-    reader(method.output),
-    message,
-    toMetadata(request.header),
-    callOptions(request),
-  )
-  const cancel = () => call.cancel()
-  signal.addEventListener("abort", cancel)
-  if (signal.aborted) cancel()
-  call.on("close", () => signal.removeEventListener("abort", cancel))
-  let header: Metadata | undefined
-  const trailer = new Headers()
-  call.on("metadata", (received) => {
-    header = received
-  })
-  call.on("status", ({ metadata }) => {
-    toHeaders(metadata).forEach((value, key) => {
-      trailer.set(key, value)
-    })
-  })
-  return {
-    stream: true,
-    service: method.parent,
-    method,
-    message: readAll(call),
-    get header() {
-      return headersOf(header)
-    },
-    trailer,
-  }
-}
-
-async function* readAll(call: ClientReadableStream<Message>): AsyncGenerator<Message> {
-  try {
-    yield* call
-  } catch (error) {
-    throw isStatus(error) ? fromStatus(error) : error
-  } finally {
-    call.cancel()
-  }
-}
-
-function isStatus(error: unknown): error is StatusObject {
-  return error instanceof Error && "code" in error && "metadata" in error && "details" in error
-}
-
-function callOptions(request: UnaryRequest | StreamRequest): CallOptions {
-  const deadline = request.contextValues.get(deadlineKey)
-  return deadline === undefined ? {} : { deadline }
-}
-
-function headersOf(metadata: Metadata | undefined): Headers {
-  return toHeaders(metadata ?? new Metadata())
-}
-
-function writer<D extends DescMessage>(schema: D) {
-  return (message: MessageShape<D>) => {
-    const bytes = toBinary(schema, message)
-    return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
-  }
-}
-
-function reader<D extends DescMessage>(schema: D) {
-  return (bytes: Buffer) => fromBinary(schema, bytes)
 }
