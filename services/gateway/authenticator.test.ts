@@ -9,6 +9,7 @@ import { mintKey } from "./api-key.ts"
 import { revokeKeysOf } from "./api-key-store.ts"
 import { createAuthenticator } from "./authenticator.ts"
 import { ensureWorkspace } from "./bootstrap.ts"
+import { deleteMember } from "./member-store.ts"
 
 const stack = new AsyncDisposableStack()
 let database: Database
@@ -89,4 +90,11 @@ test("an unknown key costs the reads of a revoked one; a typo costs none", async
     counts.push(reads() - before)
   }
   expect(counts).toEqual([1, 1, 0])
+})
+
+test("a key that outlives its membership has no role", async () => {
+  const { workspaceId, actorId, header } = await addKey()
+  await database.tenant(workspaceId, (tx) => deleteMember(tx, workspaceId, actorId))
+  const principal = await authenticatorOf(database).authenticate(header)
+  expect(principal).toMatchObject({ kind: "member", workspaceId, actorId, role: undefined })
 })
