@@ -2,7 +2,6 @@
  * What a newcomer sees: the project's own documents ingested, then four real runs by a member of
  * the demo workspace, told step by step as their history grows.
  */
-import { createHash } from "node:crypto"
 import { globSync, readFileSync, statSync } from "node:fs"
 import path from "node:path"
 import type { JsonObject } from "@bufbuild/protobuf"
@@ -48,10 +47,7 @@ export async function ingestDocuments(deps: DemoDeps, folder: string): Promise<n
     await deps.ingestion.ingestDocument(
       {
         workspaceId: deps.workspaceId,
-        requestId: v5(
-          createHash("sha256").update(content).digest("hex"),
-          documentId(deps, sourceUri),
-        ),
+        requestId: newId(),
         documentId: documentId(deps, sourceUri),
         version: BigInt(Math.floor(statSync(full).mtimeMs)),
         title: /^#\s+(.+)$/m.exec(content)?.[1] ?? file,

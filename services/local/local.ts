@@ -237,7 +237,7 @@ function whatNext(state: LocalState): string {
   return `What to try next:
 
   npx runwarden run list
-  npx runwarden search "what happens when moderation is away"
+  npx runwarden search "moderation cannot be had"
   npx runwarden metrics
   npx runwarden --help
 
