@@ -1,8 +1,11 @@
 // The runs of the main job: each asks one question, files the best passage and cites it. Every tenth
 // then archives its project, which a person must confirm; every other tenth carries a secret.
+import { setTimeout as pause } from "node:timers/promises"
+import { Code, ConnectError } from "@connectrpc/connect"
 import type { Verdict } from "../gen/runwarden/moderation/v1/decision_pb.ts"
 import { ApprovalState } from "../gen/runwarden/orchestrator/v1/approval_pb.ts"
 import { Answer, ApprovalService } from "../gen/runwarden/orchestrator/v1/approval_service_pb.ts"
+import type { RunEvent } from "../gen/runwarden/orchestrator/v1/run_event_pb.ts"
 import type { Run } from "../gen/runwarden/orchestrator/v1/run_pb.ts"
 import { RunService } from "../gen/runwarden/orchestrator/v1/run_service_pb.ts"
 import { type ToolCall, ToolCallState } from "../gen/runwarden/orchestrator/v1/tool_call_pb.ts"
@@ -26,7 +29,7 @@ export interface AskedRun {
 }
 
 /** Most runs of one workspace that are under way at once. */
-const atOnce = 8
+const atOnce = 4
 
 export function courseOf(index: number): Course {
   if (index % 10 === 3) return "confirmed"
@@ -66,10 +69,9 @@ export function executedCalls({ calls }: AskedRun): readonly ToolCall[] {
   return calls.filter(({ state }) => state === ToolCallState.SUCCEEDED)
 }
 
-async function createProject({ mesh, workspace }: Site, name: string): Promise<string> {
-  const { workspaceId, member } = workspace
-  const request = { workspaceId, requestId: newId(), name }
-  const { project } = await mesh.client(ProjectService, member).createProject(request)
+async function createProject({ client, workspace }: Site, name: string): Promise<string> {
+  const request = { workspaceId: workspace.workspaceId, requestId: newId(), name }
+  const { project } = await client(ProjectService, "member").createProject(request)
   return project?.projectId ?? ""
 }
 
@@ -77,30 +79,21 @@ async function ask(
   site: Site,
   asking: Pick<AskedRun, "question" | "course" | "projectId">,
 ): Promise<AskedRun> {
-  const { mesh, workspace } = site
-  const { workspaceId, member, viewer } = workspace
-  const { run: started } = await mesh.client(RunService, member).startRun({
+  const { workspaceId } = site.workspace
+  const { run: started } = await site.client(RunService, "member").startRun({
     workspaceId,
     requestId: newId(),
     plan: { name: "answer", steps: stepsOf(asking) },
   })
   const runId = started?.runId ?? ""
-  const runs = mesh.client(RunService, viewer)
   const verdicts: Verdict[] = []
-  for await (const { event } of runs.watchRun({ workspaceId, runId })) {
-    switch (event?.kind.case) {
-      case "contentModerated":
-        verdicts.push(event.kind.value.verdict)
-        break
-      case "approvalStateChanged":
-        if (event.kind.value.state === ApprovalState.PENDING) {
-          await approve(site, event.kind.value.approvalId)
-        }
-        break
-      default:
+  for await (const { kind } of historyOf(site, runId)) {
+    if (kind.case === "contentModerated") verdicts.push(kind.value.verdict)
+    if (kind.case === "approvalStateChanged" && kind.value.state === ApprovalState.PENDING) {
+      await approve(site, kind.value.approvalId)
     }
   }
-  const { run } = await runs.getRun({ workspaceId, runId })
+  const { run } = await site.client(RunService, "viewer").getRun({ workspaceId, runId })
   if (run === undefined) throw new Error("a run that was watched is there")
   return { ...asking, run, calls: await callsOf(site, runId), verdicts }
 }
@@ -132,9 +125,29 @@ function stepsOf({
   return course === "confirmed" ? [...steps, archive] : steps
 }
 
-async function approve({ mesh, workspace }: Site, approvalId: string): Promise<void> {
-  const { workspaceId, approver } = workspace
-  const approvals = mesh.client(ApprovalService, approver)
+/** Every entry once, until the run has ended; watching goes on where a busy machine broke it off. */
+async function* historyOf({ client, workspace }: Site, runId: string): AsyncIterable<RunEvent> {
+  const { workspaceId } = workspace
+  let afterSequence = 0n
+  for (;;) {
+    try {
+      const watched = { workspaceId, runId, afterSequence }
+      for await (const { event } of client(RunService, "viewer").watchRun(watched)) {
+        if (event === undefined) continue
+        afterSequence = event.sequence
+        yield event
+      }
+      return
+    } catch (error) {
+      if (ConnectError.from(error).code !== Code.Unavailable) throw error
+      await pause(200)
+    }
+  }
+}
+
+async function approve({ client, workspace }: Site, approvalId: string): Promise<void> {
+  const { workspaceId } = workspace
+  const approvals = client(ApprovalService, "approver")
   const { approval } = await approvals.getApproval({ workspaceId, approvalId })
   await approvals.decide({
     workspaceId,
@@ -145,9 +158,9 @@ async function approve({ mesh, workspace }: Site, approvalId: string): Promise<v
   })
 }
 
-async function callsOf({ mesh, workspace }: Site, runId: string): Promise<readonly ToolCall[]> {
-  const { workspaceId, viewer } = workspace
-  const service = mesh.client(ToolCallService, viewer)
+async function callsOf({ client, workspace }: Site, runId: string): Promise<readonly ToolCall[]> {
+  const { workspaceId } = workspace
+  const service = client(ToolCallService, "viewer")
   const { toolCalls } = await service.listToolCalls({ workspaceId, runId })
   const found = await Promise.all(
     toolCalls.map(({ toolCallId }) => service.getToolCall({ workspaceId, toolCallId })),

@@ -3,12 +3,16 @@ import { spawn } from "node:child_process"
 import { once } from "node:events"
 import path from "node:path"
 import { text } from "node:stream/consumers"
-import { fromJson, type JsonObject } from "@bufbuild/protobuf"
+import { setTimeout as pause } from "node:timers/promises"
+import { type DescService, fromJson, type JsonObject } from "@bufbuild/protobuf"
+import { type Client, Code, ConnectError, type Transport } from "@connectrpc/connect"
 import type { Document } from "../gen/runwarden/projects/v1/document_pb.ts"
 import { DocumentService } from "../gen/runwarden/projects/v1/document_service_pb.ts"
 import { type Citation, CitationSchema } from "../gen/runwarden/retrieval/v1/citation_pb.ts"
 import type { Document as IndexedDocument } from "../gen/runwarden/retrieval/v1/document_pb.ts"
 import { IngestionService } from "../gen/runwarden/retrieval/v1/ingestion_service_pb.ts"
+import { createMeshClient } from "../mesh/client.ts"
+import { createGatewayTransport } from "../mesh/client-transport.ts"
 import { openDatabase, readDatabaseConfig } from "../mesh/database.ts"
 import type { ServiceName } from "../mesh/identity.ts"
 import { newId } from "../mesh/ids.ts"
@@ -22,10 +26,30 @@ export interface Site {
   readonly workspace: TestWorkspace
   readonly marker: string
   readonly asked: AskedRun[]
+  /** A client as one of the workspace's people. */
+  client<S extends DescService>(service: S, role: "viewer" | "member" | "approver"): Client<S>
 }
 
 const root = path.resolve(import.meta.dirname, "..")
 const markerTitle = "Marker"
+
+export async function createSite(mesh: TestMesh, marker: string): Promise<Site> {
+  const workspace = await mesh.addWorkspace()
+  const transportOf = ({ apiKey }: { readonly apiKey: string }) =>
+    patient(createGatewayTransport({ url: mesh.url, apiKey, timeoutMs: 30_000 }))
+  const transports = {
+    viewer: transportOf(workspace.viewer),
+    member: transportOf(workspace.member),
+    approver: transportOf(workspace.approver),
+  }
+  return {
+    mesh,
+    workspace,
+    marker,
+    asked: [],
+    client: (service, role) => createMeshClient(service, transports[role]),
+  }
+}
 
 /** Ingests a folder by the real command, as the workspace's member; returns what it printed. */
 export async function ingestFolder(
@@ -54,10 +78,9 @@ export async function ingestFolder(
 }
 
 /** Files the one document of a workspace that holds its word; returns its id. */
-export async function fileMarker({ mesh, workspace, marker }: Site): Promise<string> {
-  const { workspaceId, member } = workspace
-  const { document } = await mesh.client(DocumentService, member).createDocument({
-    workspaceId,
+export async function fileMarker({ client, workspace, marker }: Site): Promise<string> {
+  const { document } = await client(DocumentService, "member").createDocument({
+    workspaceId: workspace.workspaceId,
     requestId: newId(),
     title: markerTitle,
     content: `The word of this workspace is ${marker}.`,
@@ -66,9 +89,9 @@ export async function fileMarker({ mesh, workspace, marker }: Site): Promise<str
 }
 
 /** Everything that can be found. */
-export function indexedDocuments({ mesh, workspace }: Site): Promise<readonly IndexedDocument[]> {
-  const { workspaceId, viewer } = workspace
-  const index = mesh.client(IngestionService, viewer)
+export function indexedDocuments({ client, workspace }: Site): Promise<readonly IndexedDocument[]> {
+  const { workspaceId } = workspace
+  const index = client(IngestionService, "viewer")
   return readPages(async (pageToken) => {
     const page = await index.listDocuments({ workspaceId, pageSize: 200, pageToken })
     return { items: page.documents, nextPageToken: page.nextPageToken }
@@ -76,9 +99,9 @@ export function indexedDocuments({ mesh, workspace }: Site): Promise<readonly In
 }
 
 /** The documents that runs have filed. */
-export async function filedDocuments({ mesh, workspace }: Site): Promise<readonly Document[]> {
-  const { workspaceId, viewer } = workspace
-  const documents = mesh.client(DocumentService, viewer)
+export async function filedDocuments({ client, workspace }: Site): Promise<readonly Document[]> {
+  const { workspaceId } = workspace
+  const documents = client(DocumentService, "viewer")
   const all = await readPages(async (pageToken) => {
     const page = await documents.listDocuments({ workspaceId, pageSize: 200, pageToken })
     return { items: page.documents, nextPageToken: page.nextPageToken }
@@ -103,6 +126,23 @@ export async function storedRows<Row>(
     migrations: path.join(root, "services", service, "migrations"),
   })
   return await database.tenant(workspace.workspaceId, (tx) => tx.query<Row>(sql))
+}
+
+/** Sends again what a busy machine could not answer, under the same request id, as clients are to. */
+function patient(inner: Transport): Transport {
+  return {
+    stream: inner.stream.bind(inner),
+    async unary(...call) {
+      for (let attempt = 1; ; attempt += 1) {
+        try {
+          return await inner.unary(...call)
+        } catch (error) {
+          if (ConnectError.from(error).code !== Code.Unavailable || attempt === 10) throw error
+          await pause(200 * attempt)
+        }
+      }
+    },
+  }
 }
 
 async function readPages<Item>(

@@ -20,6 +20,7 @@ import { readManual, writePages } from "./main-job-pages.ts"
 import { type AskedRun, askAll, executedCalls, resultOf } from "./main-job-runs.ts"
 import {
   citationOf,
+  createSite,
   filedDocuments,
   fileMarker,
   indexedDocuments,
@@ -50,12 +51,14 @@ describe.runIf(manual !== undefined)("the main job on real input", () => {
   beforeAll(async () => {
     folder = mkdtempSync(path.join(tmpdir(), "runwarden-main-job-"))
     writePages(pages, folder)
-    mesh = await startTestMesh({ wire: "grpc", exporter })
-    sites = await Promise.all(
-      markers.map(async (marker) => {
-        return { mesh, workspace: await mesh.addWorkspace(), marker, asked: [] }
-      }),
-    )
+    // A machine that is busy with other tests is no outage of moderation.
+    const env = {
+      ORCHESTRATOR_MODERATE_TIMEOUT_MS: "30000",
+      ORCHESTRATOR_DATABASE_POOL_SIZE: "20",
+      MODERATION_DATABASE_POOL_SIZE: "20",
+    }
+    mesh = await startTestMesh({ wire: "grpc", exporter, env })
+    sites = await Promise.all(markers.map((marker) => createSite(mesh, marker)))
   }, 60_000)
 
   afterAll(async () => {
@@ -105,13 +108,13 @@ describe.runIf(manual !== undefined)("the main job on real input", () => {
 
   test("every run that was not blocked filed one document, whose citation is verified", async () => {
     for (const site of sites) {
-      const { workspaceId, viewer } = site.workspace
+      const { workspaceId } = site.workspace
       const filed = await filedDocuments(site)
       const expected = site.asked.filter(({ course }) => course !== "blocked")
       expect(filed.map(({ title }) => title).sort()).toEqual(
         expected.map(({ question }) => `Answer to ${question.questionId}`).sort(),
       )
-      const search = mesh.client(SearchService, viewer)
+      const search = site.client(SearchService, "viewer")
       for (const { calls, projectId } of expected) {
         const { document_id: documentId } = resultOf(calls[1])
         const document = filed.find((one) => one.documentId === documentId)
@@ -127,10 +130,12 @@ describe.runIf(manual !== undefined)("the main job on real input", () => {
   }, 60_000)
 
   test("what was confirmed happened, and nothing else did", async () => {
-    for (const { workspace, asked } of sites) {
-      const { projects } = await mesh
-        .client(ProjectService, workspace.viewer)
-        .listProjects({ workspaceId: workspace.workspaceId, state: ProjectState.ARCHIVED })
+    for (const { client, workspace, asked } of sites) {
+      const { workspaceId } = workspace
+      const { projects } = await client(ProjectService, "viewer").listProjects({
+        workspaceId,
+        state: ProjectState.ARCHIVED,
+      })
       const confirmed = asked.filter(({ course }) => course === "confirmed")
       expect(projects.map(({ projectId }) => projectId).sort()).toEqual(
         confirmed.map(({ projectId }) => projectId).sort(),
@@ -161,10 +166,10 @@ describe.runIf(manual !== undefined)("the main job on real input", () => {
     const marked = await Promise.all(sites.map(fileMarker))
     const held = await Promise.all(sites.map(indexedOnceSettled))
     expect(new Set(held.flat()).size).toBe(held.flat().length)
-    for (const [index, { workspace }] of sites.entries()) {
-      const { workspaceId, viewer } = workspace
-      const search = mesh.client(SearchService, viewer)
-      const documents = mesh.client(DocumentService, viewer)
+    for (const [index, { client, workspace }] of sites.entries()) {
+      const { workspaceId } = workspace
+      const search = client(SearchService, "viewer")
+      const documents = client(DocumentService, "viewer")
       for (const [other, site] of sites.entries()) {
         const query = { workspaceId, query: site.marker, limit: 50 }
         const { passages } = await search.search(query)
@@ -187,8 +192,8 @@ describe.runIf(manual !== undefined)("the main job on real input", () => {
   }, 120_000)
 
   test("the metrics of each workspace are exactly what happened in it", async () => {
-    for (const { workspace, asked } of sites) {
-      const { workspaceId, viewer } = workspace
+    for (const { client, workspace, asked } of sites) {
+      const { workspaceId } = workspace
       const [plain, confirmed, blocked] = [40, 5, 5]
       // Each call's arguments and result are judged, approved arguments again, a blocked call's
       // result never.
@@ -197,7 +202,7 @@ describe.runIf(manual !== undefined)("the main job on real input", () => {
       await expect
         .poll(
           async () => {
-            const answer = await mesh.client(MetricsService, viewer).getMetrics({ workspaceId })
+            const answer = await client(MetricsService, "viewer").getMetrics({ workspaceId })
             return answer.metrics
           },
           { interval: 250, timeout: 30_000 },
