@@ -48,9 +48,16 @@ export function faultOf(error: unknown): DatabaseFault {
     return error.errors.some(isUnreachable) ? "unreachable" : "statement"
   // pg gives these no code; the pool's own timeout means that every connection is in use.
   if (error.message === "timeout exceeded when trying to connect") return "overloaded"
+  // Repeating it would wait as long again, each time.
+  if (isSilence(error)) return "overloaded"
   return /^Connection terminated|not queryable|^Client was closed/.test(error.message)
     ? "unreachable"
     : "statement"
+}
+
+/** True when Postgres did not answer at all, not even that a statement took too long. */
+export function isSilence(error: unknown): boolean {
+  return error instanceof Error && error.message === "Query read timeout"
 }
 
 /** What leaves the database module: faults of the database by reason, anything else untouched. */

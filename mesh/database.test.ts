@@ -1,3 +1,4 @@
+import { connect as connectTcp, createServer, type Socket } from "node:net"
 import { InMemorySpanExporter, SimpleSpanProcessor, TracerProvider } from "@opentelemetry/sdk-trace"
 import { afterAll, beforeAll, describe, expect, test } from "vitest"
 import { ConfigError } from "./config.ts"
@@ -285,6 +286,19 @@ describe("a transaction", () => {
 })
 
 describe("a database that cannot be used", () => {
+  test("is DEPENDENCY_UNAVAILABLE when it falls silent, and serves again when it is back", async () => {
+    await using proxy = await silencing(Number(new URL(config.appUrl).port))
+    const url = new URL(config.appUrl)
+    url.port = `${proxy.port}`
+    await using far = openNotesAgain({ ...config, appUrl: url.href })
+    await far.shared((tx) => tx.query("select 1"))
+    proxy.setSilent(true)
+    const failing = far.shared((tx) => tx.query("select 1"))
+    await expect(failing).rejects.toSatisfy((e) => reasonOf(e) === "DEPENDENCY_UNAVAILABLE")
+    proxy.setSilent(false)
+    expect(await far.shared((tx) => tx.query("select 1 as x"))).toEqual([{ x: 1 }])
+  }, 20_000)
+
   test("is DEPENDENCY_UNAVAILABLE when nothing listens, within seconds", async () => {
     const nowhere = config.appUrl.replace(/:\d+\//, ":1/")
     await using lost = openNotesAgain({ ...config, appUrl: nowhere })
@@ -317,3 +331,34 @@ test("the configuration is read from the environment, and all its problems are n
   expect(read).toThrow(ConfigError)
   expect(read).toThrow(/TOOLS_DATABASE_URL(.|\n)*TOOLS_WORKER(.|\n)*TOOLS_DATABASE_POOL_SIZE/)
 })
+
+/** Stands before a server and can stop to pass anything on, as a network does that loses packets. */
+async function silencing(port: number) {
+  const sockets = new Set<Socket>()
+  let isSilent = false
+  const server = createServer((socket) => {
+    const onward = connectTcp(port, "127.0.0.1")
+    const pairs = [
+      [socket, onward],
+      [onward, socket],
+    ] as const
+    for (const [from, to] of pairs) {
+      sockets.add(from)
+      from.on("data", (bytes) => isSilent || to.write(bytes))
+      from.on("error", () => undefined)
+      from.on("close", () => to.destroy())
+    }
+  })
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve))
+  const address = server.address()
+  return {
+    port: typeof address === "object" && address !== null ? address.port : 0,
+    setSilent(silent: boolean) {
+      isSilent = silent
+    },
+    async [Symbol.asyncDispose]() {
+      server.close()
+      for (const socket of sockets) socket.destroy()
+    },
+  }
+}

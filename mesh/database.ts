@@ -80,6 +80,9 @@ export interface Connection extends AsyncDisposable {
 
 const uuidPattern = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i
 const connectTimeoutMs = 2_000
+const statementTimeoutMs = 5_000
+/** Longer than Postgres takes to give a statement up by itself: who says nothing by then is not there. */
+const silenceMs = statementTimeoutMs + 2_000
 /** Administration happens while a server starts, on a machine that is busy with just that. */
 const adminConnectTimeoutMs = 15_000
 const int8Oid = 20
@@ -201,7 +204,8 @@ function createPool(url: string, size: number, deps: DatabaseDeps, role: string)
     max: size,
     application_name: `runwarden ${deps.runtime.name} ${role}`,
     connectionTimeoutMillis: connectTimeoutMs,
-    statement_timeout: 5_000,
+    statement_timeout: statementTimeoutMs,
+    query_timeout: silenceMs,
     lock_timeout: 2_000,
     idle_in_transaction_session_timeout: 10_000,
     keepAlive: true,

@@ -7,14 +7,15 @@
  * 2. A connection goes back to the pool only when Postgres says that it is idle; else it is destroyed.
  * 3. A `Tx` answers nothing after its transaction ended.
  * 4. A caller that has gone holds no connection: its query is cancelled and its connection destroyed.
- * 5. A commit that was sent is not repeated. What fails before it may be, so `work` may run twice.
+ * 5. A statement that nobody answers ends, and its connection with it, also where there is no signal.
+ * 6. A commit that was sent is not repeated. What fails before it may be, so `work` may run twice.
  */
 import { setTimeout as sleep } from "node:timers/promises"
 import { SpanKind, type Tracer } from "@opentelemetry/api"
 import type pg from "pg"
 import type { Tx } from "./database.ts"
 import { cancelQuery } from "./database-cancel.ts"
-import { faultOf, toDatabaseError } from "./database-errors.ts"
+import { faultOf, isSilence, toDatabaseError } from "./database-errors.ts"
 import { RunwardenError } from "./errors.ts"
 import { inSpan } from "./tracing.ts"
 
@@ -83,7 +84,9 @@ async function tryOnce<T>(
     await session.commit()
     return { kind: "committed", value }
   } catch (error) {
-    await session.rollback()
+    // Nothing more can be asked on a connection that does not answer, not even for a rollback.
+    if (isSilence(error)) session.destroy()
+    else await session.rollback()
     const fault = faultOf(error)
     return failed(error, fault === "conflict" || (fault === "unreachable" && !session.commitSent()))
   } finally {
