@@ -31,6 +31,7 @@ const all = [
   "mesh/0001_create_workspace_settings",
   "mesh/0002_create_outbox",
   "mesh/0003_create_requests",
+  "mesh/0004_prune_requests",
   "service/0001_create_notes",
 ]
 

@@ -1,5 +1,5 @@
 import { create } from "@bufbuild/protobuf"
-import { afterAll, beforeAll, expect, test } from "vitest"
+import { afterAll, beforeAll, describe, expect, test } from "vitest"
 import { ProjectSchema } from "../gen/runwarden/projects/v1/project_pb.ts"
 import {
   ArchiveProjectRequestSchema,
@@ -10,7 +10,7 @@ import {
 } from "../gen/runwarden/projects/v1/project_service_pb.ts"
 import type { Database, Tx } from "./database.ts"
 import { RunwardenError, reasonOf } from "./errors.ts"
-import { addNote, countNotes, openNotes } from "./fixtures/notes-database.ts"
+import { addNote, asAdmin, countNotes, openNotes } from "./fixtures/notes-database.ts"
 import { newId } from "./ids.ts"
 import { answerOnce } from "./request-id.ts"
 
@@ -99,4 +99,41 @@ test("a secret is answered once and not kept", async () => {
   expect(first.project).toBeDefined()
   const again = await answerOnce(database, createProject, request, work, { keep })
   expect(again.project).toBeUndefined()
+})
+
+describe("answers of more than 30 days ago", () => {
+  const pruner = "0199f1c2-7d4e-7c3a-9b1f-2f6f0f3f4a00"
+  const left = (workspaceId: string) =>
+    database.tenant(workspaceId, (tx) =>
+      tx.query<{ method: string }>("select method from requests order by method"),
+    )
+  async function answeredBefore(workspaceId: string, days: number, count: number): Promise<void> {
+    await asAdmin(
+      notes.config,
+      `insert into requests (workspace_id, request_id, method, request_sha256, response, create_time)
+       select '${workspaceId}', gen_random_uuid(), '${days} days', '', '',
+         now() - interval '${days} days' from generate_series(1, ${count})`,
+    )
+  }
+
+  test("go with new ones, a bounded number at a time, and only in their workspace", async () => {
+    const [ours, theirs] = [newId(), newId()]
+    await answeredBefore(ours, 31, 300)
+    await answeredBefore(ours, 29, 2)
+    await answeredBefore(theirs, 31, 2)
+    await send(create(CreateProjectRequestSchema, { workspaceId: ours, requestId: pruner }))
+    expect(await left(ours)).toHaveLength(300 - 256 + 2 + 1)
+    await send({ ...newRequest(ours), requestId: pruner.replace(/00$/, "40") })
+    expect((await left(ours)).filter((row) => row.method === "31 days")).toHaveLength(0)
+    expect(await left(ours)).toHaveLength(2 + 2)
+    expect(await left(theirs)).toHaveLength(2)
+  })
+
+  test("keep no other request waiting that takes them away too", async () => {
+    const ours = newId()
+    await answeredBefore(ours, 31, 500)
+    const ids = Array.from({ length: 8 }, () => newId().replace(/..$/, "80"))
+    await Promise.all(ids.map((requestId) => send({ ...newRequest(ours), requestId })))
+    expect((await left(ours)).filter((row) => row.method !== "31 days")).toHaveLength(8)
+  })
 })

@@ -29,6 +29,13 @@ interface StoredAnswer {
   readonly response: Uint8Array
 }
 
+/** For how long an answer is kept. A request id that is sent again later is a new request. */
+export const keptDays = 30
+/** One request in so many, by its id, takes old answers away with its own; so they shrink in number. */
+const pruneEvery = 64
+const prunedAtOnce = 256
+const pruneLock = 7_401_926_555
+
 /** After these nothing can be said about an earlier answer, or nobody listens any more. */
 const unanswerable: ReadonlySet<Reason | undefined> = new Set<Reason>([
   "DEPENDENCY_UNAVAILABLE",
@@ -42,7 +49,8 @@ const unanswerable: ReadonlySet<Reason | undefined> = new Set<Reason>([
  * arrive at once; another body or RPC under the id is REQUEST_ID_CONFLICT.
  *
  * A request that is new, which almost all are, costs one insert: a stored answer is looked for only
- * when `work` fails, as it does when it finds its own effect, or when the insert conflicts.
+ * when `work` fails, as it does when it finds its own effect, or when the insert conflicts. Answers
+ * are kept for 30 days.
  */
 export async function answerOnce<Req extends DescMessage, Res extends DescMessage>(
   database: Database,
@@ -66,6 +74,7 @@ export async function answerOnce<Req extends DescMessage, Res extends DescMessag
            values ($1::uuid, $2::uuid, $3::text, $4::text, $5::bytea)`,
           [workspaceId, requestId, name, digest, toBinary(method.output, kept)],
         )
+        if (isPruner(requestId)) await prune(tx, workspaceId)
         return response
       },
       transaction,
@@ -79,6 +88,22 @@ export async function answerOnce<Req extends DescMessage, Res extends DescMessag
     }
     return fromBinary(method.output, stored.response)
   }
+}
+
+function isPruner(requestId: string): boolean {
+  return Number.parseInt(requestId.slice(-2), 16) % pruneEvery === 0
+}
+
+/** Never waits: while another request prunes the workspace, that is left to it. */
+async function prune(tx: Tx, workspaceId: string): Promise<void> {
+  await tx.query(
+    `delete from requests where workspace_id = $1::uuid and request_id = any (array(
+       select request_id from requests
+       where workspace_id = $1::uuid and create_time < now() - make_interval(days => $2::int)
+         and (select pg_try_advisory_xact_lock(hashtextextended($1::text, $4::bigint)))
+       order by create_time limit $3::int))`,
+    [workspaceId, keptDays, prunedAtOnce, pruneLock],
+  )
 }
 
 function findAnswer(
