@@ -131,7 +131,7 @@ export function storeVersion(
        insert into postings (workspace_id, document_id, term, title_count, heading_count, lead_count,
          body_count, word_count, positions)
        select $1::uuid, $2::uuid, p.term, p.title_count, p.heading_count, p.lead_count,
-         p.body_count, $12::integer, p.positions
+         p.body_count, $12::integer, coalesce(p.positions, '')
        from unnest(string_to_array($16::text, e'\n'), $17::smallint[], $18::smallint[],
            $19::smallint[], $20::smallint[], string_to_array($21::text, e'\n'))
          as p (term, title_count, heading_count, lead_count, body_count, positions)
@@ -149,7 +149,8 @@ export function storeVersion(
       counts(({ headingCount }) => headingCount),
       counts(({ leadCount }) => leadCount),
       counts(({ bodyCount }) => bodyCount),
-      postings.length === 0 ? null : postings.map((each) => each.positions.join(",")).join("\n"),
+      // One empty line is an array of nothing: a document of one word, which is its title.
+      postings.map((each) => each.positions.join(",")).join("\n"),
     ],
   )
 }

@@ -143,6 +143,19 @@ test("a deletion leaves nothing of the content, and replays are as before", asyn
   expect(await own.ingest(id, 1, "the numbat text", { title, requestId })).toEqual(answer)
 })
 
+test.each([
+  ["Wombat", ""],
+  ["Wombat burrow", ""],
+  ["...", ""],
+  ["...", "wombat"],
+])("a document titled %j with the content %j is indexed", async (title, content) => {
+  const own = harness.newTenant()
+  const { outcome } = await own.ingest(newId(), 1, content, { title })
+  expect(outcome).toBe(IngestOutcome.INDEXED)
+  const hasPassage = content !== ""
+  expect(await own.search("wombat")).toHaveLength(hasPassage ? 1 : 0)
+})
+
 test("two replicas that take two versions at once leave the newer one, once", async () => {
   await using replica = await harness.startReplica()
   for (let round = 0; round < 12; round++) {

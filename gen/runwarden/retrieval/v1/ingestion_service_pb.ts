@@ -66,8 +66,8 @@ export type IngestDocumentRequest = Message<"runwarden.retrieval.v1.IngestDocume
   mediaType: string;
 
   /**
-   * The content, at most 1 MB of UTF-8 without NUL characters. May be empty: such a document is found
-   * by its title alone.
+   * The content, at most 1 MB of UTF-8 without NUL characters. May be empty: such a document is kept
+   * and listed, but has no passage that a search could return.
    *
    * @generated from field: string content = 7;
    */
@@ -95,7 +95,9 @@ export const IngestDocumentRequestSchema: GenMessage<IngestDocumentRequest> = /*
  */
 export type IngestDocumentResponse = Message<"runwarden.retrieval.v1.IngestDocumentResponse"> & {
   /**
-   * The document as the index holds it after the call; absent where a deletion holds.
+   * The document as the index holds it after the call; absent where a deletion holds. Answers are
+   * kept without title and source, so that a deletion leaves none behind: a repeated request whose
+   * version was STALE gets the newer version's document without these two.
    *
    * @generated from field: runwarden.retrieval.v1.Document document = 1;
    */
