@@ -79,7 +79,10 @@ test("acknowledged runs end after every kill, and each step happened once", {
       () =>
         runs.startRun({ workspaceId, requestId, plan: { name: "kill", steps } }, options()).then(
           ({ run }) => run?.runId,
-          () => sleep(100),
+          async () => {
+            await sleep(100)
+            return undefined
+          },
         ),
       { timeoutMs: 80_000 },
     )

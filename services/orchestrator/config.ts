@@ -24,6 +24,8 @@ export interface ExecutorConfig {
   readonly retryMs: number
   /** How long to wait for a call that is in flight elsewhere, or that was told to stop. */
   readonly settleMs: number
+  /** How long an answer about the requester's membership counts while a run goes on. */
+  readonly membershipMs: number
   /** Owners that may vanish over a run before it is given up. */
   readonly maxCrashes: number
 }
@@ -55,6 +57,7 @@ export function readConfig(env: Environment): OrchestratorConfig {
           ORCHESTRATOR_EXECUTE_RETRIES: count.default(6),
           ORCHESTRATOR_EXECUTE_RETRY_MS: milliseconds.default(200),
           ORCHESTRATOR_SETTLE_MS: milliseconds.default(5_000),
+          ORCHESTRATOR_MEMBERSHIP_MS: milliseconds.max(60_000).default(5_000),
           ORCHESTRATOR_MAX_CRASHES: count.default(3),
           ORCHESTRATOR_APPROVAL_EXPIRY_MS: milliseconds.default(86_400_000),
           ORCHESTRATOR_APPROVAL_ROLE: z.enum(["approver", "admin"]).default("approver"),
@@ -78,6 +81,7 @@ export function readConfig(env: Environment): OrchestratorConfig {
       maxRetries: values.ORCHESTRATOR_EXECUTE_RETRIES,
       retryMs: values.ORCHESTRATOR_EXECUTE_RETRY_MS,
       settleMs: values.ORCHESTRATOR_SETTLE_MS,
+      membershipMs: values.ORCHESTRATOR_MEMBERSHIP_MS,
       maxCrashes: values.ORCHESTRATOR_MAX_CRASHES,
     },
     approval: {

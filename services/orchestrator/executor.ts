@@ -26,7 +26,7 @@ import {
 } from "./claim-store.ts"
 import { Lease, LeaseLost } from "./lease.ts"
 import { pause, retryDelay } from "./pause.ts"
-import { type DriverDeps, type Ending, RunDriver } from "./run-driver.ts"
+import { type DriverDeps, type Ending, type Origin, RunDriver } from "./run-driver.ts"
 import type { Snapshot } from "./snapshot.ts"
 import { takeSnapshot } from "./snapshot-store.ts"
 
@@ -193,7 +193,7 @@ export class Executor implements AsyncDisposable {
     claim: Claim,
     askedAt: number,
     load: () => Promise<Loaded | undefined>,
-    origin: "started" | "continued",
+    origin: Origin,
   ): void {
     const { config, log } = this.#deps
     const { runId } = claim
@@ -206,8 +206,9 @@ export class Executor implements AsyncDisposable {
         if (loaded === undefined) return
         const { snapshot, crashes } = loaded
         const isDraining = () => this.#stop.signal.aborted
-        const driver = new RunDriver({ ...this.#deps, isDraining }, lease, snapshot, crashes)
-        await this.#leave(claim, await driver.drive(origin))
+        const deps = { ...this.#deps, isDraining }
+        const driver = new RunDriver(deps, lease, snapshot, { origin, crashes })
+        await this.#leave(claim, await driver.drive())
       } catch (error) {
         await this.#abandon(claim, lease, error)
       } finally {

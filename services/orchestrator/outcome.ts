@@ -31,6 +31,16 @@ export function concludeCall(change: Change, stepIndex: number, conclusion: Conc
   passOn(change, stepIndex, conclusion.judgement)
 }
 
+/** The call as it will be once its outcome is recorded, as far as its judge looks at it. */
+export function endedBy(call: ToolCallRecord, outcome: Outcome): ToolCallRecord {
+  return {
+    ...call,
+    result: outcome.kind === "succeeded" ? outcome.result : undefined,
+    error: outcome.kind === "failed" ? outcome.error : undefined,
+    reason: outcome.kind === "failed" ? outcome.reason : "",
+  }
+}
+
 /** Lets the run go on from a call that has ended, or end with it. */
 export function passOn(change: Change, stepIndex: number, judgement: Judgement | undefined): void {
   const isBlocked = judgement?.verdict === "blocked"

@@ -9,23 +9,32 @@
  * 1. Every write asks for the epoch of the lease and the state that the decision was made on. Where
  *    it is refused, the run is read anew and everything decided again.
  * 2. Nothing is sent to a tool before the change that admits it is stored.
- * 3. What came back is stored before anything else is decided, whatever happened to the run.
- * 4. Whatever was concluded while the call was being aborted is thrown away, never stored.
+ * 3. What came back is stored before or with what it leads to, whatever happened to the run.
+ * 4. Nothing new is admitted for a requester who was not known as a member a moment ago.
+ * 5. Whatever was concluded while the call was being aborted is thrown away, never stored.
  */
 
 import type { Client } from "@connectrpc/connect"
 import type { Link, Span, Tracer } from "@opentelemetry/api"
 import type { MembershipService } from "../../gen/runwarden/gateway/v1/membership_service_pb.ts"
-import { Role } from "../../gen/runwarden/options/v1/access_pb.ts"
 import type { Database } from "../../mesh/database.ts"
-import { actingAs, serviceSubject } from "../../mesh/identity.ts"
 import { activeTraceId, inSpan } from "../../mesh/tracing.ts"
 import { Change } from "./change.ts"
 import { StaleChange, storeChange } from "./change-store.ts"
 import { dropClaim, releaseClaim } from "./claim-store.ts"
 import { executeCall, type Outcome, settleCall } from "./execution.ts"
+import type { Judgement } from "./judgement.ts"
 import type { Lease } from "./lease.ts"
-import { concludeCall, expire, giveUp, mayContinue, passOn } from "./outcome.ts"
+import { createRequester, type Requester } from "./membership.ts"
+import {
+  type Conclusion,
+  concludeCall,
+  endedBy,
+  expire,
+  giveUp,
+  mayContinue,
+  passOn,
+} from "./outcome.ts"
 import type { Snapshot, ToolCallRecord } from "./snapshot.ts"
 import { takeSnapshot } from "./snapshot-store.ts"
 import { callAttributes, linkTo, outcomeAttributes, runAttributes } from "./span.ts"
@@ -40,6 +49,9 @@ export interface DriverDeps extends StepDeps {
   isDraining(): boolean
 }
 
+/** Whether the run was just stored here, or taken over as somebody left it. */
+export type Origin = "started" | "continued"
+
 /** What the driver did with the run: it must be given back unless it is done or waits. */
 export type Ending =
   | { readonly kind: "done" }
@@ -47,7 +59,11 @@ export type Ending =
   /** The run is another owner's by now, or has ended. */
   | { readonly kind: "overtaken" }
 
-type Turn = { readonly kind: "again" } | Ending
+type Turn =
+  | { readonly kind: "again" }
+  /** The call is admitted, and its execution is what comes next. */
+  | { readonly kind: "execute"; readonly call: ToolCallRecord }
+  | Ending
 
 const again: Turn = { kind: "again" }
 const done: Turn = { kind: "done" }
@@ -57,28 +73,38 @@ export class RunDriver {
   readonly #lease: Lease
   #snapshot: Snapshot
   #deadline: NodeJS.Timeout | undefined
-
+  readonly #requester: Requester
   readonly #crashes: number
+  readonly #origin: Origin
 
   /** `crashes` counts the owners that vanished where the run stands. */
-  constructor(deps: DriverDeps, lease: Lease, snapshot: Snapshot, crashes: number) {
+  constructor(
+    deps: DriverDeps,
+    lease: Lease,
+    snapshot: Snapshot,
+    { origin, crashes }: { readonly origin: Origin; readonly crashes: number },
+  ) {
     this.#deps = deps
+    this.#origin = origin
+    this.#requester = createRequester(deps, origin === "started")
     this.#lease = lease
     this.#snapshot = snapshot
     this.#crashes = crashes
   }
 
   /** One segment of the run in one span: a child of what started it, or a new trace that links. */
-  async drive(origin: "started" | "continued"): Promise<Ending> {
+  async drive(): Promise<Ending> {
     const { run } = this.#snapshot
+    const origin = this.#origin
     const links: Link[] = origin === "continued" ? linkTo(run.traceParent) : []
     const start = { attributes: runAttributes(run), links, root: origin === "continued" }
     return inSpan(this.#deps.tracer, `invoke_workflow ${run.planName}`, start, async (span) => {
       this.#watchDeadline()
       try {
-        for (;;) {
-          const turn = await this.#turn()
-          if (turn.kind !== "again") return turn
+        for (let turn: Turn = again; ; ) {
+          if (turn.kind === "again") turn = await this.#turn()
+          else if (turn.kind === "execute") turn = await this.#execute(turn.call)
+          else return turn
         }
       } finally {
         clearTimeout(this.#deadline)
@@ -124,10 +150,10 @@ export class RunDriver {
     }
   }
 
-  async #prepare(call: ToolCallRecord): Promise<Turn> {
-    const change = new Change(this.#snapshot)
-    if (change.run.state === "queued") change.moveRun({ kind: "claim" })
-    return this.#admit(change, (signal) => this.#prepareStep(change, call, signal))
+  #prepare(call: ToolCallRecord): Promise<Turn> {
+    return this.#asMember((change) =>
+      this.#admit(change, (signal) => this.#prepareStep(change, call, signal)),
+    )
   }
 
   async #prepareStep(change: Change, call: ToolCallRecord, signal: AbortSignal): Promise<void> {
@@ -145,47 +171,43 @@ export class RunDriver {
         change.moveRun({ kind: "expire", reason: "approval_expired" })
       })
     }
-    return this.#resume((change) =>
+    return this.#asMember((change) =>
       this.#admit(change, (signal) => prepareApproved(this.#deps, change, approval, signal)),
     )
   }
 
   /** The current call was settled by a person: its result is judged and passed on like any other. */
   async #resumeSettled(call: ToolCallRecord): Promise<Turn> {
-    return this.#resume(async (change) => {
+    return this.#asMember(async (change) => {
       const judgement = await this.#judgeOutcome(change, call)
       passOn(change, call.stepIndex, judgement)
       return this.#commit(change)
     })
   }
 
-  /** Asks whether the requester may still act before a waiting run goes on. */
-  async #resume(goOn: (change: Change) => Promise<Turn>): Promise<Turn> {
+  /** Goes on as the requester, who may have to be asked about first; a run that waited resumes. */
+  async #asMember(goOn: (change: Change) => Promise<Turn>): Promise<Turn> {
     const { run, calls } = this.#snapshot
     const change = new Change(this.#snapshot)
-    if (run.state !== "requires_action") return goOn(change)
-    const { workspaceId, requesterId: actorId } = run
-    const subject = serviceSubject("orchestrator", workspaceId)
-    const options = { signal: this.#lease.lost, timeoutMs: this.#deps.config.moderateTimeoutMs }
-    let answer: { readonly member: boolean; readonly role: Role }
-    try {
-      answer = await this.#deps.membership.checkMembership(
-        { workspaceId, actorId },
-        actingAs(subject, options),
-      )
-    } catch {
+    const isWaiting = run.state === "requires_action"
+    if (run.state === "queued") change.moveRun({ kind: "claim" })
+    if (isWaiting || this.#requester.isStale()) {
+      const standing = await this.#requester.ask(run, this.#lease.lost)
       this.#lease.lost.throwIfAborted()
-      return { kind: "give_back", afterMs: this.#deps.config.pollMs }
-    }
-    if (answer.member !== true || !(answer.role >= Role.MEMBER)) {
-      if (calls[run.stepIndex]?.state === "ready") {
-        change.moveCall(run.stepIndex, "revoke", { reason: "membership_revoked" })
+      switch (standing.kind) {
+        case "unavailable":
+          return { kind: "give_back", afterMs: this.#deps.config.pollMs }
+        case "revoked":
+          if (calls[run.stepIndex]?.state === "ready") {
+            change.moveCall(run.stepIndex, "revoke", { reason: "membership_revoked" })
+          }
+          change.moveRun({ kind: "fail", reason: "membership_revoked" })
+          return this.#commit(change)
+        case "member":
+          change.setRun({ requesterRole: standing.role })
       }
-      change.moveRun({ kind: "fail", reason: "membership_revoked" })
-      return this.#commit(change)
     }
-    change.setRun({ requesterRole: answer.role })
-    change.moveRun({ kind: "resume" })
+    if (isWaiting) change.moveRun({ kind: "resume" })
     return goOn(change)
   }
 
@@ -199,18 +221,14 @@ export class RunDriver {
       if (!cancelled.aborted) throw error
       return this.#reload()
     }
-    const { stepIndex } = change.run
-    if (!(await this.#tryStore(change))) return this.#reload()
-    const call = this.#snapshot.calls[stepIndex]
-    return call?.state === "executing" ? this.#execute(call) : again
+    return this.#commit(change)
   }
 
   /** A call that an earlier owner began: sent again under the same key, after counting it. */
   async #executeAgain(call: ToolCallRecord): Promise<Turn> {
     const change = new Change(this.#snapshot)
     change.setCall(call.stepIndex, { attempts: call.attempts + 1 })
-    if (!(await this.#tryStore(change))) return this.#reload()
-    return this.#execute(change.call(call.stepIndex))
+    return this.#commit(change)
   }
 
   #execute(call: ToolCallRecord): Promise<Turn> {
@@ -228,35 +246,58 @@ export class RunDriver {
   async #inCallSpan(call: ToolCallRecord, work: () => Promise<Outcome>): Promise<Turn> {
     const { run } = this.#snapshot
     const start = { attributes: callAttributes(run, call) }
-    return inSpan(this.#deps.tracer, `execute_tool ${call.tool}`, start, async (span: Span) => {
+    const name = `execute_tool ${call.tool}`
+    const conclusion = await inSpan(this.#deps.tracer, name, start, async (span: Span) => {
       const startedAt = performance.now()
       const outcome = await work()
+      const executionMs = performance.now() - startedAt
       span.setAttributes(outcomeAttributes(outcome))
-      return this.#conclude(call, outcome, performance.now() - startedAt)
+      const judgement = await this.#judgeOutcome(new Change(this.#snapshot), endedBy(call, outcome))
+      return { outcome, judgement, executionMs, traceId: activeTraceId() }
     })
+    return this.#conclude(call, conclusion)
   }
 
   /** Stores what came back, however often the run changed under it in the meantime. */
-  async #conclude(call: ToolCallRecord, outcome: Outcome, executionMs: number): Promise<Turn> {
-    const ended: ToolCallRecord = {
-      ...call,
-      result: outcome.kind === "succeeded" ? outcome.result : undefined,
-      error: outcome.kind === "failed" ? outcome.error : undefined,
-      reason: outcome.kind === "failed" ? outcome.reason : "",
-    }
-    const judgement = await this.#judgeOutcome(new Change(this.#snapshot), ended)
-    for (;;) {
+  async #conclude({ stepIndex }: ToolCallRecord, conclusion: Conclusion): Promise<Turn> {
+    for (let isFirst = true; ; isFirst = false) {
       const change = new Change(this.#snapshot)
-      const traceId = activeTraceId()
-      concludeCall(change, call.stepIndex, { outcome, judgement, executionMs, traceId })
-      if (await this.#tryStore(change)) return again
+      concludeCall(change, stepIndex, conclusion)
+      if (isFirst && this.#mayGoOn(change)) {
+        const joined = await this.#goOn(change)
+        if (joined !== undefined) return joined
+      } else if (await this.#tryStore(change)) {
+        return this.#follow(change)
+      }
       const turn = await this.#reload()
       if (turn.kind !== "again") return turn
     }
   }
 
+  /** Whether the next step may be prepared on top of a change that is not stored yet. */
+  #mayGoOn({ run }: Change): boolean {
+    return run.state === "running" && !this.#deps.isDraining() && !this.#requester.isStale()
+  }
+
+  /**
+   * Prepares the next step and stores it together with the outcome: one commit for both. Should the
+   * process vanish before, the ledger still has the outcome. Undefined where the outcome must be
+   * stored by itself.
+   */
+  async #goOn(change: Change): Promise<Turn | undefined> {
+    const { lost, cancelled } = this.#lease
+    const next = change.call(change.run.stepIndex)
+    try {
+      await this.#prepareStep(change, next, AbortSignal.any([lost, cancelled]))
+    } catch {
+      lost.throwIfAborted()
+      return undefined
+    }
+    return (await this.#tryStore(change)) ? this.#follow(change) : undefined
+  }
+
   /** Judges what would be passed on: a result, or an error that the plan goes on with. */
-  async #judgeOutcome(change: Change, call: ToolCallRecord) {
+  async #judgeOutcome(change: Change, call: ToolCallRecord): Promise<Judgement | undefined> {
     const { lost } = this.#lease
     if (call.result !== undefined) return judgeResult(this.#deps, change, call, call.result, lost)
     if (call.error === undefined || !mayContinue(call)) return undefined
@@ -294,7 +335,18 @@ export class RunDriver {
   }
 
   async #commit(change: Change): Promise<Turn> {
-    return (await this.#tryStore(change)) ? again : this.#reload()
+    return (await this.#tryStore(change)) ? this.#follow(change) : this.#reload()
+  }
+
+  /** What a stored change leads to. */
+  #follow({ before, claim }: Change): Turn {
+    // The run has ended, or waits and was given back with the change itself.
+    if (claim.kind === "drop" || claim.kind === "release") return done
+    const { run, calls } = this.#snapshot
+    const call = calls[run.stepIndex]
+    const isAdmitted =
+      call?.state === "executing" && call.attempts > (before.calls[call.stepIndex]?.attempts ?? 0)
+    return isAdmitted ? { kind: "execute", call } : again
   }
 
   /** Stores a change; false where the run is no longer as the change found it. */

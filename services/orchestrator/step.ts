@@ -280,7 +280,8 @@ async function ask(
 /** The results that a step may refer to; a failed step's is its error. */
 function resultsBefore(change: Change, stepIndex: number): ReadonlyMap<number, JsonValue> {
   const results = new Map<number, JsonValue>()
-  for (const { stepIndex: step, state, result, error } of change.before.calls.slice(0, stepIndex)) {
+  for (let step = 0; step < stepIndex; step++) {
+    const { state, result, error } = change.call(step)
     if (state === "succeeded" && result !== undefined) results.set(step, result)
     if (state === "failed" && error !== undefined) {
       results.set(step, { error: { ...error, metadata: { ...error.metadata } } })

@@ -1,0 +1,55 @@
+/**
+ * Whether the requester of a run may still act: asked before a run that waited, or that another
+ * owner left, goes on, and from time to time while it does.
+ *
+ * 1. An answer counts for `membershipMs`; the start of a run at the replica that stored it is one,
+ *    since the gateway has just checked the member.
+ * 2. Whoever cannot be asked about may do nothing.
+ */
+import type { Client } from "@connectrpc/connect"
+import type { MembershipService } from "../../gen/runwarden/gateway/v1/membership_service_pb.ts"
+import { Role } from "../../gen/runwarden/options/v1/access_pb.ts"
+import { actingAs, serviceSubject } from "../../mesh/identity.ts"
+import type { ExecutorConfig } from "./config.ts"
+import type { RunRecord } from "./snapshot.ts"
+
+export interface MembershipDeps {
+  readonly membership: Client<typeof MembershipService>
+  readonly config: Pick<ExecutorConfig, "moderateTimeoutMs" | "membershipMs">
+}
+
+/** What is known of a requester; `unavailable` where nobody could be asked. */
+export type Standing =
+  | { readonly kind: "member"; readonly role: Role }
+  | { readonly kind: "revoked" }
+  | { readonly kind: "unavailable" }
+
+/** One run's knowledge of its requester. */
+export interface Requester {
+  /** Whether somebody has to be asked before another call is admitted. */
+  isStale(): boolean
+  ask(run: RunRecord, signal: AbortSignal): Promise<Standing>
+}
+
+export function createRequester(
+  { membership, config }: MembershipDeps,
+  isKnown: boolean,
+): Requester {
+  let knownAt = isKnown ? performance.now() : Number.NEGATIVE_INFINITY
+  return {
+    isStale: () => performance.now() - knownAt > config.membershipMs,
+    async ask({ workspaceId, requesterId: actorId }, signal) {
+      const askedAt = performance.now()
+      const subject = serviceSubject("orchestrator", workspaceId)
+      const options = actingAs(subject, { signal, timeoutMs: config.moderateTimeoutMs })
+      try {
+        const { member, role } = await membership.checkMembership({ workspaceId, actorId }, options)
+        if (member !== true || !(role >= Role.MEMBER)) return { kind: "revoked" }
+        knownAt = askedAt
+        return { kind: "member", role }
+      } catch {
+        return { kind: "unavailable" } // (2)
+      }
+    },
+  }
+}
