@@ -1,0 +1,90 @@
+/** Using an approval up: the statement itself takes a valid, unused yes and nothing else. */
+import { join } from "node:path"
+import { afterAll, beforeAll, expect, it } from "vitest"
+import { type Database, openDatabase, type Tx } from "../../mesh/database.ts"
+import { newId } from "../../mesh/ids.ts"
+import { testRuntime } from "../../mesh/testing.ts"
+import { findApproval } from "./approval-store.ts"
+import { Change } from "./change.ts"
+import { StaleChange, storeChange } from "./change-store.ts"
+import {
+  createPeers,
+  inWorkspace,
+  type Orchestrator,
+  startOrchestrator,
+} from "./orchestrator-harness.ts"
+import { lockSnapshot } from "./snapshot-store.ts"
+
+let orchestrator: Orchestrator
+let database: Database
+
+beforeAll(async () => {
+  orchestrator = await startOrchestrator({ peers: createPeers() })
+  const migrations = join(import.meta.dirname, "migrations")
+  const runtime = testRuntime("orchestrator")
+  database = openDatabase(orchestrator.database, { runtime, migrations })
+})
+afterAll(async () => {
+  await database[Symbol.asyncDispose]()
+  await orchestrator[Symbol.asyncDispose]()
+})
+
+it.each<[string, Answered, "used" | "consumption"]>([
+  ["takes a yes", {}, "used"],
+  ["takes it once", { isUsed: true }, "consumption"],
+  ["takes no yes to something else", { digest: "0".repeat(64) }, "consumption"],
+  ["takes no yes whose time is over", { expiresIn: "-1 second" }, "consumption"],
+  ["takes no no", { state: "rejected" }, "consumption"],
+])("%s", async (_, answered, outcome) => {
+  const me = inWorkspace(orchestrator)
+  const { runId } = await me.start([{ tool: "high.keyed", arguments: { a: 1 } }])
+  const { approvalId } = await me.pendingApproval(runId)
+  const undone = new Error("undone")
+  const tried = database.tenant(me.workspaceId, async (tx) => {
+    const answeredId = await insertAnswered(tx, approvalId, answered)
+    const approval = await findApproval(tx, me.workspaceId, answeredId)
+    const snapshot = await lockSnapshot(tx, me.workspaceId, runId)
+    if (approval === undefined || snapshot === undefined) throw new Error("nothing to use")
+    const change = new Change(snapshot)
+    change.consume(approval, answered.digest ?? approval.digest)
+    await storeChange(tx, change)
+    throw undone
+  })
+  const error = await tried.catch((caught: unknown) => caught)
+  if (outcome === "used") expect(error).toBe(undone)
+  else expect(error).toMatchObject({ constructor: StaleChange, part: outcome })
+})
+
+interface Answered {
+  readonly state?: "approved" | "rejected"
+  readonly isUsed?: boolean
+  readonly expiresIn?: string
+  /** The digest that is to be executed, where it is not the one that was approved. */
+  readonly digest?: string
+}
+
+/** A copy of a pending approval that somebody has answered, for nobody may change what was asked. */
+async function insertAnswered(tx: Tx, approvalId: string, answered: Answered): Promise<string> {
+  const { state = "approved", isUsed = false, expiresIn = "1 hour" } = answered
+  const copy = newId()
+  const names = await tx.query<{ readonly name: string }>(
+    `select attname as name from pg_attribute
+     where attrelid = 'approvals'::regclass and attnum > 0 and attgenerated = ''
+       and not attisdropped`,
+  )
+  const values: Readonly<Record<string, string>> = {
+    approval_id: "$2::uuid",
+    state: "$3::text",
+    decide_time: "now()",
+    consume_time: "case when $4::boolean then now() end",
+    digest: "$6::text",
+    expire_time: "now() + $5::interval",
+  }
+  const columns = names.map(({ name }) => name)
+  await tx.query(
+    `insert into approvals (${columns}) select ${columns.map((name) => values[name] ?? name)}
+     from approvals where approval_id = $1::uuid`,
+    [approvalId, copy, state, isUsed, expiresIn, "1".repeat(64)],
+  )
+  return copy
+}
