@@ -2,9 +2,10 @@
  * Retrieval: documents in, passages with checkable citations out, for one workspace at a time.
  *
  * - analysis.ts reads a document: *-text.ts by format, passage.ts cuts, tokens.ts finds its words;
- *   analyser.ts does that in threads.
- * - ingestion.ts stores and removes; document.ts decides by version. document-store.ts has the
- *   documents' SQL, posting-store.ts the index's.
+ *   analyser.ts does that in threads. markdown-cut.ts spares the Markdown parser what is plain.
+ * - ingestion.ts stores and removes; document.ts decides by version. document-store.ts has the SQL
+ *   of documents and their postings, posting-store.ts that of stems and the index's size, stem-cache.ts
+ *   the stems asked for lately. Events wait for the outbox's next round, so that they go in batches.
  * - search.ts finds: query.ts, search-store.ts (documents by BM25), ranking.ts (their passages),
  *   spelling.ts.
  * - citation.ts says whether a citation holds.
