@@ -1,7 +1,8 @@
 // The seven services as seven processes, from their environment alone, doing the main job over
-// sockets; then stopped by SIGTERM, each with exit code 0.
+// sockets, with one trace at a real OTLP receiver; then stopped by SIGTERM, each with exit code 0.
 import { type ChildProcess, spawn } from "node:child_process"
 import { createHash, randomBytes } from "node:crypto"
+import { createServer as createHttpServer } from "node:http"
 import { createServer } from "node:net"
 import path from "node:path"
 import { afterAll, beforeAll, expect, test } from "vitest"
@@ -23,6 +24,8 @@ const stack = new AsyncDisposableStack()
 const processes = new Map<ServiceName, ChildProcess>()
 const output = new Map<ServiceName, string>()
 const operatorKey = `operator-${randomBytes(32).toString("base64url")}`
+/** The services that sent spans of a trace, by trace id. */
+const traces = new Map<string, Set<string>>()
 let url = ""
 
 beforeAll(async () => {
@@ -35,7 +38,9 @@ beforeAll(async () => {
   ) as Record<ServiceName, string>
   const edge = `127.0.0.1:${ports.at(-1)}`
   url = `http://${edge}`
+  const collector = stack.use(await startCollector())
   const shared = {
+    OTEL_EXPORTER_OTLP_ENDPOINT: collector.url,
     PATH: process.env.PATH ?? "",
     RUNWARDEN_TRUSTED_KEYS: encodeTrustedKeys(testKeys.trusted),
     RUNWARDEN_LOG_LEVEL: "info",
@@ -146,6 +151,13 @@ test("an operator makes a workspace, and a run in it does its work in other proc
     const { toolCall } = await toolCallService.getToolCall({ workspaceId, toolCallId })
     return JSON.stringify(toolCall?.outcome.value).includes("southern pier")
   })
+  await until(
+    () =>
+      ["gateway", "orchestrator", "tools", "moderation", "projects"].every((name) =>
+        traces.get(ended.traceId)?.has(`runwarden-${name}`),
+      ),
+    { timeoutMs: 20_000 },
+  )
   await until(async () => {
     const { metrics } = await createMeshClient(MetricsService, transport).getMetrics({
       workspaceId,
@@ -187,6 +199,47 @@ test("a service without its environment says all that is missing, and exits with
     expect(text).toContain(name)
   }
 })
+
+/** A receiver of OTLP over HTTP with JSON, as a collector offers it. */
+async function startCollector(): Promise<AsyncDisposable & { readonly url: string }> {
+  const server = createHttpServer((request, response) => {
+    const chunks: Buffer[] = []
+    request.on("data", (chunk: Buffer) => chunks.push(chunk))
+    request.on("end", () => {
+      remember(JSON.parse(Buffer.concat(chunks).toString("utf8")) as OtlpRequest)
+      response.writeHead(200, { "content-type": "application/json" }).end("{}")
+    })
+  })
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve))
+  const address = server.address()
+  if (address === null || typeof address === "string") throw new Error("no port")
+  return {
+    url: `http://127.0.0.1:${address.port}`,
+    async [Symbol.asyncDispose]() {
+      server.closeAllConnections()
+      await new Promise((resolve) => server.close(resolve))
+    },
+  }
+}
+
+interface OtlpRequest {
+  readonly resourceSpans: readonly {
+    readonly resource: {
+      readonly attributes: readonly { key: string; value: { stringValue?: string } }[]
+    }
+    readonly scopeSpans: readonly { readonly spans: readonly { traceId: string }[] }[]
+  }[]
+}
+
+function remember({ resourceSpans }: OtlpRequest): void {
+  for (const { resource, scopeSpans } of resourceSpans) {
+    const name = resource.attributes.find(({ key }) => key === "service.name")?.value.stringValue
+    for (const { traceId } of scopeSpans.flatMap(({ spans }) => spans)) {
+      const services = traces.get(traceId) ?? new Set()
+      traces.set(traceId, services.add(name ?? "nameless"))
+    }
+  }
+}
 
 async function freePorts(count: number): Promise<number[]> {
   const servers = await Promise.all(
