@@ -99,6 +99,16 @@ describe("one request id", () => {
     const found = await projects.getProject({ workspaceId, projectId })
     expect(found.project?.state).toBe(ProjectState.DRAFT)
   })
+
+  test("serves one RPC only, also where the bodies are the same", async () => {
+    const { workspaceId } = ours
+    const projects = mesh.client(ProjectService, ours.admin)
+    const at = { workspaceId, requestId: newId() }
+    const { project } = await projects.createProject({ ...at, requestId: newId(), name: "Two" })
+    const body = { ...at, projectId: project?.projectId ?? "" }
+    await projects.archiveProject(body)
+    expect(await projects.updateProject(body).catch(reasonOf)).toBe("REQUEST_ID_CONFLICT")
+  })
 })
 
 describe("a stale etag", () => {
