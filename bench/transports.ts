@@ -13,7 +13,7 @@ import {
   RunService,
 } from "../gen/runwarden/orchestrator/v1/run_service_pb.ts"
 import { createMeshClient } from "../mesh/client.ts"
-import { actingAs, identityHeader, subjectKey } from "../mesh/identity.ts"
+import { actingAs, hopTokenKey, subjectKey } from "../mesh/identity.ts"
 import { clientInterceptors, serverInterceptors } from "../mesh/interceptors.ts"
 import { compose, serveMethods, unaryRequest } from "../mesh/method-chain.ts"
 import { testRuntime } from "../mesh/testing.ts"
@@ -39,6 +39,7 @@ interface Cost {
 
 const rounds = 5
 const inFlight = 64
+const noHeader = new Headers()
 const message = create(GetRunRequestSchema, { workspaceId: probeWorkspace, runId: probeRun })
 const answer = create(GetRunResponseSchema, {
   run: { workspaceId: probeWorkspace, runId: probeRun, requesterId: "x".repeat(20) },
@@ -84,7 +85,7 @@ function serverParts(): Case[] {
     "validation",
   ]
   return names.map((name, count) => {
-    const interceptors = serverInterceptors(runtime).slice(0, count)
+    const interceptors = serverInterceptors(runtime, "process").slice(0, count)
     const served = serveMethods([answering().route], interceptors, "local")
     const method = served.get(`${RunService.typeName}/GetRun`)
     if (method === undefined) throw new Error("the probe serves GetRun")
@@ -94,15 +95,14 @@ function serverParts(): Case[] {
       async call() {
         // Signed anew only when it is about to expire; asking costs about a microsecond.
         const token = await signer.sign(probeSubject, "orchestrator")
-        const header = new Headers({ [identityHeader]: token })
-        await method.call(request(header))
+        await method.call(request(token))
       },
     }
   })
 }
 
 function clientParts(): Case[] {
-  const interceptors = clientInterceptors(testRuntime("gateway"), "orchestrator")
+  const interceptors = clientInterceptors(testRuntime("gateway"), "orchestrator", "process")
   const names = ["nothing", "trace: one span", "errors", "signing"]
   return names.map((name, count) => {
     const send = compose(interceptors.slice(0, count), (sent) =>
@@ -111,17 +111,17 @@ function clientParts(): Case[] {
     return {
       name: `  client: ${count === 0 ? "" : "+ "}${name}`,
       calls: 8_000,
-      call: () => send(request(new Headers())),
+      call: () => send(request()),
     }
   })
 }
 
-function request(header: Headers) {
+function request(token?: string) {
   return unaryRequest(RunService.method.getRun, message, {
     url: "local:///",
     signal: new AbortController().signal,
-    header,
-    contextValues: createContextValues().set(subjectKey, probeSubject),
+    header: noHeader,
+    contextValues: createContextValues().set(subjectKey, probeSubject).set(hopTokenKey, token),
   })
 }
 

@@ -42,7 +42,7 @@ import {
   single,
   streamRequest,
   unaryRequest,
-  valuesWithDeadline,
+  valuesOfCall,
 } from "./method-chain.ts"
 import { meshLimits, writeMaxBytes } from "./server-limits.ts"
 import type { Runtime } from "./service.ts"
@@ -204,6 +204,6 @@ function leavingCall(
     url: `${address}/${methodName(method)}`,
     signal,
     header: new Headers(header),
-    contextValues: valuesWithDeadline(method, timeoutMs, contextValues),
+    contextValues: valuesOfCall(method, timeoutMs, contextValues),
   }
 }

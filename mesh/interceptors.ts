@@ -9,7 +9,6 @@ import { type DescMethod, type DescService, getOption, hasOption } from "@bufbui
 import { createValidator } from "@bufbuild/protovalidate"
 import { Code, ConnectError, type Interceptor } from "@connectrpc/connect"
 import { createValidateInterceptor } from "@connectrpc/validate"
-import { context, SpanKind, trace } from "@opentelemetry/api"
 import {
   type AccessRule,
   access,
@@ -19,17 +18,23 @@ import {
 } from "../gen/runwarden/options/v1/access_pb.ts"
 import { deadlineKey, defaultTimeoutMs, longestTimeoutMs, maxTimeoutMs } from "./deadline.ts"
 import { RunwardenError, reasonOf, toConnectError } from "./errors.ts"
-import { type Caller, callerKey, identityHeader, subjectKey } from "./identity.ts"
+import { type Caller, callerKey, hopTokenKey, identityHeader, subjectKey } from "./identity.ts"
+import { methodName } from "./method-chain.ts"
 import type { Runtime } from "./service.ts"
-import { extractTrace, failSpan, injectTrace } from "./tracing.ts"
+import {
+  type Carrier,
+  clientTraceInterceptor,
+  serverTraceInterceptor,
+} from "./trace-interceptors.ts"
+import { watch } from "./watch-call.ts"
 
 type UnaryOrStream = Parameters<ReturnType<Interceptor>>[0]
 type Answer = Awaited<ReturnType<ReturnType<Interceptor>>>
 
 /** The chain of every service's own transports. */
-export function serverInterceptors(runtime: Runtime): Interceptor[] {
+export function serverInterceptors(runtime: Runtime, carrier: Carrier = "headers"): Interceptor[] {
   return [
-    ...outerInterceptors(runtime),
+    ...outerInterceptors(runtime, carrier),
     identityInterceptor(runtime),
     accessInterceptor(),
     validationInterceptor(),
@@ -37,16 +42,24 @@ export function serverInterceptors(runtime: Runtime): Interceptor[] {
 }
 
 /** The part of the chain that does not ask who is calling: trace, errors, deadline. */
-export function outerInterceptors(runtime: Runtime): Interceptor[] {
-  return [serverTraceInterceptor(runtime), errorsInterceptor(runtime), deadlineInterceptor()]
+export function outerInterceptors(runtime: Runtime, carrier: Carrier = "headers"): Interceptor[] {
+  return [
+    serverTraceInterceptor(runtime, carrier),
+    errorsInterceptor(runtime),
+    deadlineInterceptor(),
+  ]
 }
 
 /** The chain of every call that a service makes of another. */
-export function clientInterceptors(runtime: Runtime, audience: string): Interceptor[] {
+export function clientInterceptors(
+  runtime: Runtime,
+  audience: string,
+  carrier: Carrier = "headers",
+): Interceptor[] {
   return [
-    clientTraceInterceptor(runtime, audience),
+    clientTraceInterceptor(runtime, audience, carrier),
     clientErrorsInterceptor(audience),
-    signingInterceptor(runtime, audience),
+    signingInterceptor(runtime, audience, carrier),
   ]
 }
 
@@ -67,11 +80,10 @@ export function accessRuleOf(method: DescMethod): AccessRule {
 const knownRules = new WeakMap<DescMethod, AccessRule>()
 
 function readAccessRule(method: DescMethod): AccessRule {
-  if (!hasOption(method, access))
-    throw new Error(`${method.parent.typeName}/${method.name} has no access rule`)
+  if (!hasOption(method, access)) throw new Error(`${methodName(method)} has no access rule`)
   const found = getOption(method, access)
   if (found.exposure === Exposure.UNSPECIFIED) {
-    throw new Error(`${method.parent.typeName}/${method.name} has no exposure`)
+    throw new Error(`${methodName(method)} has no exposure`)
   }
   return found
 }
@@ -81,40 +93,6 @@ export function requireAccessRules(services: Iterable<DescService>): void {
   for (const service of services) for (const method of service.methods) accessRuleOf(method)
 }
 
-function serverTraceInterceptor(runtime: Runtime): Interceptor {
-  return (next) => (request) => {
-    const parent = extractTrace(request.header)
-    const span = runtime.tracer.startSpan(
-      spanName(request),
-      { kind: SpanKind.SERVER, attributes: rpcAttributes(request) },
-      parent,
-    )
-    const active = trace.setSpan(parent, span)
-    return context.with(active, () =>
-      watch(next(request), {
-        failed: (error) => failSpan(span, error),
-        ended: () => span.end(),
-      }),
-    )
-  }
-}
-
-function clientTraceInterceptor(runtime: Runtime, audience: string): Interceptor {
-  return (next) => (request) => {
-    const span = runtime.tracer.startSpan(spanName(request), {
-      kind: SpanKind.CLIENT,
-      attributes: { ...rpcAttributes(request), "server.address": audience },
-    })
-    return context.with(trace.setSpan(context.active(), span), () => {
-      injectTrace(request.header)
-      return watch(next(request), {
-        failed: (error) => failSpan(span, error),
-        ended: () => span.end(),
-      })
-    })
-  }
-}
-
 function errorsInterceptor(runtime: Runtime): Interceptor {
   return (next) => (request) =>
     watch(next(request), {
@@ -122,7 +100,7 @@ function errorsInterceptor(runtime: Runtime): Interceptor {
         const mapped = toConnectError(error)
         if (mapped.code === Code.Internal || mapped.code === Code.Unknown) {
           runtime.log.error(
-            { err: mapped.cause ?? error, method: spanName(request) },
+            { err: mapped.cause ?? error, method: methodName(request.method) },
             "call failed",
           )
         }
@@ -159,34 +137,47 @@ function clientErrorsInterceptor(audience: string): Interceptor {
  * thrown away.
  */
 function deadlineInterceptor(): Interceptor {
-  return (next) => async (request) => {
-    const limit = request.stream ? Number.POSITIVE_INFINITY : Date.now() + maxTimeoutMs
-    const given =
-      request.contextValues.get(deadlineKey) ??
-      (request.stream ? Number.POSITIVE_INFINITY : Date.now() + defaultTimeoutMs)
-    const deadline = Math.min(given, limit)
-    const { promise: ended, reject } = Promise.withResolvers<never>()
-    const stop = () => reject(endedEarly(request, deadline))
-    if (request.signal.aborted) throw endedEarly(request, deadline)
-    request.signal.addEventListener("abort", stop, { once: true })
-    const timer = Number.isFinite(deadline)
-      ? setTimeout(
-          () => reject(new RunwardenError("DEADLINE_EXCEEDED")),
-          Math.min(Math.max(0, deadline - Date.now()), longestTimeoutMs),
-        )
-      : undefined
-    try {
-      // In here, for it may throw at once: a timer that is left then rejects what nobody hears,
-      // which ends the process.
-      const answer = next(request)
-      // Its failure after the deadline has nobody left to hear it.
-      answer.catch(() => undefined)
-      return await Promise.race([answer, ended])
-    } finally {
-      clearTimeout(timer)
-      request.signal.removeEventListener("abort", stop)
-    }
+  return (next) => (request) => {
+    const { signal, stream } = request
+    const now = Date.now()
+    const limit = stream ? Number.POSITIVE_INFINITY : now + maxTimeoutMs
+    const usual = stream ? Number.POSITIVE_INFINITY : now + defaultTimeoutMs
+    const deadline = Math.min(request.contextValues.get(deadlineKey) ?? usual, limit)
+    if (signal.aborted) return Promise.reject(endedEarly(request, deadline))
+    return new Promise((resolve, reject) => {
+      const stop = () => {
+        release()
+        reject(endedEarly(request, deadline))
+      }
+      const release = () => {
+        clearTimeout(timer)
+        signal.removeEventListener("abort", stop)
+      }
+      const delay = Math.min(Math.max(0, deadline - now), longestTimeoutMs)
+      const timer = Number.isFinite(deadline)
+        ? setTimeout(() => {
+            release()
+            reject(new RunwardenError("DEADLINE_EXCEEDED"))
+          }, delay)
+        : undefined
+      signal.addEventListener("abort", stop)
+      attempt(next, request).then(
+        (answer) => {
+          release()
+          resolve(answer)
+        },
+        (error) => {
+          release()
+          reject(error)
+        },
+      )
+    })
   }
+}
+
+/** What throws at once is a failed call like any other. */
+async function attempt(next: ReturnType<Interceptor>, request: UnaryOrStream): Promise<Answer> {
+  return next(request)
 }
 
 function endedEarly(request: UnaryOrStream, deadline: number): RunwardenError {
@@ -201,7 +192,7 @@ function endedEarly(request: UnaryOrStream, deadline: number): RunwardenError {
 function identityInterceptor(runtime: Runtime): Interceptor {
   return (next) => async (request) => {
     if (request.contextValues.get(callerKey) === undefined) {
-      const token = request.header.get(identityHeader)
+      const token = request.contextValues.get(hopTokenKey) ?? request.header.get(identityHeader)
       if (token === null) throw new RunwardenError("UNAUTHENTICATED")
       request.contextValues.set(callerKey, await runtime.verifier.verify(token))
     }
@@ -209,13 +200,17 @@ function identityInterceptor(runtime: Runtime): Interceptor {
   }
 }
 
-function signingInterceptor(runtime: Runtime, audience: string): Interceptor {
+function signingInterceptor(runtime: Runtime, audience: string, carrier: Carrier): Interceptor {
   return (next) => async (request) => {
     const subject = request.contextValues.get(subjectKey)
     if (subject === undefined) {
-      throw new Error(`a call of ${spanName(request)} says not for whom: pass actingAs(subject)`)
+      throw new Error(
+        `a call of ${methodName(request.method)} says not for whom: pass actingAs(subject)`,
+      )
     }
-    request.header.set(identityHeader, await runtime.signer.sign(subject, audience))
+    const token = await runtime.signer.sign(subject, audience)
+    if (carrier === "process") request.contextValues.set(hopTokenKey, token)
+    else request.header.set(identityHeader, token)
     return next(request)
   }
 }
@@ -269,7 +264,7 @@ export function roleName(role: Role): string {
 function callerNotAllowed(method: DescMethod, caller: Caller): RunwardenError {
   return new RunwardenError("CALLER_NOT_ALLOWED", {
     caller: caller.issuer,
-    method: `${method.parent.typeName}/${method.name}`,
+    method: methodName(method),
   })
 }
 
@@ -299,49 +294,4 @@ function onMessage(request: UnaryOrStream, check: (message: object) => void): Un
     }
   }
   return { ...request, message: checked() }
-}
-
-interface Watcher {
-  /** May throw another error in place of the one it was given. */
-  failed(error: unknown): void
-  ended?(): void
-}
-
-/** Follows a call to its real end: of a stream, when its last message was taken or it was left. */
-async function watch(answer: Promise<Answer>, watcher: Watcher): Promise<Answer> {
-  let response: Answer
-  try {
-    response = await answer
-  } catch (error) {
-    try {
-      watcher.failed(error)
-      throw error
-    } finally {
-      watcher.ended?.()
-    }
-  }
-  if (!response.stream) {
-    watcher.ended?.()
-    return response
-  }
-  const messages = response.message
-  async function* watched() {
-    try {
-      yield* messages
-    } catch (error) {
-      watcher.failed(error)
-      throw error
-    } finally {
-      watcher.ended?.()
-    }
-  }
-  return { ...response, message: watched() }
-}
-
-function spanName(request: UnaryOrStream): string {
-  return `${request.service.typeName}/${request.method.name}`
-}
-
-function rpcAttributes(request: UnaryOrStream): Record<string, string> {
-  return { "rpc.system.name": "grpc", "rpc.method": spanName(request) }
 }

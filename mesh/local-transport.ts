@@ -4,8 +4,8 @@
  * Owns nothing but the chains, composed once per method: the caller's client interceptors, then the
  * target's server interceptors, then the handler. There are no bytes and no sockets.
  *
- * 1. Headers cross, context values do not: what the caller keeps for itself is never seen by the
- *    target, so identity can only travel as the signed token, as it does over sockets.
+ * 1. Headers cross, and of the context values the deadline and the signed token alone: what the
+ *    caller keeps for itself is never seen by the target, which verifies the token as over sockets.
  * 2. Request and response messages are shared, not cloned: a clone would cost more than the rest of
  *    the call together. A handler must not change its request, and a caller must not change an
  *    answer that a handler may have kept; `freeze`, which tests switch on, makes either throw.
@@ -35,6 +35,7 @@ import {
 import { callSignal } from "./call-signal.ts"
 import { deadlineKey } from "./deadline.ts"
 import { RunwardenError, toConnectError } from "./errors.ts"
+import { hopTokenKey } from "./identity.ts"
 import { clientInterceptors, requireAccessRules, serverInterceptors } from "./interceptors.ts"
 import {
   type AnyCall,
@@ -47,7 +48,7 @@ import {
   single,
   streamRequest,
   unaryRequest,
-  valuesWithDeadline,
+  valuesOfCall,
 } from "./method-chain.ts"
 import type { Route, Runtime } from "./service.ts"
 
@@ -73,8 +74,8 @@ export function createLocalTransport(
   options: LocalTransportOptions = {},
 ): Transport {
   requireAccessRules(target.routes.map((route) => route.service))
-  const served = serveMethods(target.routes, serverInterceptors(target.runtime), "local")
-  const interceptors = clientInterceptors(caller, target.runtime.name)
+  const served = serveMethods(target.routes, serverInterceptors(target.runtime, "process"), "local")
+  const interceptors = clientInterceptors(caller, target.runtime.name, "process")
   const share = options.freeze === true ? deepFreeze : undefined
   const calls = new Map<DescMethod, AnyCall>()
 
@@ -141,11 +142,15 @@ function leavingCall(
   header: HeaderInit,
   contextValues: ContextValues | undefined,
 ): ArrivedCall {
+  let made: Headers | undefined
   return {
     url: `local:///${methodName(method)}`,
     signal,
-    header: new Headers(header),
-    contextValues: valuesWithDeadline(method, timeoutMs, contextValues),
+    get header() {
+      made ??= new Headers(header)
+      return made
+    },
+    contextValues: valuesOfCall(method, timeoutMs, contextValues),
   }
 }
 
@@ -158,7 +163,20 @@ function crossing(method: DescMethod, served: ServedMethod | undefined, share?: 
   return async (request) => {
     const contextValues = createContextValues()
     contextValues.set(deadlineKey, request.contextValues.get(deadlineKey))
-    const arrived = { ...request, contextValues } as UnaryRequest | StreamRequest
+    contextValues.set(hopTokenKey, request.contextValues.get(hopTokenKey))
+    const arrived = {
+      stream: request.stream,
+      method: request.method,
+      service: request.service,
+      requestMethod: request.requestMethod,
+      url: request.url,
+      signal: request.signal,
+      get header() {
+        return request.header
+      },
+      contextValues,
+      message: request.message,
+    } as UnaryRequest | StreamRequest
     if (share === undefined) return served.call(arrived)
     return shareResponse(await served.call(shareRequest(arrived, share)), share)
   }

@@ -21,6 +21,7 @@ import {
   type UnaryResponse,
 } from "@connectrpc/connect"
 import { deadlineKey, defaultTimeoutMs, longestTimeoutMs } from "./deadline.ts"
+import { hopTokenKey } from "./identity.ts"
 import type { Route } from "./service.ts"
 
 /** Headers as a client may give them. */
@@ -39,6 +40,7 @@ export interface ServedMethod {
 /** What a server transport knows of a call when it arrives. */
 export interface ArrivedCall {
   readonly signal: AbortSignal
+  /** May be made when it is first asked for: `Headers` cost more than the rest of a local call. */
   readonly header: Headers
   readonly contextValues: ContextValues
   readonly url: string
@@ -89,7 +91,9 @@ export function unaryRequest(
     requestMethod: "POST",
     url: call.url,
     signal: call.signal,
-    header: call.header,
+    get header() {
+      return call.header
+    },
     contextValues: call.contextValues,
     message,
   }
@@ -108,18 +112,20 @@ export function streamRequest(
     requestMethod: "POST",
     url: call.url,
     signal: call.signal,
-    header: call.header,
+    get header() {
+      return call.header
+    },
     contextValues: call.contextValues,
     message: once(message),
   }
 }
 
 /**
- * The context values of an outgoing call: the caller's, with its deadline under `deadlineKey`. A
- * unary call without a timeout gets the default; 0 and a stream without one have none. The
- * caller's own object stays as it is, for it may serve many calls.
+ * The context values of an outgoing call: the caller's, with this call's deadline and token in front
+ * of them. A unary call without a timeout gets the default; 0 and a stream without one have none.
+ * The caller's own object stays as it is, for it may serve many calls.
  */
-export function valuesWithDeadline(
+export function valuesOfCall(
   method: DescMethod,
   timeoutMs: number | undefined,
   base: ContextValues = createContextValues(),
@@ -127,14 +133,16 @@ export function valuesWithDeadline(
   const timeout = timeoutMs ?? (method.methodKind === "unary" ? defaultTimeoutMs : 0)
   const own = createContextValues()
   if (timeout > 0) own.set(deadlineKey, Date.now() + Math.min(timeout, longestTimeoutMs))
+  const holder = (key: { readonly id: symbol }) =>
+    key.id === deadlineKey.id || key.id === hopTokenKey.id ? own : base
   return {
-    get: (key) => (key.id === deadlineKey.id ? own : base).get(key),
+    get: (key) => holder(key).get(key),
     set(key, value) {
-      ;(key.id === deadlineKey.id ? own : base).set(key, value)
+      holder(key).set(key, value)
       return this
     },
     delete(key) {
-      ;(key.id === deadlineKey.id ? own : base).delete(key)
+      holder(key).delete(key)
       return this
     },
   }
@@ -252,7 +260,9 @@ function handlerContext(
     service: request.service,
     signal: request.signal,
     requestMethod: request.requestMethod,
-    requestHeader: request.header,
+    get requestHeader() {
+      return request.header
+    },
     protocolName,
     values: request.contextValues,
     url: request.url,

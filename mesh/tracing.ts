@@ -1,18 +1,26 @@
 import {
   type Attributes,
+  type Context,
   context,
+  isSpanContextValid,
   type Link,
   propagation,
   type Span,
   type SpanKind,
   SpanStatusCode,
+  TraceFlags,
   type Tracer,
   trace,
 } from "@opentelemetry/api"
 import { AsyncLocalStorageContextManager } from "@opentelemetry/context-async-hooks"
 import { W3CTraceContextPropagator } from "@opentelemetry/core"
 import { resourceFromAttributes } from "@opentelemetry/resources"
-import { BatchSpanProcessor, type SpanExporter, TracerProvider } from "@opentelemetry/sdk-trace"
+import {
+  BatchSpanProcessor,
+  RandomIdGenerator,
+  type SpanExporter,
+  TracerProvider,
+} from "@opentelemetry/sdk-trace"
 import { reasonOf } from "./errors.ts"
 
 /** A service's tracer and what ends it. */
@@ -24,17 +32,18 @@ const flushTimeoutMs = 3_000
 
 /**
  * Makes the tracer of one service. Spans always have ids, so that runs and logs can name their
- * trace; they are exported only when there is an exporter. Each service has a provider of its own,
+ * trace; without an exporter they are nothing but those ids. Each service has a provider of its own,
  * so that several in one process keep their names.
  */
 export function createTracing(service: string, exporter?: SpanExporter): Tracing {
   useAsyncContext()
+  if (exporter === undefined) return { tracer: unrecorded, async [Symbol.asyncDispose]() {} }
   const provider = new TracerProvider({
     resource: resourceFromAttributes({
       "service.name": `runwarden-${service}`,
       "service.namespace": "runwarden",
     }),
-    spanProcessors: exporter === undefined ? [] : [new BatchSpanProcessor({ exporter })],
+    spanProcessors: [new BatchSpanProcessor({ exporter })],
   })
   return {
     tracer: provider.getTracer("runwarden"),
@@ -47,6 +56,32 @@ export function createTracing(service: string, exporter?: SpanExporter): Tracing
       clearTimeout(timer)
     },
   }
+}
+
+const ids = new RandomIdGenerator()
+
+/**
+ * A tracer whose spans nobody will see: a trace has its id, and so does where it came in, but within
+ * it spans are all the same, so that what a service that does record hangs below is one that exists.
+ */
+const unrecorded: Tracer = {
+  startSpan(_, options, parentContext = context.active()) {
+    const parent = options?.root === true ? undefined : trace.getSpan(parentContext)
+    if (parent !== undefined && isSpanContextValid(parent.spanContext())) {
+      return parent.isRecording() ? trace.wrapSpanContext(parent.spanContext()) : parent
+    }
+    return trace.wrapSpanContext({
+      traceId: ids.generateTraceId(),
+      spanId: ids.generateSpanId(),
+      traceFlags: TraceFlags.SAMPLED,
+    })
+  },
+  startActiveSpan(name: string, ...rest: readonly unknown[]) {
+    const work = rest.at(-1) as (span: Span) => never
+    const parent = (rest[2] === undefined ? context.active() : rest[1]) as Context
+    const span = unrecorded.startSpan(name, rest.length > 1 ? (rest[0] as SpanStart) : {}, parent)
+    return context.with(trace.setSpan(parent, span), () => work(span))
+  },
 }
 
 /**
