@@ -4,7 +4,8 @@ import { create, type DescMethod, type Message, toJson } from "@bufbuild/protobu
 import { type ReflectMessage, reflect } from "@bufbuild/protobuf/reflect"
 import { afterAll, beforeAll, describe, expect, test } from "vitest"
 import { ErrorReason } from "../gen/runwarden/errors/v1/error_reason_pb.ts"
-import { IdKind } from "../gen/runwarden/options/v1/access_pb.ts"
+import { MembershipService } from "../gen/runwarden/gateway/v1/membership_service_pb.ts"
+import { IdKind, Role } from "../gen/runwarden/options/v1/access_pb.ts"
 import { Answer, ApprovalService } from "../gen/runwarden/orchestrator/v1/approval_service_pb.ts"
 import { RunState } from "../gen/runwarden/orchestrator/v1/run_pb.ts"
 import { RunService } from "../gen/runwarden/orchestrator/v1/run_service_pb.ts"
@@ -102,12 +103,17 @@ describe("one request id", () => {
 
   test("serves one RPC only, also where the bodies are the same", async () => {
     const { workspaceId } = ours
-    const projects = mesh.client(ProjectService, ours.admin)
-    const at = { workspaceId, requestId: newId() }
-    const { project } = await projects.createProject({ ...at, requestId: newId(), name: "Two" })
-    const body = { ...at, projectId: project?.projectId ?? "" }
-    await projects.archiveProject(body)
-    expect(await projects.updateProject(body).catch(reasonOf)).toBe("REQUEST_ID_CONFLICT")
+    const members = mesh.client(MembershipService, ours.admin)
+    const { member } = await members.addMember({
+      workspaceId,
+      requestId: newId(),
+      displayName: "Brief",
+      role: Role.VIEWER,
+      kind: 1,
+    })
+    const body = { workspaceId, requestId: newId(), actorId: member?.actorId ?? "" }
+    await members.removeMember(body)
+    expect(await members.updateMember(body).catch(reasonOf)).toBe("REQUEST_ID_CONFLICT")
   })
 })
 
