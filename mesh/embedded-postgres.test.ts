@@ -2,12 +2,16 @@ import { spawn } from "node:child_process"
 import { once } from "node:events"
 import {
   chmodSync,
+  chownSync,
   existsSync,
+  mkdirSync,
   mkdtempSync,
+  readdirSync,
   readFileSync,
   realpathSync,
   rmSync,
   statSync,
+  symlinkSync,
   writeFileSync,
 } from "node:fs"
 import { tmpdir } from "node:os"
@@ -159,6 +163,20 @@ test("services get databases that only their roles can enter and only their owne
     await expect(connect(url, { database: "tools" })).rejects.toThrow(/permission denied/)
   }
   await expect(connect(tools.appUrl, { database: "projects" })).rejects.toThrow(/permission denied/)
+})
+
+test("a data folder that is a link or somebody else's is left alone", async () => {
+  const elsewhere = join(parent, "elsewhere")
+  mkdirSync(elsewhere, { mode: 0o755 })
+  symlinkSync(elsewhere, dataFolder)
+  await expect(start()).rejects.toThrow(/is a link or belongs to another user/)
+  expect(statSync(elsewhere).mode & 0o777).toBe(0o755)
+  expect(readdirSync(elsewhere)).toEqual([])
+  rmSync(dataFolder)
+  if (process.getuid?.() !== 0) return
+  mkdirSync(dataFolder)
+  chownSync(dataFolder, 65_534, 65_534)
+  await expect(start()).rejects.toThrow(/is a link or belongs to another user/)
 })
 
 test("each user of a checkout has a data folder of their own", () => {

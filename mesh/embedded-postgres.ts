@@ -28,7 +28,7 @@ import type { Logger } from "pino"
 import { type Connection, connect } from "./database.ts"
 import { initialise } from "./embedded-postgres-init.ts"
 import { clearLeftover, supervisorLock } from "./embedded-postgres-leftover.ts"
-import { findPostgresBinaries, type PostgresBinaries } from "./postgres-binaries.ts"
+import { findPostgresBinaries, makeOwnFolder, type PostgresBinaries } from "./postgres-binaries.ts"
 
 export { dataFolderFor } from "./embedded-postgres-init.ts"
 export { provisionDatabases, readPasswords } from "./provision-databases.ts"
@@ -207,7 +207,7 @@ async function stop(
 }
 
 function openFolder(folder: string, { account }: PostgresBinaries): void {
-  mkdirSync(folder, { recursive: true })
+  makeOwnFolder(folder)
   // The Postgres account passes through to its own folder inside and can list nothing here.
   chmodSync(folder, account === undefined ? 0o700 : 0o711)
   const data = join(folder, "postgres")

@@ -4,6 +4,7 @@ import {
   chownSync,
   cpSync,
   existsSync,
+  lstatSync,
   mkdirSync,
   readdirSync,
   renameSync,
@@ -92,10 +93,24 @@ function copyOnce(native: string, version: string): string {
   return folder
 }
 
+/**
+ * Makes a folder that is ours, or takes one that was. What somebody else put there, a link above all,
+ * is refused: in a shared place its name can be guessed, and what is written below it holds keys.
+ */
+export function makeOwnFolder(folder: string): void {
+  mkdirSync(folder, { recursive: true })
+  const found = lstatSync(folder)
+  const uid = process.getuid?.()
+  if (!found.isDirectory() || (uid !== undefined && found.uid !== uid)) {
+    throw new Error(
+      `${folder} is a link or belongs to another user: remove it, or ask its owner to`,
+    )
+  }
+}
+
 /** Makes a folder that everybody may enter and only root may write, whatever the umask. */
 export function makeRootFolder(folder: string): void {
-  mkdirSync(folder, { recursive: true })
-  chownSync(folder, 0, 0)
+  makeOwnFolder(folder)
   chmodSync(folder, 0o755)
 }
 
