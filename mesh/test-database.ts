@@ -77,7 +77,10 @@ export async function testDatabase(
 export async function emptyTestDatabase(service: ServiceName): Promise<TestDatabase> {
   const run = currentRun()
   await using admin = await connect(run.adminUrl)
+  // Two files at once would change the same row of a role, which Postgres refuses.
+  await admin.query("select pg_advisory_lock($1::bigint)", [templateLock])
   await provisionRoles(admin, [service], run.passwordOf)
+  await admin.query("select pg_advisory_unlock($1::bigint)", [templateLock])
   return await makeDatabase(admin, run, service)
 }
 
