@@ -1,9 +1,9 @@
 // Every public RPC × every door of the gateway × every way to break a request that its descriptor
 // tells of: a typed error that names the field, nothing of ours in its words, and nothing changed.
-import type { DescMethod, JsonObject, JsonValue } from "@bufbuild/protobuf"
+import { type DescMethod, getOption, type JsonObject, type JsonValue } from "@bufbuild/protobuf"
 import { afterAll, beforeAll, describe, expect, test } from "vitest"
+import { http } from "../gen/google/api/annotations_pb.ts"
 import { readMaxBytes } from "../mesh/server-limits.ts"
-import { type RestRoute, restRoutes } from "../services/gateway/rest-route.ts"
 import { loadServices, publicMethods, shortName } from "./descriptors.ts"
 import { type DoorAnswer, type Doors, openDoors } from "./doors.ts"
 import { jsonOf, type Malformation, malformedBinary, malformedJson } from "./malformations.ts"
@@ -13,7 +13,6 @@ import { sampleRequest } from "./sample-requests.ts"
 
 const services = await loadServices()
 const methods = publicMethods(services).map((method) => [shortName(method), method] as const)
-const routes = restRoutes(services)
 
 /** What no answer may hold: stacks, SQL and the names of types. */
 const leaks =
@@ -64,8 +63,7 @@ describe.each(methods)("%s", (_, method) => {
     expect(await faults(broken, (body) => doors.grpc(method, bytes(body)))).toEqual([])
   })
 
-  const route = routes.find((each) => each.method === method)
-  if (route === undefined) throw new Error(`${shortName(method)} has no path`)
+  const route = restRouteOf(method)
 
   test(`REST, ${route.httpMethod}`, async () => {
     const { path, rest, variables } = splitRequest(route, valid())
@@ -146,18 +144,31 @@ function oversized(_: DescMethod): Omit<Malformation, "body"> {
   return { name: "too large", reasons: ["REQUEST_TOO_LARGE"] }
 }
 
+/** The path of an RPC, read from its annotation and not by the code under test. */
+interface RestRoute {
+  readonly httpMethod: string
+  readonly template: string
+  readonly body: string
+}
+
+function restRouteOf(method: DescMethod): RestRoute {
+  const { pattern, body } = getOption(method, http)
+  if (pattern.case === undefined || pattern.case === "custom") {
+    throw new Error(`${shortName(method)} has no path`)
+  }
+  return { httpMethod: pattern.case.toUpperCase(), template: pattern.value, body }
+}
+
 /** The path of a request, and what of it is left for body or query. */
-function splitRequest(route: RestRoute, json: JsonObject) {
+function splitRequest({ template }: RestRoute, json: JsonObject) {
   const rest = { ...json }
   const variables = new Set<string>()
-  const parts = route.segments.map((segment) => {
-    if (segment.kind === "literal") return segment.text
-    variables.add(segment.field)
-    delete rest[segment.field]
-    return encodeURIComponent(`${json[segment.field] ?? ""}`)
+  const path = template.replaceAll(/\{(\w+)\}/g, (_, field: string) => {
+    variables.add(field)
+    delete rest[field]
+    return encodeURIComponent(`${json[field] ?? ""}`)
   })
-  const verb = route.verb === undefined ? "" : `:${route.verb}`
-  return { path: `/${parts.join("/")}${verb}`, rest, variables }
+  return { path, rest, variables }
 }
 
 function malformedQueries(rest: JsonObject): Malformation[] {

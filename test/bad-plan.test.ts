@@ -5,12 +5,12 @@ import { afterAll, beforeAll, expect, test } from "vitest"
 import { BadRequestSchema } from "../gen/google/rpc/error_details_pb.ts"
 import { RunService } from "../gen/runwarden/orchestrator/v1/run_service_pb.ts"
 import { metadataOf, reasonOf } from "../mesh/errors.ts"
+import { definition, FakeProvider } from "../mesh/fixtures/fake-provider.ts"
 import { createGrpcServer } from "../mesh/grpc-server.ts"
 import { createVerifier, type ServiceName } from "../mesh/identity.ts"
 import { newId } from "../mesh/ids.ts"
 import { testKeys, testRuntime, until } from "../mesh/testing.ts"
 import { providersEnvironment } from "../services/local/local.ts"
-import { definition, FakeProvider } from "../services/tools/tools-harness.ts"
 import { startTestMesh, type TestMesh, type TestWorkspace } from "./mesh.ts"
 
 const stack = new AsyncDisposableStack()

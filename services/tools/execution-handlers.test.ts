@@ -9,14 +9,13 @@ import { ExecutionState } from "../../gen/runwarden/tools/v1/execution_service_p
 import { Outcome } from "../../gen/runwarden/tools/v1/tool_provider_service_pb.ts"
 import { digestOfStruct } from "../../mesh/canonical.ts"
 import { metadataOf, RunwardenError, reasonOf } from "../../mesh/errors.ts"
+import { FakeProvider, result } from "../../mesh/fixtures/fake-provider.ts"
 import { actingAs } from "../../mesh/identity.ts"
 import { newId } from "../../mesh/ids.ts"
 import { until } from "../../mesh/testing.ts"
 import {
   callOf,
   execute,
-  FakeProvider,
-  result,
   type Started,
   someone,
   standardTools,

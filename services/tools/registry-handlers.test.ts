@@ -9,10 +9,11 @@ import {
   ToolDefinitionSchema,
 } from "../../gen/runwarden/tools/v1/tool_pb.ts"
 import { metadataOf, reasonOf } from "../../mesh/errors.ts"
+import { definition } from "../../mesh/fixtures/fake-provider.ts"
 import { actingAs } from "../../mesh/identity.ts"
 import { until } from "../../mesh/testing.ts"
 import { digestOfDefinition } from "./definition.ts"
-import { callOf, definition, execute, type Started, someone, startTools } from "./tools-harness.ts"
+import { callOf, execute, type Started, someone, startTools } from "./tools-harness.ts"
 
 let tools: Started
 const subject = someone()

@@ -1,111 +1,25 @@
 /** What the tests of this service share: the service on a real database, and scripted providers. */
-import { create, type JsonObject, type MessageInitShape } from "@bufbuild/protobuf"
-import { createClient, type HandlerContext } from "@connectrpc/connect"
+import type { JsonObject } from "@bufbuild/protobuf"
+import { createClient } from "@connectrpc/connect"
 import { Role } from "../../gen/runwarden/options/v1/access_pb.ts"
 import { ExecutionService } from "../../gen/runwarden/tools/v1/execution_service_pb.ts"
 import { RegistryService } from "../../gen/runwarden/tools/v1/registry_service_pb.ts"
-import {
-  Effect,
-  RiskClass,
-  type ToolDefinition,
-  ToolDefinitionSchema,
-} from "../../gen/runwarden/tools/v1/tool_pb.ts"
-import {
-  type ExecuteToolRequest,
-  type ExecuteToolResponseSchema,
-  type GetOutcomeResponseSchema,
-  Outcome,
-  ToolProviderService,
-} from "../../gen/runwarden/tools/v1/tool_provider_service_pb.ts"
+import { Effect, RiskClass } from "../../gen/runwarden/tools/v1/tool_pb.ts"
+import { ToolProviderService } from "../../gen/runwarden/tools/v1/tool_provider_service_pb.ts"
 import { digestOfStruct } from "../../mesh/canonical.ts"
 import { connect } from "../../mesh/database.ts"
+import { definition, FakeProvider } from "../../mesh/fixtures/fake-provider.ts"
 import {
   actingAs,
   type CallClaims,
-  type Caller,
-  callerOf,
   memberSubject,
   type ServiceName,
   type Subject,
 } from "../../mesh/identity.ts"
 import { newId } from "../../mesh/ids.ts"
 import { createLocalTransport } from "../../mesh/local-transport.ts"
-import { route } from "../../mesh/service.ts"
 import { testClient, testDatabase, testRuntime } from "../../mesh/testing.ts"
 import { createTools } from "./service.ts"
-
-type Answer = MessageInitShape<typeof ExecuteToolResponseSchema>
-
-/** A provider that does as it is told, and counts. Its effects are keyed as a real one's would be. */
-export class FakeProvider {
-  tools: ToolDefinition[] = []
-  /** Every ExecuteTool that arrived. */
-  readonly sendings: { readonly request: ExecuteToolRequest; readonly caller: Caller }[] = []
-  /** How often each key took effect. */
-  readonly effects = new Map<string, number>()
-  /** What ExecuteTool does after its effect; by default it answers. */
-  answer: (request: ExecuteToolRequest, context: HandlerContext) => Answer | Promise<Answer> = () =>
-    result({ ok: true })
-  /** Runs before the effect, and may throw. */
-  before: (request: ExecuteToolRequest) => void = () => {}
-  outcome: MessageInitShape<typeof GetOutcomeResponseSchema> | Error = { outcome: Outcome.UNKNOWN }
-  outcomesAsked = 0
-  isAway = false
-
-  route() {
-    return route(ToolProviderService, {
-      listTools: () => {
-        if (this.isAway) throw new Error("away")
-        return { tools: this.tools }
-      },
-      executeTool: async (request, context) => {
-        this.sendings.push({ request, caller: callerOf(context) })
-        this.before(request)
-        const tool = this.tools.find(({ name }) => name === request.tool)
-        const done = this.effects.get(request.idempotencyKey) ?? 0
-        const isKeyed = tool?.effect === Effect.KEYED
-        this.effects.set(request.idempotencyKey, isKeyed ? 1 : done + 1)
-        return this.answer(request, context)
-      },
-      getOutcome: () => {
-        this.outcomesAsked++
-        if (this.outcome instanceof Error) throw this.outcome
-        return this.outcome
-      },
-    })
-  }
-}
-
-export function result(value: JsonObject): Answer {
-  return { outcome: { case: "result", value } }
-}
-
-/** A definition of a tool that takes `{ text, count? }`. */
-export function definition(
-  name: string,
-  changes: MessageInitShape<typeof ToolDefinitionSchema> = {},
-): ToolDefinition {
-  return create(ToolDefinitionSchema, {
-    name,
-    version: "1.0.0",
-    title: `Tool ${name}`,
-    description: "Does as it is told.",
-    riskClass: RiskClass.LOW,
-    effect: Effect.KEYED,
-    inputSchema: {
-      type: "object",
-      properties: { text: { type: "string", maxLength: 100 }, count: { type: "integer" } },
-      required: ["text"],
-      additionalProperties: false,
-    },
-    outputSchema: {
-      type: "object",
-      properties: { ok: { type: "boolean" }, padding: { type: "string" } },
-      required: ["ok"],
-    },
-    ...changes,
-  })
-}
 
 export const standardTools = [
   definition("look", { effect: Effect.READ }),
