@@ -91,7 +91,10 @@ export function createOutbox(deps: OutboxDeps): Outbox {
   }
 
   async function drain({ workspaceId, attempts }: Claim): Promise<void> {
-    const signal = AbortSignal.any([abandon.signal, AbortSignal.timeout(Math.ceil((leaseMs * 2) / 3))])
+    const signal = AbortSignal.any([
+      abandon.signal,
+      AbortSignal.timeout(Math.ceil((leaseMs * 2) / 3)),
+    ])
     try {
       const batch = await loadBatch(database, { topic, workspaceId, maxItems, maxBytes, signal })
       if (batch.items.length > 0) {
