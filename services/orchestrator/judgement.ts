@@ -3,14 +3,21 @@
  * complete and matching verdict is `blocked` with `moderation_unavailable`: there is no default and
  * no switch that lets anything through.
  */
-import type { JsonObject } from "@bufbuild/protobuf"
+import { setTimeout as sleep } from "node:timers/promises"
+import type { JsonObject, MessageInitShape } from "@bufbuild/protobuf"
 import type { CallOptions, Client } from "@connectrpc/connect"
 import {
   type Decision,
   Verdict as VerdictEnum,
 } from "../../gen/runwarden/moderation/v1/decision_pb.ts"
-import type { ModerationService } from "../../gen/runwarden/moderation/v1/moderation_service_pb.ts"
+import type {
+  ModerateRequestSchema,
+  ModerateResponse,
+  ModerationService,
+} from "../../gen/runwarden/moderation/v1/moderation_service_pb.ts"
 import { digestOfStruct } from "../../mesh/canonical.ts"
+import { defaultTimeoutMs } from "../../mesh/deadline.ts"
+import { reasonOf } from "../../mesh/errors.ts"
 import type { Verdict } from "./action.ts"
 import type { Denial, RunRecord, ToolCallRecord } from "./snapshot.ts"
 import { effectEnum, riskClassEnum, type SubjectName, subjectEnum } from "./state-enum.ts"
@@ -53,7 +60,8 @@ export async function judge(
   let digest = ""
   try {
     digest = digestOfStruct(content)
-    const answer = await moderation.moderate(
+    const answer = await ask(
+      moderation,
       {
         workspaceId: run.workspaceId,
         subject: subjectEnum[subject],
@@ -75,6 +83,34 @@ export async function judge(
     return readDecision(answer?.decision, question, digest) ?? unavailable(subject, digest)
   } catch {
     return unavailable(subject, digest)
+  }
+}
+
+/** What moderation says when it could not be asked, and may be asked again: a decision too many harms nobody. */
+const awayReasons: ReadonlySet<string | undefined> = new Set([
+  "DEPENDENCY_UNAVAILABLE",
+  "SHUTTING_DOWN",
+])
+const maxAsks = 3
+const pauseMs = 100
+
+/** Asks until moderation is there, a few times, all within the one deadline. */
+async function ask(
+  moderation: Client<typeof ModerationService>,
+  request: MessageInitShape<typeof ModerateRequestSchema>,
+  options: CallOptions,
+): Promise<ModerateResponse> {
+  const deadline = Date.now() + (options.timeoutMs ?? defaultTimeoutMs)
+  for (let asked = 1; ; asked++) {
+    try {
+      const timeoutMs = Math.max(1, deadline - Date.now())
+      return await moderation.moderate(request, { ...options, timeoutMs })
+    } catch (error) {
+      const waitMs = pauseMs * 2 ** (asked - 1) * (0.5 + Math.random())
+      const isLast = asked >= maxAsks || Date.now() + waitMs >= deadline
+      if (isLast || !awayReasons.has(reasonOf(error))) throw error
+      await sleep(waitMs, undefined, options.signal === undefined ? {} : { signal: options.signal })
+    }
   }
 }
 

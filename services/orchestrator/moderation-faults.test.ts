@@ -105,6 +105,23 @@ describe("moderation that", () => {
     })
   }
 
+  it("is away for a moment is asked again, and its answer counts", async () => {
+    const me = inWorkspace(orchestrator)
+    const asked = new Map<string, number>()
+    const usual = peers.script.moderate
+    peers.script.moderate = (request) => {
+      const times = (asked.get(request.runId) ?? 0) + 1
+      asked.set(request.runId, times)
+      if (times <= 2) throw new RunwardenError("DEPENDENCY_UNAVAILABLE", { dependency: "db" })
+      return usual?.(request) ?? { decision: allowed(request) }
+    }
+    const { runId } = await me.start([{ tool: "low.keyed", arguments: {} }])
+    await me.reaches(runId, RunState.SUCCEEDED)
+    // Two refusals, the arguments, the result: no question more than is needed.
+    expect(asked.get(runId)).toBe(4)
+    peers.script.moderate = usual
+  })
+
   /** Faults of one subject at a time: other runs of the same moment are judged as they should be. */
   async function startWithFault(
     me: ReturnType<typeof inWorkspace>,
