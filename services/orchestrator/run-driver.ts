@@ -1,7 +1,7 @@
 /**
  * Carries one run from where it stands to where it ends or waits.
  *
- * Owns: the last known snapshot of the run, which follows every stored change.
+ * Owns: the order of what is done to the run; its last known state is held-run.ts's.
  * States: stepping (preparing, admitting) → executing → concluding → stepping …; it stops at a
  * terminal state, at a wait, at a lost lease, and between two steps when the replica drains.
  *
@@ -17,12 +17,10 @@
 import type { Client } from "@connectrpc/connect"
 import type { Link, Span, Tracer } from "@opentelemetry/api"
 import type { MembershipService } from "../../gen/runwarden/gateway/v1/membership_service_pb.ts"
-import type { Database } from "../../mesh/database.ts"
 import { activeTraceId, inSpan } from "../../mesh/tracing.ts"
 import { Change } from "./change.ts"
-import { StaleChange, storeChange } from "./change-store.ts"
-import { dropClaim, releaseClaim } from "./claim-store.ts"
 import { executeCall, type Outcome, settleCall } from "./execution.ts"
+import { HeldRun, type HeldRunDeps } from "./held-run.ts"
 import type { Judgement } from "./judgement.ts"
 import type { Lease } from "./lease.ts"
 import { createRequester, type Requester } from "./membership.ts"
@@ -36,16 +34,12 @@ import {
   passOn,
 } from "./outcome.ts"
 import type { Snapshot, ToolCallRecord } from "./snapshot.ts"
-import { takeSnapshot } from "./snapshot-store.ts"
 import { callAttributes, linkTo, outcomeAttributes, runAttributes } from "./span.ts"
 import { judgeResult, prepareApproved, prepareCall, prepareInput, type StepDeps } from "./step.ts"
 
-export interface DriverDeps extends StepDeps {
-  readonly database: Database
+export interface DriverDeps extends StepDeps, HeldRunDeps {
   readonly membership: Client<typeof MembershipService>
   readonly tracer: Tracer
-  /** Told after every stored change. */
-  stored(change: Change): void
   isDraining(): boolean
 }
 
@@ -71,7 +65,7 @@ const done: Turn = { kind: "done" }
 export class RunDriver {
   readonly #deps: DriverDeps
   readonly #lease: Lease
-  #snapshot: Snapshot
+  readonly #held: HeldRun
   #deadline: NodeJS.Timeout | undefined
   readonly #requester: Requester
   readonly #crashes: number
@@ -88,13 +82,13 @@ export class RunDriver {
     this.#origin = origin
     this.#requester = createRequester(deps, origin === "started")
     this.#lease = lease
-    this.#snapshot = snapshot
+    this.#held = new HeldRun(deps, lease, snapshot)
     this.#crashes = crashes
   }
 
   /** One segment of the run in one span: a child of what started it, or a new trace that links. */
   async drive(): Promise<Ending> {
-    const { run } = this.#snapshot
+    const { run } = this.#held.snapshot
     const origin = this.#origin
     const links: Link[] = origin === "continued" ? linkTo(run.traceParent) : []
     const start = { attributes: runAttributes(run), links, root: origin === "continued" }
@@ -108,7 +102,7 @@ export class RunDriver {
         }
       } finally {
         clearTimeout(this.#deadline)
-        const { state, reason } = this.#snapshot.run
+        const { state, reason } = this.#held.snapshot.run
         span.setAttribute("runwarden.run.state", state)
         if (state === "failed" || state === "expired") span.setAttribute("error.type", reason)
       }
@@ -117,7 +111,7 @@ export class RunDriver {
 
   async #turn(): Promise<Turn> {
     this.#lease.lost.throwIfAborted()
-    const { run, calls, clock } = this.#snapshot
+    const { run, calls, clock } = this.#held.snapshot
     if (run.endTime !== undefined) return done
     const call = calls[run.stepIndex]
     if (call === undefined) throw new Error("a live run has a current step")
@@ -144,7 +138,7 @@ export class RunDriver {
       case "awaiting_approval":
         return this.#wait()
       case "outcome_unknown":
-        return this.#giveBackUntil(run.deadline)
+        return this.#restUntil(run.deadline)
       default:
         throw new Error(`a live run has a call that is ${call.state}`)
     }
@@ -163,7 +157,7 @@ export class RunDriver {
   }
 
   async #resumeApproved(call: ToolCallRecord): Promise<Turn> {
-    const { approval, clock } = this.#snapshot
+    const { approval, clock } = this.#held.snapshot
     if (approval === undefined) throw new Error("a ready call has its approval")
     if (clock.now() >= approval.expireTime.getTime()) {
       return this.#store((change) => {
@@ -187,8 +181,8 @@ export class RunDriver {
 
   /** Goes on as the requester, who may have to be asked about first; a run that waited resumes. */
   async #asMember(goOn: (change: Change) => Promise<Turn>): Promise<Turn> {
-    const { run, calls } = this.#snapshot
-    const change = new Change(this.#snapshot)
+    const { run, calls } = this.#held.snapshot
+    const change = new Change(this.#held.snapshot)
     const isWaiting = run.state === "requires_action"
     if (run.state === "queued") change.moveRun({ kind: "claim" })
     if (isWaiting || this.#requester.isStale()) {
@@ -226,25 +220,25 @@ export class RunDriver {
 
   /** A call that an earlier owner began: sent again under the same key, after counting it. */
   async #executeAgain(call: ToolCallRecord): Promise<Turn> {
-    const change = new Change(this.#snapshot)
+    const change = new Change(this.#held.snapshot)
     change.setCall(call.stepIndex, { attempts: call.attempts + 1 })
     return this.#commit(change)
   }
 
   #execute(call: ToolCallRecord): Promise<Turn> {
     return this.#inCallSpan(call, () =>
-      executeCall(this.#deps, this.#snapshot.run, call, this.#lease),
+      executeCall(this.#deps, this.#held.snapshot.run, call, this.#lease),
     )
   }
 
   #settle(call: ToolCallRecord, reason: string): Promise<Turn> {
     return this.#inCallSpan(call, () =>
-      settleCall(this.#deps, this.#snapshot.run, call, reason, this.#lease.lost),
+      settleCall(this.#deps, this.#held.snapshot.run, call, reason, this.#lease.lost),
     )
   }
 
   async #inCallSpan(call: ToolCallRecord, work: () => Promise<Outcome>): Promise<Turn> {
-    const { run } = this.#snapshot
+    const { run } = this.#held.snapshot
     const start = { attributes: callAttributes(run, call) }
     const name = `execute_tool ${call.tool}`
     const conclusion = await inSpan(this.#deps.tracer, name, start, async (span: Span) => {
@@ -252,7 +246,10 @@ export class RunDriver {
       const outcome = await work()
       const executionMs = performance.now() - startedAt
       span.setAttributes(outcomeAttributes(outcome))
-      const judgement = await this.#judgeOutcome(new Change(this.#snapshot), endedBy(call, outcome))
+      const judgement = await this.#judgeOutcome(
+        new Change(this.#held.snapshot),
+        endedBy(call, outcome),
+      )
       return { outcome, judgement, executionMs, traceId: activeTraceId() }
     })
     return this.#conclude(call, conclusion)
@@ -261,12 +258,12 @@ export class RunDriver {
   /** Stores what came back, however often the run changed under it in the meantime. */
   async #conclude({ stepIndex }: ToolCallRecord, conclusion: Conclusion): Promise<Turn> {
     for (let isFirst = true; ; isFirst = false) {
-      const change = new Change(this.#snapshot)
+      const change = new Change(this.#held.snapshot)
       concludeCall(change, stepIndex, conclusion)
       if (isFirst && this.#mayGoOn(change)) {
         const joined = await this.#goOn(change)
         if (joined !== undefined) return joined
-      } else if (await this.#tryStore(change)) {
+      } else if (await this.#held.store(change)) {
         return this.#follow(change)
       }
       const turn = await this.#reload()
@@ -293,7 +290,7 @@ export class RunDriver {
       lost.throwIfAborted()
       return undefined
     }
-    return (await this.#tryStore(change)) ? this.#follow(change) : undefined
+    return (await this.#held.store(change)) ? this.#follow(change) : undefined
   }
 
   /** Judges what would be passed on: a result, or an error that the plan goes on with. */
@@ -307,79 +304,46 @@ export class RunDriver {
   }
 
   #wait(): Promise<Turn> {
-    const { run, approval, clock } = this.#snapshot
+    const { run, approval, clock } = this.#held.snapshot
     if (approval === undefined) throw new Error("an awaiting call has its approval")
     if (clock.now() >= approval.expireTime.getTime()) {
       return this.#store((change) => expire(change, "approval_expired"))
     }
     const until = Math.min(approval.expireTime.getTime(), run.deadline.getTime())
-    return this.#giveBackUntil(new Date(until))
+    return this.#restUntil(new Date(until))
   }
 
-  async #giveBackUntil(at: Date): Promise<Turn> {
-    const { workspaceId } = this.#lease
-    // Under the lock of the run, so that an answer that comes at this moment is not slept through.
-    const isUnchanged = await this.#deps.database.tenant(workspaceId, async (tx) => {
-      const current = await takeSnapshot(tx, workspaceId, this.#lease.runId, this.#lease.epoch)
-      if (current?.run.revision !== this.#snapshot.run.revision) return false
-      await releaseClaim(tx, this.#lease, { due: { at }, isFailure: false })
-      return true
-    })
-    return isUnchanged ? done : this.#reload()
+  async #restUntil(at: Date): Promise<Turn> {
+    return (await this.#held.restUntil(at)) ? done : this.#reload()
+  }
+
+  async #reload(): Promise<Turn> {
+    return (await this.#held.reload()) ? again : { kind: "overtaken" }
   }
 
   async #store(build: (change: Change) => void): Promise<Turn> {
-    const change = new Change(this.#snapshot)
+    const change = new Change(this.#held.snapshot)
     build(change)
     return this.#commit(change)
   }
 
   async #commit(change: Change): Promise<Turn> {
-    return (await this.#tryStore(change)) ? this.#follow(change) : this.#reload()
+    return (await this.#held.store(change)) ? this.#follow(change) : this.#reload()
   }
 
   /** What a stored change leads to. */
   #follow({ before, claim }: Change): Turn {
     // The run has ended, or waits and was given back with the change itself.
     if (claim.kind === "drop" || claim.kind === "release") return done
-    const { run, calls } = this.#snapshot
+    const { run, calls } = this.#held.snapshot
     const call = calls[run.stepIndex]
     const isAdmitted =
       call?.state === "executing" && call.attempts > (before.calls[call.stepIndex]?.attempts ?? 0)
     return isAdmitted ? { kind: "execute", call } : again
   }
 
-  /** Stores a change; false where the run is no longer as the change found it. */
-  async #tryStore(change: Change): Promise<boolean> {
-    this.#lease.lost.throwIfAborted()
-    const { database, stored } = this.#deps
-    try {
-      await database.tenant(this.#lease.workspaceId, (tx) => storeChange(tx, change), {
-        name: "storeChange",
-      })
-    } catch (error) {
-      if (error instanceof StaleChange) return false
-      throw error
-    }
-    this.#snapshot = change.after()
-    stored(change)
-    return true
-  }
-
-  async #reload(): Promise<Turn> {
-    const { workspaceId, runId, epoch } = this.#lease
-    const snapshot = await this.#deps.database.tenant(workspaceId, async (tx) => {
-      const taken = await takeSnapshot(tx, workspaceId, runId, epoch)
-      if (taken === undefined) await dropClaim(tx, this.#lease)
-      return taken
-    })
-    if (snapshot === undefined) return { kind: "overtaken" }
-    this.#snapshot = snapshot
-    return again
-  }
-
   #watchDeadline(): void {
-    const { run, clock } = this.#snapshot
+    const { run, clock } = this.#held.snapshot
     const left = run.deadline.getTime() - clock.now()
     // Node fires at once for what does not fit into 31 bits; a replica does not live that long.
     if (left < 2 ** 31) this.#deadline = setTimeout(() => this.#lease.cancel(), Math.max(0, left))

@@ -4,8 +4,8 @@
  * run.ts, tool-call.ts, approval.ts, action.ts, plan.ts   the pure hearts
  * change.ts, history.ts, outcome.ts   one transaction's worth of change, built without I/O
  * start-run.ts, tool-pinning.ts, answers.ts, watch.ts   what callers do
- * executor.ts, lease.ts, run-driver.ts   who carries a run out, and how far
- * step.ts, judgement.ts, execution.ts   resolve, judge, act, execute
+ * executor.ts, lease.ts, run-driver.ts, held-run.ts   who carries a run out, and how far
+ * membership.ts, step.ts, judgement.ts, execution.ts   ask, resolve, judge, act, execute
  * change-store.ts, snapshot-store.ts, *-store.ts   every SQL statement
  * *-handlers.ts, *-message.ts, state-enum.ts   the RPCs and records as messages
  */

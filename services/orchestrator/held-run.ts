@@ -1,0 +1,104 @@
+/**
+ * One run as this replica last knew it, and the only way its driver reads and writes it.
+ *
+ * Owns: the snapshot, which follows every stored change.
+ *
+ * 1. Nothing is stored once the lease is lost, nor on a state or epoch that is not the stored one.
+ * 2. A run that is read anew is fenced against earlier owners in the same transaction.
+ *
+ * What moves a run that has not ended, by its state and its current call's. Every one of them has a
+ * row in the claim table, written and dropped with the run itself, so that some replica looks at it
+ * when that row is due; beyond all of this stands the run's own deadline.
+ *
+ *   run              call               moved by                              due
+ *   queued           proposed           any replica with a place              at once
+ *   running          proposed           its owner                             when its lease ends
+ *   running          executing          its owner; the next one asks the      when its lease ends
+ *                                       ledger by the same key
+ *   requires_action  awaiting_approval  Decide, or expiry                     approval or run expires
+ *   requires_action  ready              a claim, which Decide made due        at once
+ *   requires_action  outcome_unknown    SettleToolCall, or expiry             run expires
+ *   requires_action  succeeded, failed  a claim, which the settling made due  at once
+ *   cancelling       executing          its owner, told by poll or notice,    when its lease ends
+ *                                       settles the call
+ *
+ * `moderating` and `ready` under `running` are never stored: a change passes through them. Any other
+ * pair is a fault: three owners fail over it, and the run is given up.
+ */
+import type { Database } from "../../mesh/database.ts"
+import type { Change } from "./change.ts"
+import { StaleChange, storeChange } from "./change-store.ts"
+import { dropClaim, releaseClaim } from "./claim-store.ts"
+import type { Lease } from "./lease.ts"
+import type { Snapshot } from "./snapshot.ts"
+import { takeSnapshot } from "./snapshot-store.ts"
+
+export interface HeldRunDeps {
+  readonly database: Database
+  /** Told after every stored change. */
+  stored(change: Change): void
+}
+
+export class HeldRun {
+  readonly #deps: HeldRunDeps
+  readonly #lease: Lease
+  #snapshot: Snapshot
+
+  constructor(deps: HeldRunDeps, lease: Lease, snapshot: Snapshot) {
+    this.#deps = deps
+    this.#lease = lease
+    this.#snapshot = snapshot
+  }
+
+  get snapshot(): Snapshot {
+    return this.#snapshot
+  }
+
+  /** Stores a change; false where the run is no longer as the change found it. */
+  async store(change: Change): Promise<boolean> {
+    this.#lease.lost.throwIfAborted()
+    const { database, stored } = this.#deps
+    const options = { name: "storeChange" }
+    try {
+      await database.tenant(this.#lease.workspaceId, (tx) => storeChange(tx, change), options)
+    } catch (error) {
+      if (error instanceof StaleChange) return false
+      throw error
+    }
+    this.#snapshot = change.after()
+    stored(change)
+    return true
+  }
+
+  /** Reads the run anew; false where it has ended or is another owner's by now. */
+  async reload(): Promise<boolean> {
+    const { workspaceId, runId, epoch } = this.#lease
+    const taken = await this.#deps.database.tenant(
+      workspaceId,
+      async (tx) => {
+        const snapshot = await takeSnapshot(tx, workspaceId, runId, epoch)
+        if (snapshot === undefined) await dropClaim(tx, this.#lease)
+        return snapshot
+      },
+      { name: "reloadRun" },
+    )
+    if (taken !== undefined) this.#snapshot = taken
+    return taken !== undefined
+  }
+
+  /** Gives the run back until then; false where it changed since it was read. */
+  restUntil(at: Date): Promise<boolean> {
+    const { workspaceId, runId, epoch } = this.#lease
+    // Under the lock of the run, so that an answer that comes at this moment is not slept through.
+    return this.#deps.database.tenant(
+      workspaceId,
+      async (tx) => {
+        const current = await takeSnapshot(tx, workspaceId, runId, epoch)
+        if (current?.run.revision !== this.#snapshot.run.revision) return false
+        await releaseClaim(tx, this.#lease, { due: { at }, isFailure: false })
+        return true
+      },
+      { name: "restRun" },
+    )
+  }
+}
