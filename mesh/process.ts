@@ -18,6 +18,7 @@ import { createGrpcTransport } from "./grpc-client.ts"
 import { createGrpcServer } from "./grpc-server.ts"
 import { createSigner, createVerifier, type ServiceName, serviceNames } from "./identity.ts"
 import { privateKeySetting, trustedKeysSetting } from "./keys.ts"
+import { aborted, untilSignal } from "./lifecycle.ts"
 import type { Peers, Runtime, ServiceModule } from "./service.ts"
 import { createOtlpExporter, createTracing } from "./tracing.ts"
 
@@ -31,8 +32,6 @@ const defaultAddresses: Readonly<Record<ServiceName, string>> = {
   telemetry: "127.0.0.1:7105",
   projects: "127.0.0.1:7106",
 }
-
-const forceExitMs = 25_000
 
 /**
  * Runs one service until SIGINT or SIGTERM. A second signal, or a stop that takes too long, ends
@@ -49,32 +48,6 @@ export async function runService<Config>(
     process.stderr.write(`${module.name}: ${error.message}\n`)
     process.exitCode = 78
   }
-}
-
-/** Runs `work` with a signal that aborts at SIGINT or SIGTERM. */
-export async function untilSignal(work: (signal: AbortSignal) => Promise<void>): Promise<void> {
-  const controller = new AbortController()
-  const stop = (name: NodeJS.Signals) => {
-    if (controller.signal.aborted) process.exit(130)
-    controller.abort(new Error(`stopped by ${name}`))
-    setTimeout(() => process.exit(1), forceExitMs).unref()
-  }
-  process.on("SIGINT", stop)
-  process.on("SIGTERM", stop)
-  try {
-    await work(controller.signal)
-  } finally {
-    process.off("SIGINT", stop)
-    process.off("SIGTERM", stop)
-  }
-}
-
-/** Resolves when the signal aborts. */
-export function aborted(signal: AbortSignal): Promise<void> {
-  const { promise, resolve } = Promise.withResolvers<void>()
-  if (signal.aborted) resolve()
-  signal.addEventListener("abort", () => resolve(), { once: true })
-  return promise
 }
 
 async function serve<Config>(

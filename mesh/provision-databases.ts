@@ -33,9 +33,15 @@ export async function provisionDatabases<Name extends ServiceName>(
   await provisionRoles(admin, services, options.passwordOf)
   const known = await admin.query<{ datname: string }>("select datname from pg_database")
   const names = new Set(known.map((row) => row.datname))
-  for (const service of services) {
-    if (!names.has(service)) await createDatabase(admin, service, service)
-  }
+  const missing = services.filter((service) => !names.has(service))
+  for (const service of missing) await becomeOwner(admin, service)
+  // Copying a template is the server's work, and it can do several at once.
+  await Promise.all(
+    missing.map(async (service) => {
+      await using own = await connect(adminUrl)
+      await copyDatabase(own, service, service)
+    }),
+  )
   const configs = services.map((service) => [
     service,
     databaseConfig(adminUrl, service, { ...options, database: service }),
@@ -74,18 +80,31 @@ export async function createDatabase(
   admin: Connection,
   service: ServiceName,
   database: string,
-  template = "template1",
+  template?: string,
 ): Promise<void> {
-  const owner = quote(`${service}_owner`)
-  // An administrator who is no superuser must be a member of the role to give it a database.
+  await becomeOwner(admin, service)
+  await copyDatabase(admin, service, database, template)
+}
+
+/** An administrator who is no superuser must be a member of the role to give it a database. */
+async function becomeOwner(admin: Connection, service: ServiceName): Promise<void> {
   await admin.query(`do $$ begin
     if not (select rolsuper from pg_roles where rolname = current_user) then
-      grant ${owner} to current_user;
+      grant ${quote(`${service}_owner`)} to current_user;
     end if;
   end $$`)
+}
+
+async function copyDatabase(
+  admin: Connection,
+  service: ServiceName,
+  database: string,
+  template = "template1",
+): Promise<void> {
+  const [owner, app, worker] = roleKinds.map((kind) => quote(`${service}_${kind}`))
   await admin.query(`create database ${quote(database)} owner ${owner} template ${quote(template)}`)
   await admin.query(`revoke all on database ${quote(database)} from public;
-    grant connect on database ${quote(database)} to ${quote(`${service}_app`)}, ${quote(`${service}_worker`)}`)
+    grant connect on database ${quote(database)} to ${app}, ${worker}`)
 }
 
 /** The URLs of a service's three roles on the server of `adminUrl`. */

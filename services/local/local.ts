@@ -5,18 +5,7 @@
  * leaves in the data folder: the database, the passwords of its roles, the keys of the mesh, and the
  * state by which the command line finds it.
  */
-import path from "node:path"
-import type { DescService } from "@bufbuild/protobuf"
-import type { Client } from "@connectrpc/connect"
-import { pino } from "pino"
-import { v5 } from "uuid"
-import { Role } from "../../gen/runwarden/options/v1/access_pb.ts"
-import { ApprovalService } from "../../gen/runwarden/orchestrator/v1/approval_service_pb.ts"
-import { RunService } from "../../gen/runwarden/orchestrator/v1/run_service_pb.ts"
-import { ToolCallService } from "../../gen/runwarden/orchestrator/v1/tool_call_service_pb.ts"
-import { IngestionService } from "../../gen/runwarden/retrieval/v1/ingestion_service_pb.ts"
-import { createMeshClient } from "../../mesh/client.ts"
-import { createGatewayTransport } from "../../mesh/client-transport.ts"
+import { type Logger, pino } from "pino"
 import type { Environment } from "../../mesh/config.ts"
 import type { DatabaseConfig } from "../../mesh/database.ts"
 import {
@@ -27,18 +16,8 @@ import {
   startEmbeddedPostgres,
 } from "../../mesh/embedded-postgres.ts"
 import { type ServiceName, serviceNames } from "../../mesh/identity.ts"
-import {
-  type LocalMember,
-  type LocalState,
-  readLocalState,
-  writeLocalState,
-} from "../../mesh/local-state.ts"
-import { aborted, untilSignal } from "../../mesh/process.ts"
-import { createOtlpExporter } from "../../mesh/tracing.ts"
-import type { Gateway } from "../gateway/service.ts"
-import { type DemoDeps, ingestDocuments, performRuns } from "./demo.ts"
+import { aborted, untilSignal } from "../../mesh/lifecycle.ts"
 import { readLocalKeys } from "./local-keys.ts"
-import { createMesh } from "./mesh.ts"
 
 export interface LocalOptions {
   readonly checkout: string
@@ -47,21 +26,6 @@ export interface LocalOptions {
   readonly isReset: boolean
   readonly print: (line: string) => void
 }
-
-/** The demo workspace has the same ids everywhere, so that what is written about it stays true. */
-const workspaceId = "0199a000-0000-7000-8000-000000000001"
-const demoMembers = [
-  { role: "admin", displayName: "Ada (admin)" },
-  { role: "approver", displayName: "Avery (approver)" },
-  { role: "member", displayName: "Mika (member)" },
-  { role: "viewer", displayName: "Vera (viewer)" },
-] as const
-const roles = {
-  admin: Role.ADMIN,
-  approver: Role.APPROVER,
-  member: Role.MEMBER,
-  viewer: Role.VIEWER,
-} as const
 
 /** Starts everything, shows the demo, and serves until SIGINT or SIGTERM. */
 export async function runLocal(options: LocalOptions): Promise<void> {
@@ -75,11 +39,9 @@ async function serve(options: LocalOptions, signal: AbortSignal): Promise<void> 
   await using stack = new AsyncDisposableStack()
   const log = pino({ level: env.RUNWARDEN_LOG_LEVEL ?? "error" }, pino.destination(2))
   print("Starting Runwarden …")
-  const adminUrl =
-    env.DATABASE_URL ?? stack.use(await startEmbeddedPostgres({ dataFolder, log, signal })).adminUrl
-  const databases = await provisionDatabases(adminUrl, serviceNames, {
-    passwordOf: readPasswords(dataFolder),
-  })
+  const code = loadCode()
+  const databases = await prepareDatabases(options, { dataFolder, log, signal, stack })
+  const { createMesh, createOtlpExporter, welcome } = await code
   const exporter = await createOtlpExporter(env.OTEL_EXPORTER_OTLP_ENDPOINT)
   const mesh = stack.use(
     createMesh({
@@ -95,14 +57,40 @@ async function serve(options: LocalOptions, signal: AbortSignal): Promise<void> 
     }),
   )
   await mesh.start(signal)
-  const url = mesh.gateway.url
-  print(`\nThe gateway serves ${url}   (Ctrl-C stops it)\n`)
-  const before = readLocalState(dataFolder)
-  const state = await seed(mesh.gateway, url, before)
-  writeLocalState(dataFolder, state)
-  await show(options, state, before !== undefined, signal)
+  print(`\nThe gateway serves ${mesh.gateway.url}   (Ctrl-C stops it)\n`)
+  await welcome(mesh.gateway, { checkout, dataFolder, print }, signal)
   await aborted(signal)
   print("\nStopping …")
+}
+
+/** Loads the services, a second of work, while PostgreSQL starts in processes of its own. */
+function loadCode() {
+  const code = Promise.all([
+    import("./mesh.ts"),
+    import("../../mesh/tracing.ts"),
+    import("./welcome.ts"),
+  ]).then(([{ createMesh }, { createOtlpExporter }, { welcome }]) => {
+    return { createMesh, createOtlpExporter, welcome }
+  })
+  // Heard where it is awaited; until then PostgreSQL comes first.
+  code.catch(() => undefined)
+  return code
+}
+
+interface Preparation {
+  readonly dataFolder: string
+  readonly log: Logger
+  readonly signal: AbortSignal
+  readonly stack: AsyncDisposableStack
+}
+
+async function prepareDatabases(
+  { env }: LocalOptions,
+  { dataFolder, log, signal, stack }: Preparation,
+): Promise<Record<ServiceName, DatabaseConfig>> {
+  const adminUrl =
+    env.DATABASE_URL ?? stack.use(await startEmbeddedPostgres({ dataFolder, log, signal })).adminUrl
+  return provisionDatabases(adminUrl, serviceNames, { passwordOf: readPasswords(dataFolder) })
 }
 
 /** Whoever adds a provider of their own keeps those that are built in. */
@@ -143,104 +131,4 @@ async function reset(
   }
   print(`Deleting ${dataFolder}`)
   await removeData(dataFolder)
-}
-
-async function seed(
-  gateway: Gateway,
-  url: string,
-  before: LocalState | undefined,
-): Promise<LocalState> {
-  const members = demoMembers.map(({ role, displayName }) => {
-    const actorId = v5(role, workspaceId)
-    const known = before?.members.find((member) => member.actorId === actorId)
-    return {
-      actorId,
-      displayName,
-      role: roles[role],
-      ...(known === undefined ? {} : { apiKeySecret: known.apiKey }),
-    }
-  })
-  const { secrets } = await gateway.ensureWorkspace({
-    workspaceId,
-    displayName: "Demo",
-    members,
-  })
-  return {
-    url,
-    workspaceId,
-    members: demoMembers.map(({ role, displayName }): LocalMember => {
-      const actorId = v5(role, workspaceId)
-      const apiKey = secrets.get(actorId)
-      if (apiKey === undefined) throw new Error(`no key for the ${role}`)
-      return { actorId, displayName, role, apiKey }
-    }),
-  }
-}
-
-async function show(
-  options: LocalOptions,
-  state: LocalState,
-  isKnown: boolean,
-  signal: AbortSignal,
-): Promise<void> {
-  const { print, checkout } = options
-  print("API keys of the demo workspace:")
-  for (const { role, apiKey } of state.members) print(`  ${role.padEnd(9)} ${apiKey}`)
-  print(`  workspace ${state.workspaceId}`)
-  const deps = demoDeps(state, print, signal)
-  try {
-    const count = await ingestDocuments(deps, path.join(checkout, "docs"))
-    print(`\n${count} documents of the project are in the index.`)
-    if (isKnown) await tellState(deps)
-    else await performRuns(deps).then((approvalId) => print(confirmHint(approvalId)))
-    print(whatNext(state))
-  } catch (error) {
-    if (signal.aborted) return
-    throw error
-  }
-}
-
-function demoDeps(state: LocalState, print: (line: string) => void, signal: AbortSignal): DemoDeps {
-  const apiKey = state.members.find((member) => member.role === "member")?.apiKey ?? ""
-  const transport = createGatewayTransport({ url: state.url, apiKey })
-  const connect = <S extends DescService>(service: S): Client<S> =>
-    createMeshClient(service, transport)
-  return {
-    workspaceId: state.workspaceId,
-    runs: connect(RunService),
-    toolCalls: connect(ToolCallService),
-    approvals: connect(ApprovalService),
-    ingestion: connect(IngestionService),
-    print,
-    signal,
-  }
-}
-
-async function tellState(deps: DemoDeps): Promise<void> {
-  const { workspaceId, print, signal } = deps
-  const { runs } = await deps.runs.listRuns({ workspaceId, pageSize: 200 }, { signal })
-  const { approvals } = await deps.approvals.listApprovals({ workspaceId }, { signal })
-  print(`Found ${runs.length}${runs.length === 200 ? " or more" : ""} runs of earlier sessions.`)
-  const [waiting] = approvals
-  if (waiting !== undefined) print(confirmHint(waiting.approvalId))
-}
-
-function confirmHint(approvalId: string): string {
-  return `
-A call waits for a person. Confirm it, as somebody other than the one who asked, in another terminal:
-
-  npx runwarden --as approver approval confirm ${approvalId}
-`
-}
-
-function whatNext(state: LocalState): string {
-  return `What to try next:
-
-  npx runwarden run list
-  npx runwarden search "moderation cannot be had"
-  npx runwarden metrics
-  npx runwarden --help
-
-  curl -H "Authorization: Bearer $KEY" "${state.url}/ai/runs?workspace_id=${state.workspaceId}"
-`
 }
