@@ -167,7 +167,9 @@ test("services get databases that only their roles can enter and only their owne
 
 test("a data folder that is a link or somebody else's is left alone", async () => {
   const elsewhere = join(parent, "elsewhere")
-  mkdirSync(elsewhere, { mode: 0o755 })
+  mkdirSync(elsewhere)
+  // Whatever the umask of whoever runs this.
+  chmodSync(elsewhere, 0o755)
   symlinkSync(elsewhere, dataFolder)
   await expect(start()).rejects.toThrow(/is a link or belongs to another user/)
   expect(statSync(elsewhere).mode & 0o777).toBe(0o755)
