@@ -28,12 +28,12 @@ Without --url and --key it finds the mesh that \`npm start\` runs from this chec
 /** Runs one command line, and returns its exit code. Never throws. */
 export async function runCli(args: readonly string[], io: Io): Promise<number> {
   const cli: Cli = { io, exitCode: exitCodes.ok, url: io.env.RUNWARDEN_URL ?? "" }
+  const program = createProgram(cli)
   try {
-    const program = createProgram(cli)
     await program.parseAsync([...args], { from: "user" })
     return cli.exitCode
   } catch (error) {
-    return explain(error, args, cli)
+    return explain(error, args, { cli, program })
   }
 }
 
@@ -76,22 +76,38 @@ function adapt(command: Command, cli: Cli): void {
   for (const below of command.commands) adapt(below, cli)
 }
 
-function explain(error: unknown, args: readonly string[], cli: Cli): number {
+function explain(
+  error: unknown,
+  args: readonly string[],
+  { cli, program }: { readonly cli: Cli; readonly program: Command },
+): number {
   const { io } = cli
   if (io.signal.aborted) return exitCodes.interrupted
   const out = new Output(io, { format: wantsJson(args) ? "json" : "table", isQuiet: false })
   if (error instanceof CommanderError) {
     if (error.exitCode === 0) return exitCodes.ok
-    out.failure(usageFailure(error, args))
+    out.failure(usageFailure(error, commandPath(program, args)))
     return exitCodes.error
   }
   out.failure(toFailure(error, cli.url === "" ? "the mesh" : cli.url))
   return error instanceof CliError ? error.exitCode : exitCodes.error
 }
 
-function usageFailure(error: CommanderError, args: readonly string[]): Failure {
-  const words = args.filter((arg) => /^[a-z][a-z-]*$/.test(arg)).slice(0, 1)
-  const help = ["npx runwarden", ...words, "--help"].join(" ")
+/** The words of the command line that name a command: help exists for these and for no others. */
+function commandPath(program: Command, args: readonly string[]): readonly string[] {
+  const path: string[] = []
+  let at = program
+  for (const arg of args) {
+    const below = at.commands.find((one) => one.name() === arg || one.aliases().includes(arg))
+    if (below === undefined) continue
+    path.push(arg)
+    at = below
+  }
+  return path
+}
+
+function usageFailure(error: CommanderError, path: readonly string[]): Failure {
+  const help = ["npx runwarden", ...path, "--help"].join(" ")
   const message =
     error.code === "commander.help"
       ? "This needs a command after it."

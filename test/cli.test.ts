@@ -187,6 +187,13 @@ describe("as a process of its own", () => {
     expect(JSON.parse(stdout).run.reason).toBe("policy_denied")
   })
 
+  test("a wrong command points to help that exists", async () => {
+    const missing = await cli(["--as", "approver", "approval", "confirm"])
+    expect(missing.stderr).toContain("See `npx runwarden approval confirm --help`.")
+    const unknown = await cli(["bogus"])
+    expect(unknown.stderr).toContain("See `npx runwarden --help`.")
+  })
+
   test("help has examples on every command", async () => {
     const top = await cli(["--help"])
     const groups = [...top.stdout.matchAll(/^ {2}([a-z][a-z-]*)[ |]/gm)].map(
