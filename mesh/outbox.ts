@@ -27,7 +27,7 @@ export { enqueue, type OutboxItem } from "./outbox-store.ts"
 /** What drains an outbox. Limits have defaults that suit a call of at most 256 KB. */
 export interface OutboxDeps {
   readonly database: Database
-  readonly runtime: Pick<Runtime, "name" | "log">
+  readonly runtime: Pick<Runtime, "name" | "log" | "reached">
   readonly topic: string
   /** Sends items of one workspace, oldest first. Whatever it throws, they are sent again later. */
   deliver(workspaceId: string, items: readonly OutboxItem[], signal: AbortSignal): Promise<void>
@@ -99,6 +99,7 @@ export function createOutbox(deps: OutboxDeps): Outbox {
       const batch = await loadBatch(database, { topic, workspaceId, maxItems, maxBytes, signal })
       if (batch.items.length > 0) {
         await untilAborted(signal, deps.deliver(workspaceId, batch.items, signal))
+        runtime.reached("during_outbox_publish")
       }
       await settle(database, { topic, workspaceId, owner, positions: batch.positions })
     } catch (error) {

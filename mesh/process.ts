@@ -18,6 +18,7 @@ import { createGrpcTransport } from "./grpc-client.ts"
 import { createGrpcServer } from "./grpc-server.ts"
 import { createSigner, createVerifier, type ServiceName, serviceNames } from "./identity.ts"
 import { privateKeySetting, trustedKeysSetting } from "./keys.ts"
+import { goOn } from "./kill-points.ts"
 import { aborted, untilSignal } from "./lifecycle.ts"
 import type { Peers, Runtime, ServiceModule } from "./service.ts"
 import { createOtlpExporter, createTracing } from "./tracing.ts"
@@ -35,14 +36,16 @@ const defaultAddresses: Readonly<Record<ServiceName, string>> = {
 
 /**
  * Runs one service until SIGINT or SIGTERM. A second signal, or a stop that takes too long, ends
- * the process at once. A configuration that cannot be used is one message and exit code 78.
+ * the process at once. A configuration that cannot be used is one message and exit code 78. Only
+ * tests of crashes give `reached`.
  */
 export async function runService<Config>(
   module: ServiceModule<Config>,
   env: Environment,
+  reached: Runtime["reached"] = goOn,
 ): Promise<void> {
   try {
-    await untilSignal((signal) => serve(module, env, signal))
+    await untilSignal((signal) => serve(module, env, reached, signal))
   } catch (error) {
     if (!(error instanceof ConfigError)) throw error
     process.stderr.write(`${module.name}: ${error.message}\n`)
@@ -53,6 +56,7 @@ export async function runService<Config>(
 async function serve<Config>(
   module: ServiceModule<Config>,
   env: Environment,
+  reached: Runtime["reached"],
   signal: AbortSignal,
 ): Promise<void> {
   const { name } = module
@@ -68,6 +72,7 @@ async function serve<Config>(
     verifier: createVerifier(name, settings.trusted),
     tracer: tracing.tracer,
     log: pino({ name, level: settings.logLevel }),
+    reached,
   }
   const peers = createPeers(runtime, settings.addresses, stack)
   const service = stack.use(module.create(config, runtime, peers))

@@ -4,6 +4,7 @@ import type { Tracer } from "@opentelemetry/api"
 import type { Logger } from "pino"
 import type { Environment } from "./config.ts"
 import type { ServiceName, Signer, Verifier } from "./identity.ts"
+import type { KillPoint } from "./kill-points.ts"
 import type { MethodLimits } from "./server-limits.ts"
 
 /** One proto service and the handlers that serve it. */
@@ -34,6 +35,8 @@ export interface Runtime {
   readonly verifier: Verifier
   readonly tracer: Tracer
   readonly log: Logger
+  /** Does nothing outside tests of crashes; see `kill-points.ts`. */
+  reached(point: KillPoint): void
 }
 
 /** How a service reaches the others, whatever carries the calls. */

@@ -6,6 +6,7 @@ import { pino } from "pino"
 import { createMeshClient } from "./client.ts"
 import { createSigner, createVerifier, type ServiceName } from "./identity.ts"
 import { generateMeshKeys, type MeshKeys } from "./keys.ts"
+import { goOn } from "./kill-points.ts"
 import { createLocalTransport } from "./local-transport.ts"
 import type { Route, Runtime } from "./service.ts"
 import { createTracing } from "./tracing.ts"
@@ -25,6 +26,7 @@ export function testRuntime(name: ServiceName, exporter?: SpanExporter): Runtime
     verifier: createVerifier(name, testKeys.trusted),
     tracer: createTracing(name, exporter).tracer,
     log: pino({ name, level: "fatal" }),
+    reached: goOn,
   }
 }
 

@@ -14,6 +14,7 @@ import { createGrpcTransport } from "../../mesh/grpc-client.ts"
 import { createGrpcServer, type GrpcServer } from "../../mesh/grpc-server.ts"
 import { createSigner, createVerifier, type ServiceName } from "../../mesh/identity.ts"
 import { generateMeshKeys, type MeshKeys } from "../../mesh/keys.ts"
+import { goOn } from "../../mesh/kill-points.ts"
 import { createLocalTransport, type LocalTarget } from "../../mesh/local-transport.ts"
 import type { Peers, Runtime, Service, ServiceModule } from "../../mesh/service.ts"
 import { createTracing } from "../../mesh/tracing.ts"
@@ -107,6 +108,7 @@ export function createMesh(options: MeshOptions): Mesh {
       verifier: createVerifier(name, keys.trusted),
       tracer: stack.use(createTracing(name, exporter)).tracer,
       log: log.child({ service: name }),
+      reached: goOn,
     }
     const service = stack.use(module.create(module.readConfig(env), runtime, peersOf(runtime)))
     // Released before its service: no call comes in while that hands back what it was at.

@@ -18,6 +18,7 @@ import {
 } from "../../gen/runwarden/tools/v1/execution_service_pb.ts"
 import { type Reason, reasonOf } from "../../mesh/errors.ts"
 import { actingAs, memberSubject } from "../../mesh/identity.ts"
+import type { Runtime } from "../../mesh/service.ts"
 import type { ExecutorConfig } from "./config.ts"
 import { LeaseLost } from "./lease.ts"
 import { pause, retryDelay } from "./pause.ts"
@@ -31,6 +32,7 @@ export type Outcome =
 export interface ExecutionDeps {
   readonly tools: Client<typeof ExecutionService>
   readonly config: ExecutorConfig
+  readonly reached: Runtime["reached"]
 }
 
 export interface ExecutionSignals {
@@ -57,11 +59,12 @@ const refusals: ReadonlySet<Reason | undefined> = new Set<Reason>([
 
 /** Executes a call. Throws where the lease is lost. */
 export async function executeCall(
-  { tools, config }: ExecutionDeps,
+  deps: ExecutionDeps,
   run: RunRecord,
   call: ToolCallRecord,
   signals: ExecutionSignals,
 ): Promise<Outcome> {
+  const { tools, config, reached } = deps
   const { lost, cancelled } = signals
   const { arguments: args, argumentsDigest: digest } = call
   if (args === undefined || digest === undefined) throw new Error("an admitted call has arguments")
@@ -84,7 +87,7 @@ export async function executeCall(
   for (let failures = 0; ; maybeSent = true) {
     lost.throwIfAborted()
     if (cancelled.aborted) {
-      return settleCall({ tools, config }, run, call, "cancelled", lost)
+      return settleCall(deps, run, call, "cancelled", lost)
     }
     let waitMs = config.retryMs
     try {
@@ -94,6 +97,7 @@ export async function executeCall(
         call: claims,
       })
       const { execution } = await tools.execute(request, options)
+      reached("after_outcome")
       const outcome = outcomeOf(execution)
       if (outcome !== undefined) return outcome
     } catch (error) {
@@ -103,7 +107,7 @@ export async function executeCall(
       if (cancelled.aborted) continue
       if (refusals.has(reason)) {
         return maybeSent
-          ? settleCall({ tools, config }, run, call, "tool_unavailable", lost)
+          ? settleCall(deps, run, call, "tool_unavailable", lost)
           : failed(String(reason).toLowerCase())
       }
       if (reason === "IDEMPOTENCY_IN_PROGRESS") {
@@ -111,7 +115,7 @@ export async function executeCall(
       } else {
         failures += 1
         if (failures > config.maxRetries) {
-          return settleCall({ tools, config }, run, call, "tool_unavailable", lost)
+          return settleCall(deps, run, call, "tool_unavailable", lost)
         }
         waitMs = retryDelay(config.retryMs, failures)
       }
@@ -122,7 +126,7 @@ export async function executeCall(
 
 /** Finds out what became of a call that will not be sent again. Throws where the lease is lost. */
 export async function settleCall(
-  { tools, config }: ExecutionDeps,
+  { tools, config, reached }: ExecutionDeps,
   run: RunRecord,
   call: ToolCallRecord,
   reason: string,
@@ -142,6 +146,7 @@ export async function settleCall(
       const { execution, sealed } = isKnown
         ? { ...(await tools.getExecution(key, options)), sealed: false }
         : await tools.sealExecution(seal, options)
+      reached("during_settle")
       isKnown = true
       if (sealed) return failed(reason)
       const outcome = outcomeOf(execution)

@@ -140,7 +140,7 @@ export class Executor implements AsyncDisposable {
   }
 
   async #renew(): Promise<void> {
-    const { config, log, database } = this.#deps
+    const { config, log, database, reached } = this.#deps
     const { signal } = this.#ended
     let hasFailed = false
     while (!signal.aborted) {
@@ -152,6 +152,7 @@ export class Executor implements AsyncDisposable {
       const askedAt = performance.now()
       try {
         const mine = await renewLeases(database, this.#owner, config.leaseMs, held)
+        reached("during_heartbeat")
         for (const lease of held) {
           if (mine.has(lease.runId)) {
             lease.renew(askedAt)
@@ -173,8 +174,9 @@ export class Executor implements AsyncDisposable {
   }
 
   #takeOver(claim: Claim, askedAt: number): void {
-    const { database } = this.#deps
+    const { database, reached } = this.#deps
     const { workspaceId, runId, epoch } = claim
+    reached("in_recovery")
     // Held here already: the lease ended unnoticed, and the database gave the run a new epoch.
     this.#active.get(runId)?.lease.lose()
     const load = () =>
@@ -205,6 +207,7 @@ export class Executor implements AsyncDisposable {
         const loaded = await load()
         if (loaded === undefined) return
         const { snapshot, crashes } = loaded
+        if (origin === "continued") this.#deps.reached("twice_in_a_row")
         const isDraining = () => this.#stop.signal.aborted
         const deps = { ...this.#deps, isDraining }
         const driver = new RunDriver(deps, lease, snapshot, { origin, crashes })

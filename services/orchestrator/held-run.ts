@@ -26,6 +26,7 @@
  * pair is a fault: three owners fail over it, and the run is given up.
  */
 import type { Database } from "../../mesh/database.ts"
+import type { Runtime } from "../../mesh/service.ts"
 import type { Change } from "./change.ts"
 import { StaleChange, storeChange } from "./change-store.ts"
 import { dropClaim, releaseClaim } from "./claim-store.ts"
@@ -37,6 +38,7 @@ export interface HeldRunDeps {
   readonly database: Database
   /** Told after every stored change. */
   stored(change: Change): void
+  readonly reached: Runtime["reached"]
 }
 
 export class HeldRun {
@@ -57,7 +59,8 @@ export class HeldRun {
   /** Stores a change; false where the run is no longer as the change found it. */
   async store(change: Change): Promise<boolean> {
     this.#lease.lost.throwIfAborted()
-    const { database, stored } = this.#deps
+    const { database, stored, reached } = this.#deps
+    if (change.calls.some(({ state }) => state === "executing")) reached("before_intent")
     const options = { name: "storeChange" }
     try {
       await database.tenant(this.#lease.workspaceId, (tx) => storeChange(tx, change), options)
@@ -67,6 +70,7 @@ export class HeldRun {
     }
     this.#snapshot = change.after()
     stored(change)
+    if (change.approvals.some(({ state }) => state === "pending")) reached("during_approval_wait")
     return true
   }
 

@@ -226,6 +226,7 @@ export class RunDriver {
   }
 
   #execute(call: ToolCallRecord): Promise<Turn> {
+    this.#deps.reached("after_intent")
     return this.#inCallSpan(call, () =>
       executeCall(this.#deps, this.#held.snapshot.run, call, this.#lease),
     )

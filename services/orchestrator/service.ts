@@ -58,7 +58,7 @@ export const orchestratorModule: ServiceModule<OrchestratorConfig> = {
 export function createOrchestrator(config: OrchestratorConfig, deps: OrchestratorDeps): Service {
   const { runtime, moderation, tools, membership, telemetry } = deps
   const { approval, runTimeoutMs } = config
-  const { tracer, log } = runtime
+  const { tracer, log, reached } = runtime
   const stack = new AsyncDisposableStack()
   const database = stack.use(openDatabase(config.database, { runtime, migrations }))
   const events = stack.use(createEventOutbox({ database, runtime, telemetry }))
@@ -78,7 +78,7 @@ export function createOrchestrator(config: OrchestratorConfig, deps: Orchestrato
   }
   const executor = stack.use(
     new Executor({
-      ...{ database, moderation, tools, membership, approval, tracer, log },
+      ...{ database, moderation, tools, membership, approval, tracer, log, reached },
       config: config.executor,
       stored: advanced,
     }),

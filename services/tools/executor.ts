@@ -93,8 +93,8 @@ export function createExecutor(deps: ExecutorDeps): Executor {
       running.add(settled)
       return work
     },
-    seal(sealing, signal) {
-      return deps.database.tenant(
+    async seal(sealing, signal) {
+      const row = await deps.database.tenant(
         sealing.workspaceId,
         async (tx) => {
           const { workspaceId, runId, epoch } = sealing
@@ -104,6 +104,8 @@ export function createExecutor(deps: ExecutorDeps): Executor {
         },
         { signal, name: "seal execution" },
       )
+      deps.runtime.reached("during_settle")
+      return row
     },
     async [Symbol.asyncDispose]() {
       // What is cut off here is found out again by its effect class, as after a crash.
@@ -183,13 +185,14 @@ async function send(
   admitted: ExecutionRow,
   isRepeat: boolean,
 ): Promise<ExecutionRow> {
-  const { config, database } = deps
+  const { config, database, runtime } = deps
   const { effect } = admitted
   const { deadline } = call
   let row = admitted
   let maybeApplied = isRepeat
   for (let sending = 1; ; sending++) {
     const signal = effect === "read" ? call.callerSignal : undefined // (3)
+    runtime.reached("after_send")
     const answer = await callProvider(
       call,
       deps.rules,
@@ -198,6 +201,7 @@ async function send(
         ...(signal === undefined ? {} : { signal }),
       }),
     )
+    runtime.reached("after_reply")
     const pauseMs = config.retryBaseMs * 2 ** (sending - 1) * Math.random()
     const hasTime =
       performance.now() + pauseMs + minSendingMs < deadline && signal?.aborted !== true
@@ -234,6 +238,7 @@ async function probe(deps: ExecutorDeps, call: Call, row: ExecutionRow): Promise
     deps.rules,
     actingAs(call.subject, { timeoutMs: deps.config.probeTimeoutMs }),
   )
+  deps.runtime.reached("during_settle")
   const outcome = settledBy(report)
   if (outcome.kind === row.state) return row
   return record(deps, call, outcome, outcome.kind === "outcome_unknown" ? row.attempts : undefined)
@@ -251,11 +256,13 @@ async function record(
 ): Promise<ExecutionRow> {
   for (let tried = 1; ; tried++) {
     try {
-      return await database.tenant(
+      const row = await database.tenant(
         call.workspaceId,
         (tx) => recordOutcome(tx, keyOf(call), outcome, attempt),
         { name: "record outcome" },
       )
+      runtime.reached("after_outcome")
+      return row
     } catch (error) {
       if (tried >= recordAttempts) {
         runtime.log.error(
