@@ -47,9 +47,10 @@ async function measure(path: string, name: string): Promise<void> {
   const database = stack.use(await testDatabase("retrieval"))
   const runtime = testRuntime("retrieval")
   const recordEvents = () => ({})
+  const batchRecordEvents = () => ({})
   const telemetry = {
     runtime: testRuntime("telemetry"),
-    routes: [route(EventService, { recordEvents })],
+    routes: [route(EventService, { recordEvents, batchRecordEvents })],
   }
   const service = stack.use(
     createRetrieval(

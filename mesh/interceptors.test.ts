@@ -50,7 +50,12 @@ const projects = {
 }
 const telemetry = {
   runtime: testRuntime("telemetry"),
-  routes: [route(EventService, { recordEvents: count({ recordedCount: 1 }) })],
+  routes: [
+    route(EventService, {
+      recordEvents: count({ recordedCount: 1 }),
+      batchRecordEvents: count({}),
+    }),
+  ],
 }
 
 function create(subject: Subject, as: ServiceName = "gateway"): Promise<string | undefined> {

@@ -83,6 +83,11 @@ export function createPeers() {
       events.push(...request.events)
       return { recordedCount: request.events.length }
     },
+    batchRecordEvents({ workspaces }) {
+      const all = workspaces.flatMap((workspace) => workspace.events)
+      events.push(...all)
+      return { recordedCount: all.length }
+    },
   })
 
   const execution = fakeRoute(ExecutionService, {

@@ -10,7 +10,7 @@ import {
 import type { Event } from "../../gen/runwarden/telemetry/v1/event_pb.ts"
 import { EventService } from "../../gen/runwarden/telemetry/v1/event_service_pb.ts"
 import { ToolProviderService } from "../../gen/runwarden/tools/v1/tool_provider_service_pb.ts"
-import { notFound, type RunwardenError } from "../../mesh/errors.ts"
+import { notFound, RunwardenError } from "../../mesh/errors.ts"
 import { memberSubject, type Subject } from "../../mesh/identity.ts"
 import { newId } from "../../mesh/ids.ts"
 import { route } from "../../mesh/service.ts"
@@ -85,6 +85,9 @@ function fakeTelemetry(received: Received) {
         recordEvents({ events }) {
           received.events.push(...events)
           return { recordedCount: events.length }
+        },
+        batchRecordEvents() {
+          throw new RunwardenError("METHOD_NOT_FOUND", { method: "BatchRecordEvents" })
         },
       }),
     ],

@@ -18,6 +18,7 @@ import {
 } from "../../gen/runwarden/telemetry/v1/event_service_pb.ts"
 import { ToolProviderService } from "../../gen/runwarden/tools/v1/tool_provider_service_pb.ts"
 import { openDatabase } from "../../mesh/database.ts"
+import { RunwardenError } from "../../mesh/errors.ts"
 import { actingAs, memberSubject, serviceSubject } from "../../mesh/identity.ts"
 import { newId } from "../../mesh/ids.ts"
 import { route } from "../../mesh/service.ts"
@@ -42,6 +43,9 @@ export async function startRetrieval(
         recordEvents({ workspaceId, events: batch }) {
           events.push(...batch.map((event) => ({ workspaceId, event })))
           return create(RecordEventsResponseSchema, { recordedCount: batch.length })
+        },
+        batchRecordEvents() {
+          throw new RunwardenError("METHOD_NOT_FOUND", { method: "BatchRecordEvents" })
         },
       }),
     ],

@@ -1,6 +1,7 @@
 /**
  * The telemetry service: events in, metrics and alerts out.
  *
+ * event-check.ts        which events can be stored
  * event-row.ts          an event as it is stored
  * event-store.ts        the one statement that takes a batch in
  * metrics.ts            what the figures mean, pure
@@ -30,8 +31,12 @@ export interface TelemetryDeps {
 
 const migrations = fileURLToPath(new URL("./migrations", import.meta.url))
 
+/** 5,000 events of a usual size fit. */
+const readLimits = { [`${EventService.typeName}/BatchRecordEvents`]: 1024 * 1024 }
+
 export const telemetryModule: ServiceModule<TelemetryConfig> = {
   name: "telemetry",
+  readLimits,
   readConfig,
   create: (config, runtime) => createTelemetry(config, { runtime }),
 }

@@ -36,6 +36,7 @@ export async function startTelemetry() {
   const senders = targets.map((each) => testClient(EventService, each, "orchestrator"))
   return {
     clock,
+    events: senders[0] ?? raise("no replica"),
     alerts: testClient(AlertService, target),
     metrics: testClient(MetricsService, target),
     /** Sends events as the orchestrator does: in batches that the contract allows, to any replica. */

@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file runwarden/telemetry/v1/event_service.proto.
  */
 export const file_runwarden_telemetry_v1_event_service: GenFile = /*@__PURE__*/
-  fileDesc("CipydW53YXJkZW4vdGVsZW1ldHJ5L3YxL2V2ZW50X3NlcnZpY2UucHJvdG8SFnJ1bndhcmRlbi50ZWxlbWV0cnkudjEidQoTUmVjb3JkRXZlbnRzUmVxdWVzdBIiCgx3b3Jrc3BhY2VfaWQYASABKAlCDLpIBXIDsAEBiLUYARI6CgZldmVudHMYAiADKAsyHS5ydW53YXJkZW4udGVsZW1ldHJ5LnYxLkV2ZW50Qgu6SAiSAQUIARD0AyIuChRSZWNvcmRFdmVudHNSZXNwb25zZRIWCg5yZWNvcmRlZF9jb3VudBgBIAEoDTLEAQoMRXZlbnRTZXJ2aWNlErMBCgxSZWNvcmRFdmVudHMSKy5ydW53YXJkZW4udGVsZW1ldHJ5LnYxLlJlY29yZEV2ZW50c1JlcXVlc3QaLC5ydW53YXJkZW4udGVsZW1ldHJ5LnYxLlJlY29yZEV2ZW50c1Jlc3BvbnNlIkiQAgKKtRhBCAIaDG9yY2hlc3RyYXRvchoFdG9vbHMaCm1vZGVyYXRpb24aCXJldHJpZXZhbBoIcHJvamVjdHMaB2dhdGV3YXliBnByb3RvMw", [file_buf_validate_validate, file_runwarden_options_v1_access, file_runwarden_telemetry_v1_event]);
+  fileDesc("CipydW53YXJkZW4vdGVsZW1ldHJ5L3YxL2V2ZW50X3NlcnZpY2UucHJvdG8SFnJ1bndhcmRlbi50ZWxlbWV0cnkudjEidQoTUmVjb3JkRXZlbnRzUmVxdWVzdBIiCgx3b3Jrc3BhY2VfaWQYASABKAlCDLpIBXIDsAEBiLUYARI6CgZldmVudHMYAiADKAsyHS5ydW53YXJkZW4udGVsZW1ldHJ5LnYxLkV2ZW50Qgu6SAiSAQUIARD0AyIuChRSZWNvcmRFdmVudHNSZXNwb25zZRIWCg5yZWNvcmRlZF9jb3VudBgBIAEoDSJkChhCYXRjaFJlY29yZEV2ZW50c1JlcXVlc3QSSAoKd29ya3NwYWNlcxgBIAMoCzInLnJ1bndhcmRlbi50ZWxlbWV0cnkudjEuV29ya3NwYWNlRXZlbnRzQgu6SAiSAQUIARCIJyJsCg9Xb3Jrc3BhY2VFdmVudHMSIgoMd29ya3NwYWNlX2lkGAEgASgJQgy6SAVyA7ABAYi1GAESNQoGZXZlbnRzGAIgAygLMh0ucnVud2FyZGVuLnRlbGVtZXRyeS52MS5FdmVudEIGukgD2AEDImoKGUJhdGNoUmVjb3JkRXZlbnRzUmVzcG9uc2USFgoOcmVjb3JkZWRfY291bnQYASABKA0SNQoHcmVmdXNlZBgCIAMoCzIkLnJ1bndhcmRlbi50ZWxlbWV0cnkudjEuUmVmdXNlZEV2ZW50IksKDFJlZnVzZWRFdmVudBIXCg93b3Jrc3BhY2VfaW5kZXgYASABKA0SEwoLZXZlbnRfaW5kZXgYAiABKA0SDQoFZmllbGQYAyABKAkygAMKDEV2ZW50U2VydmljZRKzAQoMUmVjb3JkRXZlbnRzEisucnVud2FyZGVuLnRlbGVtZXRyeS52MS5SZWNvcmRFdmVudHNSZXF1ZXN0GiwucnVud2FyZGVuLnRlbGVtZXRyeS52MS5SZWNvcmRFdmVudHNSZXNwb25zZSJIkAICirUYQQgCGgxvcmNoZXN0cmF0b3IaBXRvb2xzGgptb2RlcmF0aW9uGglyZXRyaWV2YWwaCHByb2plY3RzGgdnYXRld2F5ErkBChFCYXRjaFJlY29yZEV2ZW50cxIwLnJ1bndhcmRlbi50ZWxlbWV0cnkudjEuQmF0Y2hSZWNvcmRFdmVudHNSZXF1ZXN0GjEucnVud2FyZGVuLnRlbGVtZXRyeS52MS5CYXRjaFJlY29yZEV2ZW50c1Jlc3BvbnNlIj+QAgKKtRg4CAIaDG9yY2hlc3RyYXRvchoFdG9vbHMaCm1vZGVyYXRpb24aCXJldHJpZXZhbBoIcHJvamVjdHNiBnByb3RvMw", [file_buf_validate_validate, file_runwarden_options_v1_access, file_runwarden_telemetry_v1_event]);
 
 /**
  * RecordEventsRequest is a batch of events.
@@ -66,6 +66,118 @@ export const RecordEventsResponseSchema: GenMessage<RecordEventsResponse> = /*@_
   messageDesc(file_runwarden_telemetry_v1_event_service, 1);
 
 /**
+ * BatchRecordEventsRequest is events of many workspaces; at most 5,000 events in all, and 1 MiB.
+ *
+ * @generated from message runwarden.telemetry.v1.BatchRecordEventsRequest
+ */
+export type BatchRecordEventsRequest = Message<"runwarden.telemetry.v1.BatchRecordEventsRequest"> & {
+  /**
+   * The events by workspace; each workspace once.
+   *
+   * @generated from field: repeated runwarden.telemetry.v1.WorkspaceEvents workspaces = 1;
+   */
+  workspaces: WorkspaceEvents[];
+};
+
+/**
+ * Describes the message runwarden.telemetry.v1.BatchRecordEventsRequest.
+ * Use `create(BatchRecordEventsRequestSchema)` to create a new message.
+ */
+export const BatchRecordEventsRequestSchema: GenMessage<BatchRecordEventsRequest> = /*@__PURE__*/
+  messageDesc(file_runwarden_telemetry_v1_event_service, 2);
+
+/**
+ * WorkspaceEvents is events of one workspace.
+ *
+ * @generated from message runwarden.telemetry.v1.WorkspaceEvents
+ */
+export type WorkspaceEvents = Message<"runwarden.telemetry.v1.WorkspaceEvents"> & {
+  /**
+   * Workspace of every event here.
+   *
+   * @generated from field: string workspace_id = 1;
+   */
+  workspaceId: string;
+
+  /**
+   * The events, in any order. The rules of Event hold, and are checked by telemetry event by event.
+   *
+   * @generated from field: repeated runwarden.telemetry.v1.Event events = 2;
+   */
+  events: Event[];
+};
+
+/**
+ * Describes the message runwarden.telemetry.v1.WorkspaceEvents.
+ * Use `create(WorkspaceEventsSchema)` to create a new message.
+ */
+export const WorkspaceEventsSchema: GenMessage<WorkspaceEvents> = /*@__PURE__*/
+  messageDesc(file_runwarden_telemetry_v1_event_service, 3);
+
+/**
+ * BatchRecordEventsResponse says how much was new, and what can never be stored.
+ *
+ * @generated from message runwarden.telemetry.v1.BatchRecordEventsResponse
+ */
+export type BatchRecordEventsResponse = Message<"runwarden.telemetry.v1.BatchRecordEventsResponse"> & {
+  /**
+   * Events that were not known before.
+   *
+   * @generated from field: uint32 recorded_count = 1;
+   */
+  recordedCount: number;
+
+  /**
+   * Events that were not stored, because they break a rule. Sent again they would be refused again.
+   *
+   * @generated from field: repeated runwarden.telemetry.v1.RefusedEvent refused = 2;
+   */
+  refused: RefusedEvent[];
+};
+
+/**
+ * Describes the message runwarden.telemetry.v1.BatchRecordEventsResponse.
+ * Use `create(BatchRecordEventsResponseSchema)` to create a new message.
+ */
+export const BatchRecordEventsResponseSchema: GenMessage<BatchRecordEventsResponse> = /*@__PURE__*/
+  messageDesc(file_runwarden_telemetry_v1_event_service, 4);
+
+/**
+ * RefusedEvent names an event that broke a rule.
+ *
+ * @generated from message runwarden.telemetry.v1.RefusedEvent
+ */
+export type RefusedEvent = Message<"runwarden.telemetry.v1.RefusedEvent"> & {
+  /**
+   * Place of the workspace in the request.
+   *
+   * @generated from field: uint32 workspace_index = 1;
+   */
+  workspaceIndex: number;
+
+  /**
+   * Place of the event among those of the workspace.
+   *
+   * @generated from field: uint32 event_index = 2;
+   */
+  eventIndex: number;
+
+  /**
+   * The field that broke a rule, such as `event_id`.
+   *
+   * @generated from field: string field = 3;
+   */
+  field: string;
+};
+
+/**
+ * Describes the message runwarden.telemetry.v1.RefusedEvent.
+ * Use `create(RefusedEventSchema)` to create a new message.
+ */
+export const RefusedEventSchema: GenMessage<RefusedEvent> = /*@__PURE__*/
+  messageDesc(file_runwarden_telemetry_v1_event_service, 5);
+
+/**
  * EventService takes the events of the other services in.
  *
  * @generated from service runwarden.telemetry.v1.EventService
@@ -83,6 +195,23 @@ export const EventService: GenService<{
     methodKind: "unary";
     input: typeof RecordEventsRequestSchema;
     output: typeof RecordEventsResponseSchema;
+  },
+  /**
+   * BatchRecordEvents stores events of many workspaces in one transaction, as one statement however
+   * many they are. It is for a service that brings its own events, and takes the identity of such a
+   * service alone, outside any workspace: a member's, or one that names a workspace, is refused with
+   * PERMISSION_DENIED `CALLER_NOT_ALLOWED`. Each workspace is named once, else INVALID_ARGUMENT
+   * `INVALID_REQUEST`. More than 5,000 events are RESOURCE_EXHAUSTED `LIMIT_EXCEEDED`. An event that
+   * breaks a rule of its schema is not stored and is named in the answer; all others are stored, for
+   * an event that can never be stored must not hold up those behind it. As with RecordEvents a batch
+   * may be sent again, and events may come in any order.
+   *
+   * @generated from rpc runwarden.telemetry.v1.EventService.BatchRecordEvents
+   */
+  batchRecordEvents: {
+    methodKind: "unary";
+    input: typeof BatchRecordEventsRequestSchema;
+    output: typeof BatchRecordEventsResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_runwarden_telemetry_v1_event_service, 0);
