@@ -41,6 +41,7 @@ export function faultOf(error: unknown): DatabaseFault {
   if (!(error instanceof Error)) return "statement"
   const state = sqlStateOf(error)
   if (state !== undefined) {
+    if (isStalePlan(error)) return "conflict"
     return state.startsWith("08") ? "unreachable" : (faultsBySqlState[state] ?? "statement")
   }
   if (brokenSocketCodes.has(String(Reflect.get(error, "code")))) return "unreachable"
@@ -53,6 +54,11 @@ export function faultOf(error: unknown): DatabaseFault {
   return /^Connection terminated|not queryable|^Client was closed/.test(error.message)
     ? "unreachable"
     : "statement"
+}
+
+/** True when a migration changed the columns of a prepared statement; parsed again, it works. */
+export function isStalePlan(error: unknown): boolean {
+  return error instanceof Error && Reflect.get(error, "routine") === "RevalidateCachedQuery"
 }
 
 /** True when Postgres did not answer at all, not even that a statement took too long. */
@@ -82,6 +88,11 @@ export function isUniqueViolation(error: unknown, constraint?: string): boolean 
 
 function isUnreachable(error: unknown): boolean {
   return faultOf(error) === "unreachable"
+}
+
+/** True for an error that Postgres itself sent, not one of the way to it. */
+export function isReported(error: unknown): boolean {
+  return error instanceof Error && sqlStateOf(error) !== undefined
 }
 
 /** Only an error that Postgres itself reported has a severity beside its code. */

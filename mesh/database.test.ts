@@ -1,4 +1,3 @@
-import { connect as connectTcp, createServer, type Socket } from "node:net"
 import { InMemorySpanExporter, SimpleSpanProcessor, TracerProvider } from "@opentelemetry/sdk-trace"
 import { afterAll, beforeAll, describe, expect, test } from "vitest"
 import { ConfigError } from "./config.ts"
@@ -19,6 +18,7 @@ import {
   openNotesAgain,
   runtime,
 } from "./fixtures/notes-database.ts"
+import { tcpProxy } from "./fixtures/tcp-proxy.ts"
 import { newId } from "./ids.ts"
 import type { TestDatabase } from "./test-database.ts"
 import { until } from "./testing.ts"
@@ -122,7 +122,7 @@ describe("a connection that is used again", () => {
       await one.database.worker([ours], work, options).catch(() => {})
       expect([null, ""]).toContain((await one.database.worker([newId()], setting)).workspace)
     }
-    expect(await countNotes(one.database, ours)).toBe(1)
+    expect(await countNotes(one.database, ours)).toBe(2)
   })
 
   test("is refused to a Tx whose transaction has ended", async () => {
@@ -287,7 +287,7 @@ describe("a transaction", () => {
 
 describe("a database that cannot be used", () => {
   test("is DEPENDENCY_UNAVAILABLE when it falls silent, and serves again when it is back", async () => {
-    await using proxy = await silencing(Number(new URL(config.appUrl).port))
+    await using proxy = await tcpProxy(Number(new URL(config.appUrl).port))
     const url = new URL(config.appUrl)
     url.port = `${proxy.port}`
     await using far = openNotesAgain({ ...config, appUrl: url.href })
@@ -331,34 +331,3 @@ test("the configuration is read from the environment, and all its problems are n
   expect(read).toThrow(ConfigError)
   expect(read).toThrow(/TOOLS_DATABASE_URL(.|\n)*TOOLS_WORKER(.|\n)*TOOLS_DATABASE_POOL_SIZE/)
 })
-
-/** Stands before a server and can stop to pass anything on, as a network does that loses packets. */
-async function silencing(port: number) {
-  const sockets = new Set<Socket>()
-  let isSilent = false
-  const server = createServer((socket) => {
-    const onward = connectTcp(port, "127.0.0.1")
-    const pairs = [
-      [socket, onward],
-      [onward, socket],
-    ] as const
-    for (const [from, to] of pairs) {
-      sockets.add(from)
-      from.on("data", (bytes) => isSilent || to.write(bytes))
-      from.on("error", () => undefined)
-      from.on("close", () => to.destroy())
-    }
-  })
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve))
-  const address = server.address()
-  return {
-    port: typeof address === "object" && address !== null ? address.port : 0,
-    setSilent(silent: boolean) {
-      isSilent = silent
-    },
-    async [Symbol.asyncDispose]() {
-      server.close()
-      for (const socket of sockets) socket.destroy()
-    },
-  }
-}

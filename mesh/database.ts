@@ -1,12 +1,18 @@
 /**
  * Owns: the connections of one service to its own Postgres database. Nothing else imports `pg`.
+ *
+ * Each kind of work has a pool of its own, so that none can starve another: requests, workers,
+ * control (claims and heartbeats, which must get through while all the others are busy) and batches.
  */
 import pg from "pg"
 import { z } from "zod"
+import { runBatch } from "./batch.ts"
 import { type Environment, postgresUrl, readEnv } from "./config.ts"
 import { toDatabaseError } from "./database-errors.ts"
+import { createPool, getTypeParser } from "./database-pool.ts"
 import type { ServiceName } from "./identity.ts"
 import { migrate } from "./migrations.ts"
+import type { Step } from "./round-trip.ts"
 import { verifySchema } from "./schema-guard.ts"
 import type { Runtime } from "./service.ts"
 import { transact } from "./transaction.ts"
@@ -18,7 +24,7 @@ export interface DatabaseConfig {
   readonly appUrl: string
   readonly workerUrl: string
   readonly ownerUrl?: string
-  /** Connections of requests; workers have half as many of their own. */
+  /** Connections of requests; workers and batches have half as many each of their own. */
   readonly poolSize: number
 }
 
@@ -37,6 +43,12 @@ export interface Tx {
 export interface TransactionOptions {
   readonly signal?: AbortSignal
   readonly name?: string
+}
+
+/** A statement of batches. `name` is unique in the service: each connection prepares it once. */
+export interface Statement {
+  readonly name: string
+  readonly text: string
 }
 
 /**
@@ -58,6 +70,27 @@ export interface Database extends AsyncDisposable {
     work: (tx: Tx) => Promise<T>,
     options?: TransactionOptions,
   ): Promise<T>
+  /**
+   * As the worker's role on connections of its own, for claims and heartbeats: these must get
+   * through while content keeps every other connection busy.
+   */
+  control<T>(
+    workspaceIds: readonly string[],
+    work: (tx: Tx) => Promise<T>,
+    options?: TransactionOptions,
+  ): Promise<T>
+  /**
+   * As the worker's role, one statement for many rows as a transaction in a single round trip. It
+   * runs on connections whose plans are made once, without knowing the parameters, and follow
+   * indexes. A lost connection is DEPENDENCY_UNAVAILABLE and leaves open whether the statement had
+   * its effect; `signal` counts until it is sent.
+   */
+  batch<Row>(
+    workspaceIds: readonly string[],
+    statement: Statement,
+    values: readonly unknown[],
+    options?: TransactionOptions,
+  ): Promise<readonly Row[]>
   /** As the application's role without a workspace: only tables that belong to no tenant. */
   shared<T>(work: (tx: Tx) => Promise<T>, options?: TransactionOptions): Promise<T>
   /** Brings the schema to the code's version, as the owner; does nothing without the owner's URL. */
@@ -79,15 +112,20 @@ export interface Connection extends AsyncDisposable {
 }
 
 const uuidPattern = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i
-const connectTimeoutMs = 2_000
-const statementTimeoutMs = 5_000
-/** Longer than Postgres takes to give a statement up by itself: who says nothing by then is not there. */
-const silenceMs = statementTimeoutMs + 2_000
+/** A claim or a heartbeat takes a millisecond; two may be under way while one waits for a lock. */
+const controlPoolSize = 2
+/**
+ * While statistics are stale, which they are under load, a join of an array with a large table must
+ * not turn into a scan of all of it; and one plan per statement serves every number of rows.
+ */
+const batchSettings = {
+  plan_cache_mode: "force_generic_plan",
+  enable_hashjoin: "off",
+  enable_mergejoin: "off",
+  enable_seqscan: "off",
+}
 /** Administration happens while a server starts, on a machine that is busy with just that. */
 const adminConnectTimeoutMs = 15_000
-const int8Oid = 20
-const int8ArrayOid = 1016
-const textArrayOid: number = 1009
 
 /**
  * Reads `<SERVICE>_DATABASE_URL`, `<SERVICE>_WORKER_DATABASE_URL`, `<SERVICE>_OWNER_DATABASE_URL`
@@ -122,46 +160,61 @@ export function readDatabaseConfig(service: ServiceName, env: Environment): Data
 
 /** Opens the pools, which connect when they are first used. */
 export function openDatabase(config: DatabaseConfig, deps: DatabaseDeps): Database {
-  const app = createPool(config.appUrl, config.poolSize, deps, "app")
-  const worker = createPool(config.workerUrl, Math.ceil(config.poolSize / 2), deps, "worker")
+  const { runtime } = deps
+  const pool = (url: string, role: string, size: number, settings = {}) =>
+    createPool({ url, role, size, runtime, settings })
+  const half = Math.ceil(config.poolSize / 2)
+  const pools = {
+    app: pool(config.appUrl, "app", config.poolSize),
+    worker: pool(config.workerUrl, "worker", half),
+    control: pool(config.workerUrl, "control", controlPoolSize),
+    batch: pool(config.workerUrl, "batch", half, batchSettings),
+  }
   const migrations = { folder: deps.migrations, appUrl: config.appUrl, workerUrl: config.workerUrl }
-  const common = (options: TransactionOptions) => ({
-    tracer: deps.runtime.tracer,
-    spanName: `${deps.runtime.name}.db ${options.name ?? "transaction"}`,
+  const statements = new Map<string, string>()
+  const on = (role: keyof typeof pools, options: TransactionOptions, name = "transaction") => ({
+    pool: pools[role],
+    tracer: runtime.tracer,
+    spanName: `${runtime.name}.db ${options.name ?? name}`,
     signal: options.signal,
   })
+  const workAs =
+    (role: "worker" | "control"): Database["worker"] =>
+    (workspaceIds, work, options = {}) => {
+      const workspaceId = workspaceIds.length === 1 ? workspaceIds[0] : undefined
+      const begin = [beginning, setWorkspaces(workspaceIds)]
+      return transact({ ...on(role, options), begin, workspaceId }, work)
+    }
   return {
     tenant(workspaceId, work, options = {}) {
-      const begin = `begin; select set_config('runwarden.workspace_id', '${uuid(workspaceId)}', true)`
-      return transact({ ...common(options), pool: app, begin, workspaceId }, work)
+      const begin = [beginning, setWorkspace(workspaceId)]
+      return transact({ ...on("app", options), begin, workspaceId }, work)
     },
-    worker(workspaceIds, work, options = {}) {
-      const ids = workspaceIds.map(uuid)
-      const begin = `begin; select set_config('runwarden.workspace_ids', '{${ids.join(",")}}', true)`
-      const workspaceId = ids.length === 1 ? ids[0] : undefined
-      return transact({ ...common(options), pool: worker, begin, workspaceId }, work)
+    worker: workAs("worker"),
+    control: workAs("control"),
+    batch(workspaceIds, statement, values, options = {}) {
+      remember(statements, statement)
+      const steps = [setWorkspaces(workspaceIds), { ...statement, values }]
+      return runBatch(on("batch", options, statement.name), steps)
     },
     shared(work, options = {}) {
-      return transact(
-        { ...common(options), pool: app, begin: "begin", workspaceId: undefined },
-        work,
-      )
+      return transact({ ...on("app", options), begin: [beginning], workspaceId: undefined }, work)
     },
     async migrate(signal) {
       if (config.ownerUrl === undefined) return
-      await using owner = await connect(config.ownerUrl, { name: `${deps.runtime.name} migrate` })
+      await using owner = await connect(config.ownerUrl, { name: `${runtime.name} migrate` })
       const applied = await migrate(owner, migrations, signal)
-      if (applied.length > 0) deps.runtime.log.info({ migrations: applied }, "database migrated")
+      if (applied.length > 0) runtime.log.info({ migrations: applied }, "database migrated")
     },
     async verify() {
-      await using asApp = await connect(config.appUrl, { name: `${deps.runtime.name} verify` })
+      await using asApp = await connect(config.appUrl, { name: `${runtime.name} verify` })
       await using asWorker = await connect(config.workerUrl, {
-        name: `${deps.runtime.name} verify`,
+        name: `${runtime.name} verify`,
       })
       await verifySchema({ app: asApp, worker: asWorker }, migrations)
     },
     async [Symbol.asyncDispose]() {
-      await Promise.all([app.end(), worker.end()])
+      await Promise.all(Object.values(pools).map((each) => each.end()))
     },
   }
 }
@@ -198,39 +251,22 @@ export async function connect(
   return { query: run, [Symbol.asyncDispose]: () => client.end() }
 }
 
-function createPool(url: string, size: number, deps: DatabaseDeps, role: string): pg.Pool {
-  const pool = new pg.Pool({
-    connectionString: url,
-    max: size,
-    application_name: `runwarden ${deps.runtime.name} ${role}`,
-    connectionTimeoutMillis: connectTimeoutMs,
-    statement_timeout: statementTimeoutMs,
-    query_timeout: silenceMs,
-    lock_timeout: 2_000,
-    idle_in_transaction_session_timeout: 10_000,
-    keepAlive: true,
-    types: { getTypeParser },
-  })
-  const onError = (error: Error) => deps.runtime.log.warn({ err: error, role }, "connection lost")
-  pool.on("error", onError)
-  // The pool listens only to idle connections; one that breaks while it is out must not end the process.
-  pool.on("connect", (client) => client.on("error", () => {}))
-  return pool
+const beginning: Step = { name: "_begin", text: "begin", values: [] }
+
+function setWorkspace(workspaceId: string): Step {
+  const text = "select set_config('runwarden.workspace_id', $1::text, true)"
+  return { name: "_workspace", text, values: [uuid(workspaceId)] }
 }
 
-/** int8 as a number while it is exact and as a bigint beyond; everything else as `pg` does. */
-function getTypeParser(oid: number, format?: "text" | "binary"): (value: string) => unknown {
-  if (format !== "binary" && oid === int8Oid) return parseInt8
-  if (format !== "binary" && oid === int8ArrayOid) {
-    const parseArray: (value: string) => (string | null)[] = pg.types.getTypeParser(textArrayOid)
-    return (value) => parseArray(value).map((item) => (item === null ? null : parseInt8(item)))
-  }
-  return pg.types.getTypeParser(oid, format as "text")
+function setWorkspaces(workspaceIds: readonly string[]): Step {
+  const text = "select set_config('runwarden.workspace_ids', $1::text, true)"
+  return { name: "_workspaces", text, values: [`{${workspaceIds.map(uuid).join(",")}}`] }
 }
 
-function parseInt8(value: string): number | bigint {
-  const number = Number(value)
-  return Number.isSafeInteger(number) ? number : BigInt(value)
+function remember(statements: Map<string, string>, { name, text }: Statement): void {
+  const known = statements.get(name)
+  if (known === undefined) statements.set(name, text)
+  else if (known !== text) throw new TypeError(`there is another statement ${name} already`)
 }
 
 function uuid(value: string): string {
