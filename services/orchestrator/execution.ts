@@ -11,11 +11,8 @@
 import type { JsonObject } from "@bufbuild/protobuf"
 import type { Client } from "@connectrpc/connect"
 import { RetryInfoSchema } from "../../gen/google/rpc/error_details_pb.ts"
-import {
-  type Execution,
-  type ExecutionService,
-  ExecutionState,
-} from "../../gen/runwarden/tools/v1/execution_service_pb.ts"
+import { type Execution, ExecutionState } from "../../gen/runwarden/tools/v1/execution_pb.ts"
+import type { ExecutionService } from "../../gen/runwarden/tools/v1/execution_service_pb.ts"
 import { type Reason, reasonOf } from "../../mesh/errors.ts"
 import { actingAs, memberSubject } from "../../mesh/identity.ts"
 import type { Runtime } from "../../mesh/service.ts"

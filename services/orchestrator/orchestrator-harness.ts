@@ -17,12 +17,13 @@ import { RunService } from "../../gen/runwarden/orchestrator/v1/run_service_pb.t
 import { ToolCallService } from "../../gen/runwarden/orchestrator/v1/tool_call_service_pb.ts"
 import type { Event } from "../../gen/runwarden/telemetry/v1/event_pb.ts"
 import { EventService } from "../../gen/runwarden/telemetry/v1/event_service_pb.ts"
+import { ExecutionState } from "../../gen/runwarden/tools/v1/execution_pb.ts"
 import {
   type ExecuteRequest,
   ExecutionService,
-  ExecutionState,
   type SealExecutionRequest,
 } from "../../gen/runwarden/tools/v1/execution_service_pb.ts"
+import type { PlannedStep } from "../../gen/runwarden/tools/v1/resolution_pb.ts"
 import { Effect, RiskClass } from "../../gen/runwarden/tools/v1/tool_pb.ts"
 import { digestOfStruct } from "../../mesh/canonical.ts"
 import { RunwardenError } from "../../mesh/errors.ts"
@@ -91,19 +92,18 @@ export function createPeers() {
   })
 
   const execution = fakeRoute(ExecutionService, {
-    resolveTool({ name }: { name: string }) {
-      const tool = toolNamed(name)
-      if (tool === undefined)
-        throw new RunwardenError("UNKNOWN_TOOL", { field: "name", tool: name })
-      return { tool }
+    resolvePlan({ steps }: { steps: readonly PlannedStep[] }) {
+      const tools = steps.map(({ tool: name }, index) => {
+        const tool = toolNamed(name)
+        if (tool !== undefined) return tool
+        throw new RunwardenError("UNKNOWN_TOOL", { field: `steps[${index}].tool`, tool: name })
+      })
+      for (const [index, step] of steps.entries()) requireFit(step.arguments, `steps[${index}].`)
+      return { tools }
     },
     validateArguments(request: { arguments?: JsonObject }) {
-      if (request.arguments?.invalid !== true) return {}
-      throw new RunwardenError(
-        "TOOL_ARGUMENTS_INVALID",
-        { field: "arguments/invalid", tool: "test" },
-        { violations: [{ field: "arguments/invalid", description: "must not be there" }] },
-      )
+      requireFit(request.arguments)
+      return {}
     },
     async execute(request: ExecuteRequest, context: HandlerContext) {
       const claims = callerOf(context).call
@@ -358,17 +358,22 @@ function toolNamed(name: string) {
   const [, risk = "", effect = ""] = match
   return {
     fullName: `test/${risk}.${effect}`,
-    provider: "test",
-    active: true,
-    definition: {
-      name: `${risk}.${effect}`,
-      version: "1.0.0",
-      riskClass: { low: RiskClass.LOW, medium: RiskClass.MEDIUM, high: RiskClass.HIGH }[risk] ?? 0,
-      effect: { read: Effect.READ, keyed: Effect.KEYED, unsafe: Effect.UNSAFE }[effect] ?? 0,
-      inputSchema: { type: "object" },
-    },
+    version: "1.0.0",
     definitionDigest: digestOfStruct({ name: `test/${risk}.${effect}` }),
+    riskClass: { low: RiskClass.LOW, medium: RiskClass.MEDIUM, high: RiskClass.HIGH }[risk] ?? 0,
+    effect: { read: Effect.READ, keyed: Effect.KEYED, unsafe: Effect.UNSAFE }[effect] ?? 0,
   }
+}
+
+/** Arguments with a member `invalid: true` break the schema of every tool. */
+function requireFit(args: JsonObject | undefined, place = ""): void {
+  if (args?.invalid !== true) return
+  const field = `${place}arguments/invalid`
+  throw new RunwardenError(
+    "TOOL_ARGUMENTS_INVALID",
+    { field, tool: "test" },
+    { violations: [{ field, description: "must not be there" }] },
+  )
 }
 
 function executionOf(row: LedgerRow) {

@@ -10,7 +10,7 @@ import {
   StartRunResponseSchema,
 } from "../../gen/runwarden/orchestrator/v1/run_service_pb.ts"
 import type { ExecutionService } from "../../gen/runwarden/tools/v1/execution_service_pb.ts"
-import type { Tool } from "../../gen/runwarden/tools/v1/tool_pb.ts"
+import type { ResolvedTool } from "../../gen/runwarden/tools/v1/resolution_pb.ts"
 import type { Database } from "../../mesh/database.ts"
 import { RunwardenError } from "../../mesh/errors.ts"
 import { recordEvents } from "../../mesh/events.ts"
@@ -27,7 +27,7 @@ import { clockFrom, type RunRecord, type ToolCallRecord } from "./snapshot.ts"
 import { activeTraceParent } from "./span.ts"
 import { toEffect, toRiskClass } from "./state-enum.ts"
 import { refuseNul } from "./text.ts"
-import { checkLiterals, resolveTools, toolAt } from "./tool-pinning.ts"
+import { pinTools } from "./tool-pinning.ts"
 
 export interface StartRunDeps {
   readonly database: Database
@@ -103,10 +103,9 @@ async function prepare(
     }),
   )
   checkPlan(steps)
-  const resolved = await resolveTools(tools, workspaceId, steps, options)
-  await checkLiterals(tools, workspaceId, steps, resolved, options)
+  const pinned = await pinTools(tools, workspaceId, steps, options)
   const planned = newRun(request, plan, caller)
-  const calls = steps.map((step, index) => newCall(planned, step, index, toolAt(resolved, index)))
+  const calls = pinned.map((tool, index) => newCall(planned, steps[index] as PlanStep, index, tool))
   // Last, since nothing that may fail comes between it and whoever gives it back.
   const lease = executor.reserve()
   const run = {
@@ -161,7 +160,7 @@ function newCall(
   run: Pick<NewRun["run"], "workspaceId" | "runId">,
   step: PlanStep,
   stepIndex: number,
-  tool: Tool,
+  tool: ResolvedTool,
 ) {
   const now = new Date()
   return {
@@ -171,10 +170,10 @@ function newCall(
     toolCallId: newId(),
     idempotencyKey: `${run.runId}/${stepIndex}`,
     tool: tool.fullName,
-    toolVersion: tool.definition?.version ?? "",
+    toolVersion: tool.version,
     definitionDigest: tool.definitionDigest,
-    riskClass: toRiskClass(tool.definition?.riskClass ?? 0),
-    effect: toEffect(tool.definition?.effect ?? 0),
+    riskClass: toRiskClass(tool.riskClass),
+    effect: toEffect(tool.effect),
     title: step.title,
     onError: step.onError,
     state: "proposed",

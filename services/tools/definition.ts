@@ -10,7 +10,8 @@ import {
   ToolDefinitionSchema,
 } from "../../gen/runwarden/tools/v1/tool_pb.ts"
 import { canonicalJson, digestOf } from "../../mesh/canonical.ts"
-import type { SchemaChecker } from "./schema-checker.ts"
+import { faultOfRetry } from "./retry-policy.ts"
+import { faultIn } from "./schema-checker.ts"
 
 /** A definition that may be stored. */
 export interface AcceptedDefinition {
@@ -46,17 +47,14 @@ const latinLookAlikes =
   /\p{Script=Cyrillic}|\p{Script=Greek}|\p{Script=Armenian}|\p{Script=Cherokee}/u
 
 /** Checks a definition as a provider sent it, and fills in risk class and effect. */
-export function readDefinition(
-  sent: ToolDefinition,
-  checker: SchemaChecker,
-): AcceptedDefinition | RefusedDefinition {
+export function readDefinition(sent: ToolDefinition): AcceptedDefinition | RefusedDefinition {
   const definition = create(ToolDefinitionSchema, {
     ...sent,
     riskClass: declaredOr(RiskClass.HIGH, sent.riskClass, [RiskClass.LOW, RiskClass.MEDIUM]),
     effect: declaredOr(Effect.UNSAFE, sent.effect, [Effect.READ, Effect.KEYED]),
   })
   try {
-    const message = faultOf(sent, checker)
+    const message = faultOf(sent)
     if (message !== undefined) return refused(definition, message)
     return { kind: "accepted", definition, digest: digestOfDefinition(definition) }
   } catch (error) {
@@ -86,7 +84,7 @@ function declaredOr<Value extends number>(
   return allowed.find((value) => value === declared) ?? fallback
 }
 
-function faultOf(sent: ToolDefinition, checker: SchemaChecker): string | undefined {
+function faultOf(sent: ToolDefinition): string | undefined {
   const { name, version, title, description, riskClass, effect, inputSchema, outputSchema } = sent
   if (name.length > maxNameLength || !namePattern.test(name)) {
     return "The name is not of lower-case words, digits and underscores, joined by dots."
@@ -104,10 +102,12 @@ function faultOf(sent: ToolDefinition, checker: SchemaChecker): string | undefin
   const hidden = hiddenTextIn(toJson(ToolDefinitionSchema, sent), "")
   if (hidden !== undefined) return hidden
   canonicalJson(inputSchema)
-  const inputFault = checker.faultOf(inputSchema)
+  const inputFault = faultIn(inputSchema)
   if (inputFault !== undefined) return `Input schema: ${inputFault}`
-  const outputFault = outputSchema === undefined ? undefined : checker.faultOf(outputSchema)
-  return outputFault === undefined ? undefined : `Output schema: ${outputFault}`
+  const outputFault = outputSchema === undefined ? undefined : faultIn(outputSchema)
+  if (outputFault !== undefined) return `Output schema: ${outputFault}`
+  const retryFault = faultOfRetry(sent)
+  return retryFault === undefined ? undefined : `Retry policy: ${retryFault}`
 }
 
 const knownRiskClasses: Readonly<Record<number, true>> = {

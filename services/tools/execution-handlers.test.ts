@@ -5,7 +5,7 @@
 import { Code, ConnectError } from "@connectrpc/connect"
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest"
 import { BadRequestSchema, RetryInfoSchema } from "../../gen/google/rpc/error_details_pb.ts"
-import { ExecutionState } from "../../gen/runwarden/tools/v1/execution_service_pb.ts"
+import { ExecutionState } from "../../gen/runwarden/tools/v1/execution_pb.ts"
 import { Outcome } from "../../gen/runwarden/tools/v1/tool_provider_service_pb.ts"
 import { digestOfStruct } from "../../mesh/canonical.ts"
 import { metadataOf, RunwardenError, reasonOf } from "../../mesh/errors.ts"

@@ -1,63 +1,64 @@
 import { create } from "@bufbuild/protobuf"
 import type { HandlerContext, ServiceImpl } from "@connectrpc/connect"
 import { trace } from "@opentelemetry/api"
-import {
-  type ExecuteRequest,
-  type ExecutionService,
-  type SealExecutionRequest,
-  ValidateArgumentsResponseSchema,
+import type {
+  ExecuteRequest,
+  ExecutionService,
+  SealExecutionRequest,
 } from "../../gen/runwarden/tools/v1/execution_service_pb.ts"
+import { ValidateArgumentsResponseSchema } from "../../gen/runwarden/tools/v1/resolution_pb.ts"
 import { digestOf, digestOfStruct } from "../../mesh/canonical.ts"
 import type { Database } from "../../mesh/database.ts"
 import { defaultTimeoutMs } from "../../mesh/deadline.ts"
 import { notFound, RunwardenError } from "../../mesh/errors.ts"
 import { callerOf, type Subject } from "../../mesh/identity.ts"
-import { requireValidArguments } from "./arguments.ts"
+import type { Catalogue } from "./catalogue.ts"
 import { findExecution } from "./execution-store.ts"
 import type { Executor } from "./executor.ts"
+import { type PinnedTool, requireValidArguments } from "./pinned-tool.ts"
+import { resolveOffered, resolvePlan } from "./plan-resolution.ts"
 import type { ProviderClient, Registry } from "./registry.ts"
-import type { SchemaChecker } from "./schema-checker.ts"
-import { fullNameOf, toExecution, toTool } from "./tool-message.ts"
-import type { ToolRow } from "./tool-store.ts"
+import { toExecution, toTool } from "./tool-message.ts"
 
 export interface ExecutionHandlerDeps {
   readonly database: Database
   readonly registry: Registry
+  readonly catalogue: Catalogue
   readonly executor: Executor
-  readonly checker: SchemaChecker
   readonly providers: ReadonlyMap<string, ProviderClient>
 }
 
 const maxReserveMs = 500
 
 export function executionHandlers(deps: ExecutionHandlerDeps) {
-  const { database, registry, executor, checker, providers } = deps
+  const { database, registry, catalogue, executor, providers } = deps
   return {
     async resolveTool({ name, version }, context) {
-      const row = await registry.resolve(name, version, context.signal)
-      // A plan is checked when it is stored: a version that nobody offers cannot be run any more.
-      if (row?.offered !== true) {
-        throw new RunwardenError("UNKNOWN_TOOL", {
-          tool: version === "" ? name : `${name}@${version}`,
-        })
-      }
+      const { row } = await resolveOffered(registry, name, version, context.signal)
       return { tool: toTool(row) }
     },
 
+    resolvePlan({ steps }, context) {
+      return resolvePlan(registry, steps, context.signal)
+    },
+
     async validateArguments({ definitionDigest, arguments: args }) {
-      const tool = await registry.pinned(definitionDigest)
+      const tool = await catalogue.pinned(definitionDigest)
       if (tool === undefined) throw unknownDigest(definitionDigest)
-      requireValidArguments(checker, tool, args ?? {})
+      requireValidArguments(tool, args ?? {})
       return create(ValidateArgumentsResponseSchema)
     },
 
     async execute(request, context) {
       const args = request.arguments ?? {}
       requireNamedCall(request, context)
-      const tool = await registry.pinned(request.definitionDigest, request.tool)
-      if (tool === undefined) throw unknownDigest(request.definitionDigest, request.tool)
+      const { definitionDigest, tool: name } = request
+      const tool =
+        catalogue.knownPinned(definitionDigest, name) ??
+        (await catalogue.pinned(definitionDigest, name))
+      if (tool === undefined) throw unknownDigest(definitionDigest, name)
       describeSpan(tool, request.workspaceId)
-      requireValidArguments(checker, tool, args)
+      requireValidArguments(tool, args)
       const client = providers.get(tool.provider)
       if (client === undefined) {
         throw new RunwardenError("DEPENDENCY_UNAVAILABLE", { dependency: tool.provider })
@@ -67,7 +68,7 @@ export function executionHandlers(deps: ExecutionHandlerDeps) {
         arguments: args,
         client,
         tool,
-        fullName: fullNameOf(tool),
+        fullName: tool.fullName,
         requestDigest: requestDigestOf(request),
         subject: subjectOf(context),
         deadline: deadlineOf(context),
@@ -77,12 +78,15 @@ export function executionHandlers(deps: ExecutionHandlerDeps) {
     },
 
     async sealExecution(request, context) {
-      const tool = await registry.pinned(request.definitionDigest, request.tool)
-      if (tool === undefined) throw unknownDigest(request.definitionDigest, request.tool)
+      const { definitionDigest, tool: name } = request
+      const tool =
+        catalogue.knownPinned(definitionDigest, name) ??
+        (await catalogue.pinned(definitionDigest, name))
+      if (tool === undefined) throw unknownDigest(definitionDigest, name)
       const row = await executor.seal(
         {
           ...request,
-          tool: fullNameOf(tool),
+          tool: tool.fullName,
           requestDigest: requestDigestOf(request),
           effect: tool.effect,
         },
@@ -137,11 +141,11 @@ function deadlineOf(context: HandlerContext): number {
   return performance.now() + Math.max(1, remainingMs - Math.min(maxReserveMs, remainingMs / 4))
 }
 
-function describeSpan(tool: ToolRow, workspaceId: string): void {
+function describeSpan(tool: PinnedTool, workspaceId: string): void {
   trace.getActiveSpan()?.setAttributes({
-    "gen_ai.tool.name": fullNameOf(tool),
+    "gen_ai.tool.name": tool.fullName,
     "runwarden.tool.version": tool.version,
-    "runwarden.tool.risk_class": tool.risk_class,
+    "runwarden.tool.riskClass": tool.riskClass,
     "runwarden.workspace.id": workspaceId,
   })
 }

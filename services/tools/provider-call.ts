@@ -12,14 +12,13 @@ import {
 import { canonicalJson } from "../../mesh/canonical.ts"
 import { RunwardenError, reasonOf } from "../../mesh/errors.ts"
 import type { Answer, Report, ToolFailure } from "./ledger.ts"
+import type { PinnedTool } from "./pinned-tool.ts"
 import type { ProviderClient } from "./registry.ts"
-import type { SchemaChecker } from "./schema-checker.ts"
-import type { ToolRow } from "./tool-store.ts"
 
 /** What is sent: the tool's pinned version, the key, and the arguments that were digested. */
 export interface ProviderCall {
   readonly client: ProviderClient
-  readonly tool: ToolRow
+  readonly tool: PinnedTool
   readonly workspaceId: string
   readonly runId: string
   readonly idempotencyKey: string
@@ -28,7 +27,6 @@ export interface ProviderCall {
 
 /** How an answer is judged. */
 export interface AnswerRules {
-  readonly checker: SchemaChecker
   readonly maxResultBytes: number
 }
 
@@ -113,7 +111,7 @@ export function answerOfError(error: unknown): Answer {
   return { kind: "lost", message }
 }
 
-function readResponse(response: ExecuteToolResponse, tool: ToolRow, rules: AnswerRules): Answer {
+function readResponse(response: ExecuteToolResponse, tool: PinnedTool, rules: AnswerRules): Answer {
   const { outcome } = response
   if (outcome.case === "error") return { kind: "tool_error", error: readToolError(outcome.value) }
   if (outcome.case !== "result") {
@@ -126,7 +124,7 @@ function readResponse(response: ExecuteToolResponse, tool: ToolRow, rules: Answe
   }
 }
 
-function readResult(result: JsonObject, tool: ToolRow, rules: AnswerRules): Answer {
+function readResult(result: JsonObject, tool: PinnedTool, rules: AnswerRules): Answer {
   const text = canonicalJson(result)
   const size = Buffer.byteLength(text)
   if (size > rules.maxResultBytes) {
@@ -135,9 +133,7 @@ function readResult(result: JsonObject, tool: ToolRow, rules: AnswerRules): Answ
   }
   if (/(?<!\\)(?:\\\\)*\\u0000/.test(text))
     return invalidResult("The result holds a NUL character.")
-  const { outputSchema } = tool.definition
-  if (outputSchema === undefined) return { kind: "result", result }
-  const [fault] = rules.checker.check(`${tool.digest} output`, outputSchema as JsonObject, result)
+  const fault = tool.faultOfResult(result)
   if (fault === undefined) return { kind: "result", result }
   return invalidResult(
     `The result breaks the output schema at "${fault.pointer}": ${fault.description}.`,

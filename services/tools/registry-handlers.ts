@@ -35,9 +35,9 @@ export function registryHandlers(deps: RegistryHandlerDeps) {
     },
 
     async getTool({ name, version }, context) {
-      const row = await registry.resolve(name, version, context.signal)
-      if (row === undefined) throw notFound("tool", version === "" ? name : `${name}@${version}`)
-      return { tool: toTool(row) }
+      const found = await registry.resolve(name, version, context.signal)
+      if (found === undefined) throw notFound("tool", version === "" ? name : `${name}@${version}`)
+      return { tool: toTool(found.row) }
     },
 
     async listProviders(_request, context) {

@@ -2,13 +2,12 @@
  * The moving part of the registry.
  *
  * Owns: one loop per provider, which asks it for its tools at start and from time to time, and
- * sooner with back-off while it is away; and the memory of pinned tools.
+ * sooner with back-off while it is away.
  * States of a loop: asking → waiting → asking …, until the service stops.
  *
  * Invariants:
  * 1. A provider that is away, or answers nonsense, stops neither the service nor another provider.
  * 2. Nothing is asked inside a transaction.
- * 3. A definition that was taken never changes, so a pinned tool may be remembered for ever.
  */
 import { setTimeout as sleep } from "node:timers/promises"
 import type { Client } from "@connectrpc/connect"
@@ -17,12 +16,10 @@ import type { Database } from "../../mesh/database.ts"
 import { RunwardenError, reasonOf } from "../../mesh/errors.ts"
 import { actingAs, serviceSubject } from "../../mesh/identity.ts"
 import type { Runtime } from "../../mesh/service.ts"
+import type { Catalogue, FoundTool } from "./catalogue.ts"
 import { readDefinition } from "./definition.ts"
-import type { SchemaChecker } from "./schema-checker.ts"
 import { planSync, type SyncPlan } from "./sync-plan.ts"
 import {
-  findPinnedTool,
-  findToolsNamed,
   insertProviders,
   insertQuarantined,
   insertTool,
@@ -31,7 +28,6 @@ import {
   markOffered,
   recordFailedRefresh,
   recordRefresh,
-  type ToolRow,
 } from "./tool-store.ts"
 
 export type ProviderClient = Client<typeof ToolProviderService>
@@ -39,33 +35,31 @@ export type ProviderClient = Client<typeof ToolProviderService>
 export interface RegistryDeps {
   readonly database: Database
   readonly runtime: Runtime
-  readonly checker: SchemaChecker
+  readonly catalogue: Catalogue
   readonly providers: ReadonlyMap<string, ProviderClient>
   readonly refreshMs: number
 }
 
 export interface Registry extends AsyncDisposable {
   start(signal: AbortSignal): Promise<void>
-  /** The tool that a name means, as it is offered now; undefined when nobody offers it. */
-  resolve(name: string, version: string, signal: AbortSignal): Promise<ToolRow | undefined>
-  /** The tool that a run is pinned to. */
-  pinned(digest: string, fullName?: string): Promise<ToolRow | undefined>
+  /** What an offered tool's name means, where that is remembered. */
+  known(name: string, version: string): FoundTool | undefined
+  /** What a name means now; undefined when nobody offers it. Throws AMBIGUOUS_TOOL. */
+  resolve(name: string, version: string, signal: AbortSignal): Promise<FoundTool | undefined>
 }
 
 const listTimeoutMs = 10_000
 const maxToolsPerProvider = 1_000
 const firstRetryMs = 200
 const minAskAgainMs = 500
-const maxPinned = 2_000
 
 export function createRegistry(deps: RegistryDeps): Registry {
-  const { database, providers } = deps
+  const { database, catalogue, providers } = deps
   const names = [...providers.keys()]
   const stopping = new AbortController()
   const asking = new Map<string, Promise<boolean>>()
   const lastAsked = new Map<string, number>()
   const away = new Set(names)
-  const pinned = new Map<string, ToolRow>()
   const loops: Promise<void>[] = []
   let refreshes = 0
 
@@ -77,6 +71,7 @@ export function createRegistry(deps: RegistryDeps): Registry {
     const refresh = refreshProvider(deps, name, stopping.signal)
       .then((isDone) => {
         if (isDone) refreshes++
+        if (isDone) catalogue.forgetNames()
         if (isDone) away.delete(name)
         else away.add(name)
         return isDone
@@ -105,42 +100,22 @@ export function createRegistry(deps: RegistryDeps): Registry {
     await Promise.all(due.map(ask))
   }
 
-  async function find(name: string, version: string): Promise<ToolRow | undefined> {
-    const found = await database.shared((tx) => findToolsNamed(tx, names, name, version), {
-      name: "find tool",
-    })
-    const [first, second] = found
-    if (second === undefined) return first
-    const candidates = found.map((tool) => `${tool.provider}/${tool.name}`).join(", ")
-    throw new RunwardenError("AMBIGUOUS_TOOL", { tool: name, candidates })
-  }
-
   return {
     async start() {
       await database.shared((tx) => insertProviders(tx, names), { name: "insert providers" })
       loops.push(...names.map(keepFresh))
     },
+    known(name, version) {
+      const found = catalogue.known(name, version)
+      return found?.row.offered === true ? found : undefined
+    },
     async resolve(name, version, signal) {
       const seen = refreshes
-      const found = await find(name, version)
+      const found = catalogue.known(name, version) ?? (await catalogue.find(name, version))
       if (found !== undefined) return found
       signal.throwIfAborted()
       await askThoseAway()
-      return refreshes === seen ? undefined : find(name, version)
-    },
-    async pinned(digest, fullName) {
-      const key = `${fullName ?? ""} ${digest}`
-      const held = pinned.get(key)
-      if (held !== undefined) return held
-      const [provider, name] = fullName?.split("/", 2) ?? []
-      if (fullName !== undefined && name === undefined) return undefined
-      const row = await database.shared((tx) => findPinnedTool(tx, digest, provider, name), {
-        name: "find pinned tool",
-      })
-      if (row === undefined) return undefined
-      if (pinned.size >= maxPinned) pinned.clear()
-      pinned.set(key, row) // (3)
-      return row
+      return refreshes === seen ? undefined : catalogue.find(name, version)
     },
     async [Symbol.asyncDispose]() {
       stopping.abort()
@@ -155,7 +130,7 @@ async function refreshProvider(
   name: string,
   signal: AbortSignal,
 ): Promise<boolean> {
-  const { database, runtime, checker, providers } = deps
+  const { database, runtime, providers } = deps
   try {
     const client = providers.get(name)
     if (client === undefined) throw new Error(`provider ${name} is not configured`)
@@ -167,7 +142,7 @@ async function refreshProvider(
       const maximum = String(maxToolsPerProvider)
       throw new RunwardenError("LIMIT_EXCEEDED", { limit: "tools of a provider", maximum })
     }
-    const read = tools.map((tool) => readDefinition(tool, checker))
+    const read = tools.map(readDefinition)
     const { plan, isNew } = await database.shared(
       async (tx) => {
         await lockProvider(tx, name)

@@ -12,50 +12,28 @@ export interface SchemaFault {
   readonly description: string
 }
 
-/** Checks values against schemas, each compiled once while it is in use. */
-export interface SchemaChecker {
-  /** Why a schema cannot be used, or undefined. */
-  faultOf(schema: JsonObject): string | undefined
-  /** What is wrong with a value, by a schema that `faultOf` accepted. `key` names the schema. */
-  check(key: string, schema: JsonObject, value: JsonObject): readonly SchemaFault[]
-}
+/** Finds what is wrong with a value; nothing where it fits. */
+export type SchemaCheck = (value: JsonObject) => readonly SchemaFault[]
 
 const maxFaults = 50
-const defaultCacheSize = 1_000
+const noFaults: readonly SchemaFault[] = []
 
-export function createSchemaChecker(cacheSize = defaultCacheSize): SchemaChecker {
-  const compiled = new Map<string, ValidateFunction>()
-
-  function compiledOnce(key: string, schema: JsonObject): ValidateFunction {
-    const held = compiled.get(key)
-    // Moved to the end, so that the first entry is the one that was unused longest.
-    compiled.delete(key)
-    const validate = held ?? compile(schema)
-    compiled.set(key, validate)
-    if (compiled.size > cacheSize)
-      for (const oldest of compiled.keys()) {
-        compiled.delete(oldest)
-        break
-      }
-    return validate
+/** Why a schema cannot be used, or undefined. */
+export function faultIn(schema: JsonObject): string | undefined {
+  const fault = faultOfSchema(schema)
+  if (fault !== undefined) return fault
+  try {
+    compile(schema)({})
+    return undefined
+  } catch (error) {
+    return `The schema does not compile: ${messageOf(error)}.`
   }
+}
 
-  return {
-    faultOf(schema) {
-      const fault = faultOfSchema(schema)
-      if (fault !== undefined) return fault
-      try {
-        compile(schema)({})
-        return undefined
-      } catch (error) {
-        return `The schema does not compile: ${messageOf(error)}.`
-      }
-    },
-    check(key, schema, value) {
-      const validate = compiledOnce(key, schema)
-      return validate(value) ? [] : faultsOf(validate.errors ?? [])
-    },
-  }
+/** The check of a schema without a fault. Compiling takes milliseconds: keep what comes of it. */
+export function compileSchema(schema: JsonObject): SchemaCheck {
+  const validate = compile(schema)
+  return (value) => (validate(value) ? noFaults : faultsOf(validate.errors ?? []))
 }
 
 /** A compiler of its own for each schema: one that is shared keeps every schema it ever saw. */

@@ -1,6 +1,6 @@
 /** Sealing: a call that was given up never runs, whenever its request arrives. */
 import { afterAll, beforeAll, expect, it } from "vitest"
-import { ExecutionState } from "../../gen/runwarden/tools/v1/execution_service_pb.ts"
+import { ExecutionState } from "../../gen/runwarden/tools/v1/execution_pb.ts"
 import { reasonOf } from "../../mesh/errors.ts"
 import { actingAs } from "../../mesh/identity.ts"
 import { callOf, execute, type Started, startTools } from "./tools-harness.ts"

@@ -5,6 +5,8 @@
  *   definition.ts       what a definition may be; sync-plan.ts: what an answer changes
  *   schema-checker.ts   JSON Schemas; schema-limits.ts: what they may look like
  *   tool-store.ts       SQL of the registry
+ * catalogue.ts          what names and digests mean, remembered; plan-resolution.ts: for whole plans
+ *   pinned-tool.ts      one version, read and compiled; retry-policy.ts: how it is repeated
  * executor.ts           records, sends, records
  *   ledger.ts           what may be done under one key (pure); provider-call.ts: what an answer means
  *   execution-store.ts  SQL of the ledger
@@ -17,12 +19,12 @@ import { RegistryService } from "../../gen/runwarden/tools/v1/registry_service_p
 import { ToolProviderService } from "../../gen/runwarden/tools/v1/tool_provider_service_pb.ts"
 import { openDatabase } from "../../mesh/database.ts"
 import { type Runtime, route, type Service, type ServiceModule } from "../../mesh/service.ts"
+import { createCatalogue } from "./catalogue.ts"
 import { type ProviderTarget, readConfig, type ToolsConfig } from "./config.ts"
 import { executionHandlers } from "./execution-handlers.ts"
 import { createExecutor } from "./executor.ts"
 import { createRegistry, type ProviderClient } from "./registry.ts"
 import { registryHandlers } from "./registry-handlers.ts"
-import { createSchemaChecker } from "./schema-checker.ts"
 
 export interface ToolsDeps {
   readonly runtime: Runtime
@@ -47,20 +49,20 @@ export function createTools(config: ToolsConfig, deps: ToolsDeps): Service {
   const { runtime } = deps
   const providerNames = config.providers.map(({ name }) => name)
   const providers = new Map(config.providers.map((target) => [target.name, deps.provider(target)]))
-  const checker = createSchemaChecker()
   const database = stack.use(
     openDatabase(config.database, { runtime, migrations: join(import.meta.dirname, "migrations") }),
   )
   const { refreshMs, maxResultBytes } = config
-  const registry = stack.use(createRegistry({ database, runtime, checker, providers, refreshMs }))
-  const rules = { checker, maxResultBytes }
+  const catalogue = createCatalogue(database, providerNames)
+  const registry = stack.use(createRegistry({ database, runtime, catalogue, providers, refreshMs }))
+  const rules = { maxResultBytes }
   const executor = stack.use(createExecutor({ database, runtime, rules, config: config.execution }))
   return {
     routes: [
       route(RegistryService, registryHandlers({ database, registry, providerNames })),
       route(
         ExecutionService,
-        executionHandlers({ database, registry, executor, checker, providers }),
+        executionHandlers({ database, registry, catalogue, executor, providers }),
       ),
     ],
     async start(signal) {

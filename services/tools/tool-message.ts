@@ -4,7 +4,7 @@ import {
   type Execution,
   ExecutionSchema,
   ExecutionState,
-} from "../../gen/runwarden/tools/v1/execution_service_pb.ts"
+} from "../../gen/runwarden/tools/v1/execution_pb.ts"
 import {
   type Provider,
   ProviderSchema,
@@ -19,6 +19,8 @@ import {
 import { ToolErrorSchema } from "../../gen/runwarden/tools/v1/tool_provider_service_pb.ts"
 import type { ExecutionRow } from "./execution-store.ts"
 import type { LedgerState } from "./ledger.ts"
+import { fullNameOf } from "./pinned-tool.ts"
+import { retryPolicyOf } from "./retry-policy.ts"
 import type { ProviderRow, ToolRow } from "./tool-store.ts"
 
 const executionStates: Readonly<Record<LedgerState, ExecutionState>> = {
@@ -28,18 +30,16 @@ const executionStates: Readonly<Record<LedgerState, ExecutionState>> = {
   outcome_unknown: ExecutionState.OUTCOME_UNKNOWN,
 }
 
-export function fullNameOf(row: Pick<ToolRow, "provider" | "name">): string {
-  return `${row.provider}/${row.name}`
-}
-
 export function toTool(row: ToolRow): Tool {
+  const definition = fromJson(ToolDefinitionSchema, row.definition)
   return create(ToolSchema, {
     fullName: fullNameOf(row),
     provider: row.provider,
-    definition: fromJson(ToolDefinitionSchema, row.definition),
+    definition,
     definitionDigest: row.digest,
     active: row.active,
     createTime: timestampFromDate(row.create_time),
+    retry: retryPolicyOf(definition),
   })
 }
 

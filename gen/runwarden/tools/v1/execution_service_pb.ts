@@ -2,129 +2,22 @@
 // @generated from file runwarden/tools/v1/execution_service.proto (package runwarden.tools.v1, syntax proto3)
 /* eslint-disable */
 
-import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
-import { enumDesc, fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
+import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
+import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
 import { file_buf_validate_validate } from "../../../buf/validate/validate_pb.ts";
-import type { Timestamp } from "@bufbuild/protobuf/wkt";
-import { file_google_protobuf_struct, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
+import { file_google_protobuf_struct } from "@bufbuild/protobuf/wkt";
 import { file_runwarden_options_v1_access } from "../../options/v1/access_pb.ts";
-import type { Tool } from "./tool_pb.ts";
-import { file_runwarden_tools_v1_tool } from "./tool_pb.ts";
-import type { ToolError } from "./tool_provider_service_pb.ts";
-import { file_runwarden_tools_v1_tool_provider_service } from "./tool_provider_service_pb.ts";
-import type { JsonObject, Message, UnknownEnum } from "@bufbuild/protobuf";
+import type { Execution, FailedAttempt } from "./execution_pb.ts";
+import { file_runwarden_tools_v1_execution } from "./execution_pb.ts";
+import type { ResolvePlanRequestSchema, ResolvePlanResponseSchema, ResolveToolRequestSchema, ResolveToolResponseSchema, ValidateArgumentsRequestSchema, ValidateArgumentsResponseSchema } from "./resolution_pb.ts";
+import { file_runwarden_tools_v1_resolution } from "./resolution_pb.ts";
+import type { JsonObject, Message } from "@bufbuild/protobuf";
 
 /**
  * Describes the file runwarden/tools/v1/execution_service.proto.
  */
 export const file_runwarden_tools_v1_execution_service: GenFile = /*@__PURE__*/
-  fileDesc("CipydW53YXJkZW4vdG9vbHMvdjEvZXhlY3V0aW9uX3NlcnZpY2UucHJvdG8SEnJ1bndhcmRlbi50b29scy52MSKEAQoSUmVzb2x2ZVRvb2xSZXF1ZXN0EiIKDHdvcmtzcGFjZV9pZBgBIAEoCUIMukgFcgOwAQGItRgBEiQKBG5hbWUYAiABKAlCFrpIE3IREAEYyAEyCl5bXlx4MDBdKiQSJAoHdmVyc2lvbhgDIAEoCUITukgQcg4YQDIKXlteXHgwMF0qJCI9ChNSZXNvbHZlVG9vbFJlc3BvbnNlEiYKBHRvb2wYASABKAsyGC5ydW53YXJkZW4udG9vbHMudjEuVG9vbCKkAQoYVmFsaWRhdGVBcmd1bWVudHNSZXF1ZXN0EiIKDHdvcmtzcGFjZV9pZBgBIAEoCUIMukgFcgOwAQGItRgBEjAKEWRlZmluaXRpb25fZGlnZXN0GAIgASgJQhW6SBJyEDIOXlswLTlhLWZdezY0fSQSMgoJYXJndW1lbnRzGAMgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdEIGukgDyAEBIhsKGVZhbGlkYXRlQXJndW1lbnRzUmVzcG9uc2Ui/gIKDkV4ZWN1dGVSZXF1ZXN0EiIKDHdvcmtzcGFjZV9pZBgBIAEoCUIMukgFcgOwAQGItRgBEhwKBnJ1bl9pZBgCIAEoCUIMukgFcgOwAQGItRgFEhwKCnN0ZXBfaW5kZXgYAyABKA1CCLpIBSoDEJBOEi8KD2lkZW1wb3RlbmN5X2tleRgEIAEoCUIWukgTchEQARiAAjIKXlteXHgwMF0qJBIkCgR0b29sGAUgASgJQha6SBNyERABGMgBMgpeW15ceDAwXSokEjAKEWRlZmluaXRpb25fZGlnZXN0GAYgASgJQhW6SBJyEDIOXlswLTlhLWZdezY0fSQSMgoJYXJndW1lbnRzGAcgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdEIGukgDyAEBEi8KEGFyZ3VtZW50c19kaWdlc3QYCCABKAlCFbpIEnIQMg5eWzAtOWEtZl17NjR9JBIeCgVlcG9jaBgJIAEoBEIPukgMMgoY//////////9/IlUKD0V4ZWN1dGVSZXNwb25zZRIwCglleGVjdXRpb24YASABKAsyHS5ydW53YXJkZW4udG9vbHMudjEuRXhlY3V0aW9uEhAKCHJlcGxheWVkGAIgASgIItYCChRTZWFsRXhlY3V0aW9uUmVxdWVzdBIiCgx3b3Jrc3BhY2VfaWQYASABKAlCDLpIBXIDsAEBiLUYARIcCgZydW5faWQYAiABKAlCDLpIBXIDsAEBiLUYBRIcCgpzdGVwX2luZGV4GAMgASgNQgi6SAUqAxCQThIvCg9pZGVtcG90ZW5jeV9rZXkYBCABKAlCFrpIE3IREAEYgAIyCl5bXlx4MDBdKiQSKgoEdG9vbBgFIAEoCUIcukgZchcyFV5bYS16MC05Ll8vLV17MSwyMDB9JBIwChFkZWZpbml0aW9uX2RpZ2VzdBgGIAEoCUIVukgSchAyDl5bMC05YS1mXXs2NH0kEi8KEGFyZ3VtZW50c19kaWdlc3QYByABKAlCFbpIEnIQMg5eWzAtOWEtZl17NjR9JBIeCgVlcG9jaBgIIAEoBEIPukgMMgoY//////////9/IlkKFVNlYWxFeGVjdXRpb25SZXNwb25zZRIwCglleGVjdXRpb24YASABKAsyHS5ydW53YXJkZW4udG9vbHMudjEuRXhlY3V0aW9uEg4KBnNlYWxlZBgCIAEoCCKQAQoTR2V0RXhlY3V0aW9uUmVxdWVzdBIiCgx3b3Jrc3BhY2VfaWQYASABKAlCDLpIBXIDsAEBiLUYARIkCgR0b29sGAIgASgJQha6SBNyERABGMgBMgpeW15ceDAwXSokEi8KD2lkZW1wb3RlbmN5X2tleRgDIAEoCUIWukgTchEQARiAAjIKXlteXHgwMF0qJCJIChRHZXRFeGVjdXRpb25SZXNwb25zZRIwCglleGVjdXRpb24YASABKAsyHS5ydW53YXJkZW4udG9vbHMudjEuRXhlY3V0aW9uIpUCCglFeGVjdXRpb24SMQoFc3RhdGUYASABKA4yIi5ydW53YXJkZW4udG9vbHMudjEuRXhlY3V0aW9uU3RhdGUSKQoGcmVzdWx0GAIgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdEgAEi4KBWVycm9yGAMgASgLMh0ucnVud2FyZGVuLnRvb2xzLnYxLlRvb2xFcnJvckgAEhAKCGF0dGVtcHRzGAQgASgNEi8KC2NyZWF0ZV90aW1lGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIsCghlbmRfdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBCCQoHb3V0Y29tZSqwAQoORXhlY3V0aW9uU3RhdGUSHwobRVhFQ1VUSU9OX1NUQVRFX1VOU1BFQ0lGSUVEEAASHQoZRVhFQ1VUSU9OX1NUQVRFX0lOX0ZMSUdIVBABEh0KGUVYRUNVVElPTl9TVEFURV9TVUNDRUVERUQQAhIaChZFWEVDVVRJT05fU1RBVEVfRkFJTEVEEAMSIwofRVhFQ1VUSU9OX1NUQVRFX09VVENPTUVfVU5LTk9XThAEMv8EChBFeGVjdXRpb25TZXJ2aWNlEncKC1Jlc29sdmVUb29sEiYucnVud2FyZGVuLnRvb2xzLnYxLlJlc29sdmVUb29sUmVxdWVzdBonLnJ1bndhcmRlbi50b29scy52MS5SZXNvbHZlVG9vbFJlc3BvbnNlIheQAgGKtRgQCAIaDG9yY2hlc3RyYXRvchKJAQoRVmFsaWRhdGVBcmd1bWVudHMSLC5ydW53YXJkZW4udG9vbHMudjEuVmFsaWRhdGVBcmd1bWVudHNSZXF1ZXN0Gi0ucnVud2FyZGVuLnRvb2xzLnYxLlZhbGlkYXRlQXJndW1lbnRzUmVzcG9uc2UiF5ACAYq1GBAIAhoMb3JjaGVzdHJhdG9yEmsKB0V4ZWN1dGUSIi5ydW53YXJkZW4udG9vbHMudjEuRXhlY3V0ZVJlcXVlc3QaIy5ydW53YXJkZW4udG9vbHMudjEuRXhlY3V0ZVJlc3BvbnNlIheQAgCKtRgQCAIaDG9yY2hlc3RyYXRvchJ9Cg1TZWFsRXhlY3V0aW9uEigucnVud2FyZGVuLnRvb2xzLnYxLlNlYWxFeGVjdXRpb25SZXF1ZXN0GikucnVud2FyZGVuLnRvb2xzLnYxLlNlYWxFeGVjdXRpb25SZXNwb25zZSIXkAICirUYEAgCGgxvcmNoZXN0cmF0b3ISegoMR2V0RXhlY3V0aW9uEicucnVud2FyZGVuLnRvb2xzLnYxLkdldEV4ZWN1dGlvblJlcXVlc3QaKC5ydW53YXJkZW4udG9vbHMudjEuR2V0RXhlY3V0aW9uUmVzcG9uc2UiF5ACAYq1GBAIAhoMb3JjaGVzdHJhdG9yYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_struct, file_google_protobuf_timestamp, file_runwarden_options_v1_access, file_runwarden_tools_v1_tool, file_runwarden_tools_v1_tool_provider_service]);
-
-/**
- * ResolveToolRequest names a tool as a plan does.
- *
- * @generated from message runwarden.tools.v1.ResolveToolRequest
- */
-export type ResolveToolRequest = Message<"runwarden.tools.v1.ResolveToolRequest"> & {
-  /**
-   * Workspace of the run; equals the identity token's.
-   *
-   * @generated from field: string workspace_id = 1;
-   */
-  workspaceId: string;
-
-  /**
-   * Full or short name.
-   *
-   * @generated from field: string name = 2;
-   */
-  name: string;
-
-  /**
-   * Version; empty for the active one.
-   *
-   * @generated from field: string version = 3;
-   */
-  version: string;
-};
-
-/**
- * Describes the message runwarden.tools.v1.ResolveToolRequest.
- * Use `create(ResolveToolRequestSchema)` to create a new message.
- */
-export const ResolveToolRequestSchema: GenMessage<ResolveToolRequest> = /*@__PURE__*/
-  messageDesc(file_runwarden_tools_v1_execution_service, 0);
-
-/**
- * ResolveToolResponse carries the tool found.
- *
- * @generated from message runwarden.tools.v1.ResolveToolResponse
- */
-export type ResolveToolResponse = Message<"runwarden.tools.v1.ResolveToolResponse"> & {
-  /**
-   * The tool that the run is to be pinned to.
-   *
-   * @generated from field: runwarden.tools.v1.Tool tool = 1;
-   */
-  tool?: Tool | undefined;
-};
-
-/**
- * Describes the message runwarden.tools.v1.ResolveToolResponse.
- * Use `create(ResolveToolResponseSchema)` to create a new message.
- */
-export const ResolveToolResponseSchema: GenMessage<ResolveToolResponse> = /*@__PURE__*/
-  messageDesc(file_runwarden_tools_v1_execution_service, 1);
-
-/**
- * ValidateArgumentsRequest carries arguments to check.
- *
- * @generated from message runwarden.tools.v1.ValidateArgumentsRequest
- */
-export type ValidateArgumentsRequest = Message<"runwarden.tools.v1.ValidateArgumentsRequest"> & {
-  /**
-   * Workspace of the run; equals the identity token's.
-   *
-   * @generated from field: string workspace_id = 1;
-   */
-  workspaceId: string;
-
-  /**
-   * Digest of the definition that the run is pinned to.
-   *
-   * @generated from field: string definition_digest = 2;
-   */
-  definitionDigest: string;
-
-  /**
-   * The arguments, with every `$from` resolved.
-   *
-   * @generated from field: google.protobuf.Struct arguments = 3;
-   */
-  arguments?: JsonObject | undefined;
-};
-
-/**
- * Describes the message runwarden.tools.v1.ValidateArgumentsRequest.
- * Use `create(ValidateArgumentsRequestSchema)` to create a new message.
- */
-export const ValidateArgumentsRequestSchema: GenMessage<ValidateArgumentsRequest> = /*@__PURE__*/
-  messageDesc(file_runwarden_tools_v1_execution_service, 2);
-
-/**
- * ValidateArgumentsResponse says that the arguments fit.
- *
- * @generated from message runwarden.tools.v1.ValidateArgumentsResponse
- */
-export type ValidateArgumentsResponse = Message<"runwarden.tools.v1.ValidateArgumentsResponse"> & {
-};
-
-/**
- * Describes the message runwarden.tools.v1.ValidateArgumentsResponse.
- * Use `create(ValidateArgumentsResponseSchema)` to create a new message.
- */
-export const ValidateArgumentsResponseSchema: GenMessage<ValidateArgumentsResponse> = /*@__PURE__*/
-  messageDesc(file_runwarden_tools_v1_execution_service, 3);
+  fileDesc("CipydW53YXJkZW4vdG9vbHMvdjEvZXhlY3V0aW9uX3NlcnZpY2UucHJvdG8SEnJ1bndhcmRlbi50b29scy52MSL+AgoORXhlY3V0ZVJlcXVlc3QSIgoMd29ya3NwYWNlX2lkGAEgASgJQgy6SAVyA7ABAYi1GAESHAoGcnVuX2lkGAIgASgJQgy6SAVyA7ABAYi1GAUSHAoKc3RlcF9pbmRleBgDIAEoDUIIukgFKgMQkE4SLwoPaWRlbXBvdGVuY3lfa2V5GAQgASgJQha6SBNyERABGIACMgpeW15ceDAwXSokEiQKBHRvb2wYBSABKAlCFrpIE3IREAEYyAEyCl5bXlx4MDBdKiQSMAoRZGVmaW5pdGlvbl9kaWdlc3QYBiABKAlCFbpIEnIQMg5eWzAtOWEtZl17NjR9JBIyCglhcmd1bWVudHMYByABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0Qga6SAPIAQESLwoQYXJndW1lbnRzX2RpZ2VzdBgIIAEoCUIVukgSchAyDl5bMC05YS1mXXs2NH0kEh4KBWVwb2NoGAkgASgEQg+6SAwyChj//////////38ikAEKD0V4ZWN1dGVSZXNwb25zZRIwCglleGVjdXRpb24YASABKAsyHS5ydW53YXJkZW4udG9vbHMudjEuRXhlY3V0aW9uEhAKCHJlcGxheWVkGAIgASgIEjkKDmZhaWxlZF9hdHRlbXB0GAMgASgLMiEucnVud2FyZGVuLnRvb2xzLnYxLkZhaWxlZEF0dGVtcHQi1gIKFFNlYWxFeGVjdXRpb25SZXF1ZXN0EiIKDHdvcmtzcGFjZV9pZBgBIAEoCUIMukgFcgOwAQGItRgBEhwKBnJ1bl9pZBgCIAEoCUIMukgFcgOwAQGItRgFEhwKCnN0ZXBfaW5kZXgYAyABKA1CCLpIBSoDEJBOEi8KD2lkZW1wb3RlbmN5X2tleRgEIAEoCUIWukgTchEQARiAAjIKXlteXHgwMF0qJBIqCgR0b29sGAUgASgJQhy6SBlyFzIVXlthLXowLTkuXy8tXXsxLDIwMH0kEjAKEWRlZmluaXRpb25fZGlnZXN0GAYgASgJQhW6SBJyEDIOXlswLTlhLWZdezY0fSQSLwoQYXJndW1lbnRzX2RpZ2VzdBgHIAEoCUIVukgSchAyDl5bMC05YS1mXXs2NH0kEh4KBWVwb2NoGAggASgEQg+6SAwyChj//////////38iWQoVU2VhbEV4ZWN1dGlvblJlc3BvbnNlEjAKCWV4ZWN1dGlvbhgBIAEoCzIdLnJ1bndhcmRlbi50b29scy52MS5FeGVjdXRpb24SDgoGc2VhbGVkGAIgASgIIpABChNHZXRFeGVjdXRpb25SZXF1ZXN0EiIKDHdvcmtzcGFjZV9pZBgBIAEoCUIMukgFcgOwAQGItRgBEiQKBHRvb2wYAiABKAlCFrpIE3IREAEYyAEyCl5bXlx4MDBdKiQSLwoPaWRlbXBvdGVuY3lfa2V5GAMgASgJQha6SBNyERABGIACMgpeW15ceDAwXSokIkgKFEdldEV4ZWN1dGlvblJlc3BvbnNlEjAKCWV4ZWN1dGlvbhgBIAEoCzIdLnJ1bndhcmRlbi50b29scy52MS5FeGVjdXRpb24y+AUKEEV4ZWN1dGlvblNlcnZpY2USdwoLUmVzb2x2ZVRvb2wSJi5ydW53YXJkZW4udG9vbHMudjEuUmVzb2x2ZVRvb2xSZXF1ZXN0GicucnVud2FyZGVuLnRvb2xzLnYxLlJlc29sdmVUb29sUmVzcG9uc2UiF5ACAYq1GBAIAhoMb3JjaGVzdHJhdG9yEncKC1Jlc29sdmVQbGFuEiYucnVud2FyZGVuLnRvb2xzLnYxLlJlc29sdmVQbGFuUmVxdWVzdBonLnJ1bndhcmRlbi50b29scy52MS5SZXNvbHZlUGxhblJlc3BvbnNlIheQAgGKtRgQCAIaDG9yY2hlc3RyYXRvchKJAQoRVmFsaWRhdGVBcmd1bWVudHMSLC5ydW53YXJkZW4udG9vbHMudjEuVmFsaWRhdGVBcmd1bWVudHNSZXF1ZXN0Gi0ucnVud2FyZGVuLnRvb2xzLnYxLlZhbGlkYXRlQXJndW1lbnRzUmVzcG9uc2UiF5ACAYq1GBAIAhoMb3JjaGVzdHJhdG9yEmsKB0V4ZWN1dGUSIi5ydW53YXJkZW4udG9vbHMudjEuRXhlY3V0ZVJlcXVlc3QaIy5ydW53YXJkZW4udG9vbHMudjEuRXhlY3V0ZVJlc3BvbnNlIheQAgCKtRgQCAIaDG9yY2hlc3RyYXRvchJ9Cg1TZWFsRXhlY3V0aW9uEigucnVud2FyZGVuLnRvb2xzLnYxLlNlYWxFeGVjdXRpb25SZXF1ZXN0GikucnVud2FyZGVuLnRvb2xzLnYxLlNlYWxFeGVjdXRpb25SZXNwb25zZSIXkAICirUYEAgCGgxvcmNoZXN0cmF0b3ISegoMR2V0RXhlY3V0aW9uEicucnVud2FyZGVuLnRvb2xzLnYxLkdldEV4ZWN1dGlvblJlcXVlc3QaKC5ydW53YXJkZW4udG9vbHMudjEuR2V0RXhlY3V0aW9uUmVzcG9uc2UiF5ACAYq1GBAIAhoMb3JjaGVzdHJhdG9yYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_struct, file_runwarden_options_v1_access, file_runwarden_tools_v1_execution, file_runwarden_tools_v1_resolution]);
 
 /**
  * ExecuteRequest is one admitted call.
@@ -189,8 +82,8 @@ export type ExecuteRequest = Message<"runwarden.tools.v1.ExecuteRequest"> & {
   argumentsDigest: string;
 
   /**
-   * Lease epoch of the run; a lower one than the ledger has seen for the run is refused with
-   * ABORTED `LEASE_LOST`.
+   * Lease epoch of the run, from 1; a lower one than the ledger has seen for the run is refused
+   * with ABORTED `LEASE_LOST`.
    *
    * @generated from field: uint64 epoch = 9;
    */
@@ -202,7 +95,7 @@ export type ExecuteRequest = Message<"runwarden.tools.v1.ExecuteRequest"> & {
  * Use `create(ExecuteRequestSchema)` to create a new message.
  */
 export const ExecuteRequestSchema: GenMessage<ExecuteRequest> = /*@__PURE__*/
-  messageDesc(file_runwarden_tools_v1_execution_service, 4);
+  messageDesc(file_runwarden_tools_v1_execution_service, 0);
 
 /**
  * ExecuteResponse is the outcome of the call.
@@ -223,6 +116,13 @@ export type ExecuteResponse = Message<"runwarden.tools.v1.ExecuteResponse"> & {
    * @generated from field: bool replayed = 2;
    */
   replayed: boolean;
+
+  /**
+   * Present where this request's attempt ended nothing; the execution is then in flight.
+   *
+   * @generated from field: runwarden.tools.v1.FailedAttempt failed_attempt = 3;
+   */
+  failedAttempt?: FailedAttempt | undefined;
 };
 
 /**
@@ -230,7 +130,7 @@ export type ExecuteResponse = Message<"runwarden.tools.v1.ExecuteResponse"> & {
  * Use `create(ExecuteResponseSchema)` to create a new message.
  */
 export const ExecuteResponseSchema: GenMessage<ExecuteResponse> = /*@__PURE__*/
-  messageDesc(file_runwarden_tools_v1_execution_service, 5);
+  messageDesc(file_runwarden_tools_v1_execution_service, 1);
 
 /**
  * SealExecutionRequest names a call that must not run unless it does already.
@@ -300,7 +200,7 @@ export type SealExecutionRequest = Message<"runwarden.tools.v1.SealExecutionRequ
  * Use `create(SealExecutionRequestSchema)` to create a new message.
  */
 export const SealExecutionRequestSchema: GenMessage<SealExecutionRequest> = /*@__PURE__*/
-  messageDesc(file_runwarden_tools_v1_execution_service, 6);
+  messageDesc(file_runwarden_tools_v1_execution_service, 2);
 
 /**
  * SealExecutionResponse is the row as it stands now.
@@ -316,7 +216,8 @@ export type SealExecutionResponse = Message<"runwarden.tools.v1.SealExecutionRes
   execution?: Execution | undefined;
 
   /**
-   * Whether the call is sealed: it was never sent, and never will be.
+   * Whether the call is sealed: it will never be sent again, and the error's metadata `applied` says
+   * whether it may have run before.
    *
    * @generated from field: bool sealed = 2;
    */
@@ -328,7 +229,7 @@ export type SealExecutionResponse = Message<"runwarden.tools.v1.SealExecutionRes
  * Use `create(SealExecutionResponseSchema)` to create a new message.
  */
 export const SealExecutionResponseSchema: GenMessage<SealExecutionResponse> = /*@__PURE__*/
-  messageDesc(file_runwarden_tools_v1_execution_service, 7);
+  messageDesc(file_runwarden_tools_v1_execution_service, 3);
 
 /**
  * GetExecutionRequest names a row of the ledger.
@@ -363,7 +264,7 @@ export type GetExecutionRequest = Message<"runwarden.tools.v1.GetExecutionReques
  * Use `create(GetExecutionRequestSchema)` to create a new message.
  */
 export const GetExecutionRequestSchema: GenMessage<GetExecutionRequest> = /*@__PURE__*/
-  messageDesc(file_runwarden_tools_v1_execution_service, 8);
+  messageDesc(file_runwarden_tools_v1_execution_service, 4);
 
 /**
  * GetExecutionResponse carries the row.
@@ -384,130 +285,7 @@ export type GetExecutionResponse = Message<"runwarden.tools.v1.GetExecutionRespo
  * Use `create(GetExecutionResponseSchema)` to create a new message.
  */
 export const GetExecutionResponseSchema: GenMessage<GetExecutionResponse> = /*@__PURE__*/
-  messageDesc(file_runwarden_tools_v1_execution_service, 9);
-
-/**
- * Execution is a row of the effect ledger.
- *
- * @generated from message runwarden.tools.v1.Execution
- */
-export type Execution = Message<"runwarden.tools.v1.Execution"> & {
-  /**
-   * State of the row.
-   *
-   * @generated from field: runwarden.tools.v1.ExecutionState state = 1;
-   */
-  state: ExecutionState;
-
-  /**
-   * What the tool answered; absent while in flight and when the outcome is unknown.
-   *
-   * @generated from oneof runwarden.tools.v1.Execution.outcome
-   */
-  outcome: {
-    /**
-     * The tool's result.
-     *
-     * @generated from field: google.protobuf.Struct result = 2;
-     */
-    value: JsonObject;
-    case: "result";
-  } | {
-    /**
-     * The tool's own error; or, where `metadata` has the key `applied` (`true`, `false` or
-     * `unknown`: whether the call took effect), what the tools service says about a call that gave
-     * no usable result. Its reasons are `not_executed`, `provider_unavailable`, `result_invalid` and
-     * `result_too_large`.
-     *
-     * @generated from field: runwarden.tools.v1.ToolError error = 3;
-     */
-    value: ToolError;
-    case: "error";
-  } | { case: undefined; value?: undefined };
-
-  /**
-   * How often the call was sent to the provider.
-   *
-   * @generated from field: uint32 attempts = 4;
-   */
-  attempts: number;
-
-  /**
-   * When the first attempt was recorded.
-   *
-   * @generated from field: google.protobuf.Timestamp create_time = 5;
-   */
-  createTime?: Timestamp | undefined;
-
-  /**
-   * When the outcome was recorded.
-   *
-   * @generated from field: google.protobuf.Timestamp end_time = 6;
-   */
-  endTime?: Timestamp | undefined;
-};
-
-/**
- * Describes the message runwarden.tools.v1.Execution.
- * Use `create(ExecutionSchema)` to create a new message.
- */
-export const ExecutionSchema: GenMessage<Execution> = /*@__PURE__*/
-  messageDesc(file_runwarden_tools_v1_execution_service, 10);
-
-/**
- * ExecutionState is where a row of the ledger stands.
- *
- * @generated from enum runwarden.tools.v1.ExecutionState
- */
-export const ExecutionState = {
-  /**
-   * Never stored.
-   *
-   * @generated from enum value: EXECUTION_STATE_UNSPECIFIED = 0;
-   */
-  UNSPECIFIED: 0,
-
-  /**
-   * Recorded and sent, or about to be.
-   *
-   * @generated from enum value: EXECUTION_STATE_IN_FLIGHT = 1;
-   */
-  IN_FLIGHT: 1,
-
-  /**
-   * The tool answered with a result.
-   *
-   * @generated from enum value: EXECUTION_STATE_SUCCEEDED = 2;
-   */
-  SUCCEEDED: 2,
-
-  /**
-   * The tool answered with an error, or the call never reached it and never will.
-   *
-   * @generated from enum value: EXECUTION_STATE_FAILED = 3;
-   */
-  FAILED: 3,
-
-  /**
-   * An UNSAFE call whose answer was lost.
-   *
-   * @generated from enum value: EXECUTION_STATE_OUTCOME_UNKNOWN = 4;
-   */
-  OUTCOME_UNKNOWN: 4,
-} as const;
-
-/**
- * ExecutionState is where a row of the ledger stands.
- *
- * @generated from enum runwarden.tools.v1.ExecutionState
- */
-export type ExecutionState = (typeof ExecutionState)[keyof typeof ExecutionState] | UnknownEnum;
-
-/**
- * Describes the enum runwarden.tools.v1.ExecutionState.
- */
-export const ExecutionStateSchema: GenEnum<ExecutionState> = /*@__PURE__*/
-  enumDesc(file_runwarden_tools_v1_execution_service, 0);
+  messageDesc(file_runwarden_tools_v1_execution_service, 5);
 
 /**
  * ExecutionService executes calls that the orchestrator has admitted, each effect once, by a
@@ -530,6 +308,20 @@ export const ExecutionService: GenService<{
     output: typeof ResolveToolResponseSchema;
   },
   /**
+   * ResolvePlan does the same for every step of a plan, and checks the arguments that are final
+   * already. It fails for the first step that cannot be pinned, with the reasons of ResolveTool, or
+   * with `TOOL_ARGUMENTS_INVALID` and a violation for each place in all of the steps; the metadata
+   * `field` and the violations begin with `steps[index]`. Names are answered from a memory of at most
+   * a second.
+   *
+   * @generated from rpc runwarden.tools.v1.ExecutionService.ResolvePlan
+   */
+  resolvePlan: {
+    methodKind: "unary";
+    input: typeof ResolvePlanRequestSchema;
+    output: typeof ResolvePlanResponseSchema;
+  },
+  /**
    * ValidateArguments checks arguments against the input schema of a pinned tool and changes
    * nothing. Fails with INVALID_ARGUMENT `TOOL_ARGUMENTS_INVALID` whose field violations name the
    * JSON pointer of each fault.
@@ -542,18 +334,18 @@ export const ExecutionService: GenService<{
     output: typeof ValidateArgumentsResponseSchema;
   },
   /**
-   * Execute sends one call to its provider and records what came back. The identity token must
-   * name the run, the step and `arguments_digest` of this call, else PERMISSION_DENIED
+   * Execute sends one call to its provider, at most once, and records what came back. The identity
+   * token must name the run, the step and `arguments_digest` of this call, else PERMISSION_DENIED
    * `DIGEST_MISMATCH`. In the ledger the same key and request answer the stored outcome; the same
    * key with another request fails with ALREADY_EXISTS `IDEMPOTENCY_CONFLICT`; a call still in
-   * flight fails with ABORTED `IDEMPOTENCY_IN_PROGRESS` and retry information. A call that was sent
-   * and whose answer was lost is repeated, within the deadline and a bounded number of attempts,
-   * when its effect is READ or KEYED; when that does not help, UNAVAILABLE `DEPENDENCY_UNAVAILABLE`
-   * leaves the row open, and the same request may be sent again later. When its effect is UNSAFE it
-   * is not sent again: the provider's GetOutcome settles it, or the state becomes OUTCOME_UNKNOWN,
-   * which the next Execute with the same key asks the provider about anew. A call that certainly
-   * never ran ends FAILED. Also fails with INVALID_ARGUMENT `UNKNOWN_TOOL` and
-   * `TOOL_ARGUMENTS_INVALID`, and with ABORTED `LEASE_LOST`, before anything is recorded.
+   * flight fails with ABORTED `IDEMPOTENCY_IN_PROGRESS` and retry information. An attempt that ended
+   * nothing leaves the row open and is told in `failed_attempt`; repeating it is the orchestrator's
+   * decision alone. A call that may have run is never left open when its effect is UNSAFE: the
+   * provider's GetOutcome settles it, or the state becomes OUTCOME_UNKNOWN, which the next Execute
+   * with the same key asks the provider about anew. Also fails with INVALID_ARGUMENT `UNKNOWN_TOOL`
+   * and `TOOL_ARGUMENTS_INVALID`, and with ABORTED `LEASE_LOST`, before anything is recorded; and
+   * with UNAVAILABLE `DEPENDENCY_UNAVAILABLE` (metadata: dependency) where the ledger cannot be
+   * reached, after which the same request finds out by itself what became of this one.
    *
    * @generated from rpc runwarden.tools.v1.ExecutionService.Execute
    */
@@ -564,9 +356,10 @@ export const ExecutionService: GenService<{
   },
   /**
    * SealExecution makes sure that a call which will not be sent any more never runs: a key that the
-   * ledger does not know is recorded as FAILED with `not_executed`, so that a request for it that is
-   * still on its way finds this outcome. A row that is there already is answered and not changed.
-   * Fails with INVALID_ARGUMENT `UNKNOWN_TOOL`, and with ABORTED `LEASE_LOST`, like Execute.
+   * ledger does not know, or that was left open, is recorded as FAILED with `given_up`, so that a
+   * request for it that is still on its way finds this outcome. A call that is being sent, or has an
+   * outcome, is answered and not changed; the provider is asked about an UNSAFE one that may have
+   * run. Fails with INVALID_ARGUMENT `UNKNOWN_TOOL`, and with ABORTED `LEASE_LOST`, like Execute.
    *
    * @generated from rpc runwarden.tools.v1.ExecutionService.SealExecution
    */

@@ -7,15 +7,15 @@
 import type { GenEnum, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import { enumDesc, fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
 import { file_buf_validate_validate } from "../../../buf/validate/validate_pb.ts";
-import type { Timestamp } from "@bufbuild/protobuf/wkt";
-import { file_google_protobuf_struct, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
+import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
+import { file_google_protobuf_duration, file_google_protobuf_struct, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
 import type { JsonObject, Message, UnknownEnum } from "@bufbuild/protobuf";
 
 /**
  * Describes the file runwarden/tools/v1/tool.proto.
  */
 export const file_runwarden_tools_v1_tool: GenFile = /*@__PURE__*/
-  fileDesc("Ch1ydW53YXJkZW4vdG9vbHMvdjEvdG9vbC5wcm90bxIScnVud2FyZGVuLnRvb2xzLnYxIocDCg5Ub29sRGVmaW5pdGlvbhIzCgRuYW1lGAEgASgJQiW6SCJyIBiAATIbXlthLXowLTlfXSsoXC5bYS16MC05X10rKSokEi4KB3ZlcnNpb24YAiABKAlCHbpIGnIYEAEYQDISXltBLVphLXowLTkuXystXSskEhcKBXRpdGxlGAMgASgJQgi6SAVyAxjIARIdCgtkZXNjcmlwdGlvbhgEIAEoCUIIukgFcgMYgEASOwoKcmlza19jbGFzcxgFIAEoDjIdLnJ1bndhcmRlbi50b29scy52MS5SaXNrQ2xhc3NCCLpIBYIBAhABEjQKBmVmZmVjdBgGIAEoDjIaLnJ1bndhcmRlbi50b29scy52MS5FZmZlY3RCCLpIBYIBAhABEjUKDGlucHV0X3NjaGVtYRgHIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3RCBrpIA8gBARIuCg1vdXRwdXRfc2NoZW1hGAggASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdCK/AQoEVG9vbBIRCglmdWxsX25hbWUYASABKAkSEAoIcHJvdmlkZXIYAiABKAkSNgoKZGVmaW5pdGlvbhgDIAEoCzIiLnJ1bndhcmRlbi50b29scy52MS5Ub29sRGVmaW5pdGlvbhIZChFkZWZpbml0aW9uX2RpZ2VzdBgEIAEoCRIOCgZhY3RpdmUYBSABKAgSLwoLY3JlYXRlX3RpbWUYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wKmcKCVJpc2tDbGFzcxIaChZSSVNLX0NMQVNTX1VOU1BFQ0lGSUVEEAASEgoOUklTS19DTEFTU19MT1cQARIVChFSSVNLX0NMQVNTX01FRElVTRACEhMKD1JJU0tfQ0xBU1NfSElHSBADKlYKBkVmZmVjdBIWChJFRkZFQ1RfVU5TUEVDSUZJRUQQABIPCgtFRkZFQ1RfUkVBRBABEhAKDEVGRkVDVF9LRVlFRBACEhEKDUVGRkVDVF9VTlNBRkUQA2IGcHJvdG8z", [file_buf_validate_validate, file_google_protobuf_struct, file_google_protobuf_timestamp]);
+  fileDesc("Ch1ydW53YXJkZW4vdG9vbHMvdjEvdG9vbC5wcm90bxIScnVud2FyZGVuLnRvb2xzLnYxIrcDCg5Ub29sRGVmaW5pdGlvbhIzCgRuYW1lGAEgASgJQiW6SCJyIBiAATIbXlthLXowLTlfXSsoXC5bYS16MC05X10rKSokEi4KB3ZlcnNpb24YAiABKAlCHbpIGnIYEAEYQDISXltBLVphLXowLTkuXystXSskEhcKBXRpdGxlGAMgASgJQgi6SAVyAxjIARIdCgtkZXNjcmlwdGlvbhgEIAEoCUIIukgFcgMYgEASOwoKcmlza19jbGFzcxgFIAEoDjIdLnJ1bndhcmRlbi50b29scy52MS5SaXNrQ2xhc3NCCLpIBYIBAhABEjQKBmVmZmVjdBgGIAEoDjIaLnJ1bndhcmRlbi50b29scy52MS5FZmZlY3RCCLpIBYIBAhABEjUKDGlucHV0X3NjaGVtYRgHIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3RCBrpIA8gBARIuCg1vdXRwdXRfc2NoZW1hGAggASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdBIuCgVyZXRyeRgJIAEoCzIfLnJ1bndhcmRlbi50b29scy52MS5SZXRyeVBvbGljeSL1AQoLUmV0cnlQb2xpY3kSHQoMbWF4X2F0dGVtcHRzGAEgASgNQge6SAQqAhhkEkUKD2luaXRpYWxfYmFja29mZhgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIRukgOqgELIgMIrAIyBBDAhD0SQQoLbWF4X2JhY2tvZmYYAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CEbpIDqoBCyIDCKwCMgQQwIQ9Ej0KEXJldHJ5YWJsZV9yZWFzb25zGAQgAygJQiK6SB+SARwQIBgBIhZyFDISXlthLXowLTlfXXsxLDEyOH0kIu8BCgRUb29sEhEKCWZ1bGxfbmFtZRgBIAEoCRIQCghwcm92aWRlchgCIAEoCRI2CgpkZWZpbml0aW9uGAMgASgLMiIucnVud2FyZGVuLnRvb2xzLnYxLlRvb2xEZWZpbml0aW9uEhkKEWRlZmluaXRpb25fZGlnZXN0GAQgASgJEg4KBmFjdGl2ZRgFIAEoCBIvCgtjcmVhdGVfdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoFcmV0cnkYByABKAsyHy5ydW53YXJkZW4udG9vbHMudjEuUmV0cnlQb2xpY3kqZwoJUmlza0NsYXNzEhoKFlJJU0tfQ0xBU1NfVU5TUEVDSUZJRUQQABISCg5SSVNLX0NMQVNTX0xPVxABEhUKEVJJU0tfQ0xBU1NfTUVESVVNEAISEwoPUklTS19DTEFTU19ISUdIEAMqVgoGRWZmZWN0EhYKEkVGRkVDVF9VTlNQRUNJRklFRBAAEg8KC0VGRkVDVF9SRUFEEAESEAoMRUZGRUNUX0tFWUVEEAISEQoNRUZGRUNUX1VOU0FGRRADYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_struct, file_google_protobuf_timestamp]);
 
 /**
  * ToolDefinition is what a provider offers: the immutable description of one version of one tool.
@@ -79,6 +79,13 @@ export type ToolDefinition = Message<"runwarden.tools.v1.ToolDefinition"> & {
    * @generated from field: google.protobuf.Struct output_schema = 8;
    */
   outputSchema?: JsonObject | undefined;
+
+  /**
+   * How a failed call is repeated; absent for the default of the effect.
+   *
+   * @generated from field: runwarden.tools.v1.RetryPolicy retry = 9;
+   */
+  retry?: RetryPolicy | undefined;
 };
 
 /**
@@ -87,6 +94,50 @@ export type ToolDefinition = Message<"runwarden.tools.v1.ToolDefinition"> & {
  */
 export const ToolDefinitionSchema: GenMessage<ToolDefinition> = /*@__PURE__*/
   messageDesc(file_runwarden_tools_v1_tool, 0);
+
+/**
+ * RetryPolicy says how often and how soon a call that failed is sent again. It never makes a call of
+ * an UNSAFE tool be sent again once it may have been: there it counts the attempts that found no
+ * connection. An attempt that only found the call still running does not count.
+ *
+ * @generated from message runwarden.tools.v1.RetryPolicy
+ */
+export type RetryPolicy = Message<"runwarden.tools.v1.RetryPolicy"> & {
+  /**
+   * Attempts in all, the first included; 1 for no repeat, 0 for the default, which is 8.
+   *
+   * @generated from field: uint32 max_attempts = 1;
+   */
+  maxAttempts: number;
+
+  /**
+   * The wait before the first repeat. It doubles with each one, and is jittered. Default 200 ms.
+   *
+   * @generated from field: google.protobuf.Duration initial_backoff = 2;
+   */
+  initialBackoff?: Duration | undefined;
+
+  /**
+   * The longest wait, at least the first one. Default 5 s, or the first one where that is longer.
+   *
+   * @generated from field: google.protobuf.Duration max_backoff = 3;
+   */
+  maxBackoff?: Duration | undefined;
+
+  /**
+   * Reasons of the tool's own errors after which it may be called again. An UNSAFE tool has none.
+   *
+   * @generated from field: repeated string retryable_reasons = 4;
+   */
+  retryableReasons: string[];
+};
+
+/**
+ * Describes the message runwarden.tools.v1.RetryPolicy.
+ * Use `create(RetryPolicySchema)` to create a new message.
+ */
+export const RetryPolicySchema: GenMessage<RetryPolicy> = /*@__PURE__*/
+  messageDesc(file_runwarden_tools_v1_tool, 1);
 
 /**
  * Tool is a definition as the registry holds it.
@@ -135,6 +186,13 @@ export type Tool = Message<"runwarden.tools.v1.Tool"> & {
    * @generated from field: google.protobuf.Timestamp create_time = 6;
    */
   createTime?: Timestamp | undefined;
+
+  /**
+   * The retry policy that holds: the declared one, with defaults filled in.
+   *
+   * @generated from field: runwarden.tools.v1.RetryPolicy retry = 7;
+   */
+  retry?: RetryPolicy | undefined;
 };
 
 /**
@@ -142,7 +200,7 @@ export type Tool = Message<"runwarden.tools.v1.Tool"> & {
  * Use `create(ToolSchema)` to create a new message.
  */
 export const ToolSchema: GenMessage<Tool> = /*@__PURE__*/
-  messageDesc(file_runwarden_tools_v1_tool, 1);
+  messageDesc(file_runwarden_tools_v1_tool, 2);
 
 /**
  * RiskClass says how much harm a call of the tool can do.
