@@ -1,6 +1,6 @@
 import fc from "fast-check"
 import pg from "pg"
-import { afterAll, beforeAll, expect, test } from "vitest"
+import { afterAll, beforeAll, expect, test, vi } from "vitest"
 import { getTypeParser } from "./database-pool.ts"
 import { asAdmin, openNotes } from "./fixtures/notes-database.ts"
 import { newId } from "./ids.ts"
@@ -58,6 +58,20 @@ test("a statement that failed to parse can be prepared when it has become right"
   await asAdmin(notes.config, create)
   expect(await roundTrip(client, [named])).toEqual([{ value: 7 }])
   expect(await roundTrip(client, [named])).toEqual([{ value: 7 }])
+})
+
+test("a statement is prepared again after a while, for tables that have grown", async () => {
+  const named = { name: "aged", text: "select 1 as value", values: [] }
+  const preparedAt = () =>
+    one("select prepare_time::text as value from pg_prepared_statements where name = 'aged'")
+  await roundTrip(client, [named])
+  const first = await preparedAt()
+  await roundTrip(client, [named])
+  expect(await preparedAt()).toBe(first)
+  vi.spyOn(performance, "now").mockReturnValue(performance.now() + 11_000)
+  expect(await roundTrip(client, [named])).toEqual([{ value: 1 }])
+  vi.restoreAllMocks()
+  expect(await preparedAt()).not.toBe(first)
 })
 
 test("every parameter arrives as it was sent", async () => {

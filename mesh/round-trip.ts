@@ -5,7 +5,7 @@
  *
  * 1. One Sync ends the round trip. Without a `begin` in it, Postgres takes all of it as one
  *    transaction, which it commits at the Sync or, after an error, rolls back.
- * 2. A named statement is parsed once per connection and its columns are described once. After an
+ * 2. A named statement is parsed once per connection and described once, for some seconds. After an
  *    error nothing counts as parsed that this round trip wanted parsed: a Close goes before a Parse,
  *    since closing what is not there is no error.
  * 3. Parameters that cannot be sent are refused before anything is sent.
@@ -41,8 +41,19 @@ interface Column {
   readonly parse: TypeParser
 }
 
-/** What a connection has of a prepared statement: nothing but its name, or its columns too. */
-type Prepared = Map<string, readonly Column[] | undefined>
+/** A statement as a connection has it; its columns are known when it has been answered once. */
+interface PreparedStatement {
+  readonly parseTime: number
+  columns: readonly Column[] | undefined
+}
+
+type Prepared = Map<string, PreparedStatement>
+
+/**
+ * The plan of a prepared statement is kept, and was right for the tables of its time: for as long as
+ * nobody analyzes them, Postgres would not notice that they have grown a thousandfold.
+ */
+const maxPlanAgeMs = 10_000
 
 const preparedByConnection = new WeakMap<pg.Connection, Prepared>()
 
@@ -69,7 +80,9 @@ class RoundTrip<Row> implements pg.Submittable {
   readonly #progress: Progress
   readonly #rows: Row[] = []
   readonly #parsing: string[] = []
+  readonly #now = performance.now()
   #prepared: Prepared = new Map()
+  #statement: PreparedStatement | undefined
   #columns: readonly Column[] = []
   #toComplete: number
   #error: unknown = null
@@ -99,19 +112,21 @@ class RoundTrip<Row> implements pg.Submittable {
   }
 
   #send(wire: Wire, { name, text, values }: Message, isLast: boolean): void {
-    if (!this.#prepared.has(name)) {
+    let prepared = this.#prepared.get(name)
+    if (prepared === undefined || this.#now - prepared.parseTime > maxPlanAgeMs) {
+      prepared = { parseTime: this.#now, columns: undefined }
       if (name !== "") {
         wire.close({ type: "S", name })
         this.#parsing.push(name)
-        this.#prepared.set(name, undefined)
+        this.#prepared.set(name, prepared)
       }
       wire.parse({ name, text })
     }
     wire.bind({ statement: name, values })
     if (isLast) {
-      const columns = this.#prepared.get(name)
-      if (columns === undefined) wire.describe({ type: "P" })
-      else this.#columns = columns
+      this.#statement = prepared
+      if (prepared.columns === undefined) wire.describe({ type: "P" })
+      else this.#columns = prepared.columns
     }
     wire.execute({})
   }
@@ -147,8 +162,7 @@ class RoundTrip<Row> implements pg.Submittable {
   }
 
   handleReadyForQuery(): void {
-    const name = this.#messages.at(-1)?.name ?? ""
-    if (name !== "") this.#prepared.set(name, this.#columns)
+    if (this.#statement !== undefined) this.#statement.columns = this.#columns
     this.callback(this.#error, this.#rows)
   }
 

@@ -22,7 +22,13 @@ import { roundTrip, type Step } from "./round-trip.ts"
 export interface Transaction extends DatabaseWork {
   readonly begin: readonly Step[]
   readonly workspaceId: string | undefined
+  /** True when nothing is begun: the round trip of the one statement is the transaction. */
+  readonly isOneRead: boolean
 }
+
+/** Texts that are prepared; there are as many as the stores have statements. */
+const maxNames = 1_000
+const names = new Map<string, string>()
 
 /** Runs one transaction, again where that is safe and may help, inside one span. */
 export function transact<T>(transaction: Transaction, work: (tx: Tx) => Promise<T>): Promise<T> {
@@ -30,16 +36,17 @@ export function transact<T>(transaction: Transaction, work: (tx: Tx) => Promise<
 }
 
 async function tryOnce<T>(
-  { pool, begin, workspaceId, signal }: Transaction,
+  transaction: Transaction,
   work: (tx: Tx) => Promise<T>,
 ): Promise<Outcome<T>> {
+  const { pool, signal } = transaction
   let client: pg.PoolClient
   try {
     client = await acquire(pool, signal)
   } catch (error) {
     return { kind: "failed", error, isRepeatable: faultOf(error) === "unreachable" }
   }
-  const session = createSession(client, begin, workspaceId)
+  const session = createSession(client, transaction)
   const aborted = Promise.withResolvers<never>()
   aborted.promise.catch(() => {})
   const onAbort = () => {
@@ -68,11 +75,7 @@ async function tryOnce<T>(
 }
 
 /** One checked-out connection for the length of one transaction. */
-function createSession(
-  client: pg.PoolClient,
-  begin: readonly Step[],
-  workspaceId: string | undefined,
-) {
+function createSession(client: pg.PoolClient, { begin, workspaceId, isOneRead }: Transaction) {
   let state: "open" | "committing" | "ended" = "open"
   let released = false
   let hasBegun = false
@@ -80,9 +83,12 @@ function createSession(
 
   const run = async <Row>(text: string, values: readonly unknown[] | undefined) => {
     if (state !== "open") throw new Error("the transaction has ended; await every statement of it")
+    if (hasBegun && isOneRead) throw new Error("this transaction has one statement, which reads")
     const opening = hasBegun ? [] : begin
     hasBegun = true
-    if (values !== undefined) return roundTrip<Row>(client, [...opening, { text, values }])
+    if (values !== undefined || isOneRead) {
+      return roundTrip<Row>(client, [...opening, toStep(text, values)])
+    }
     // Without parameters a text may hold several statements, which only a simple query takes.
     if (opening.length > 0) await roundTrip(client, opening)
     const { rows } = await client.query(text)
@@ -115,7 +121,7 @@ function createSession(
     async commit() {
       await last
       if (state !== "open") throw new Error("the transaction has ended")
-      if (!hasBegun) return
+      if (!hasBegun || isOneRead) return
       state = "committing"
       const { command } = await client.query("commit")
       // Postgres answers ROLLBACK when a statement failed and `work` swallowed its error.
@@ -127,7 +133,7 @@ function createSession(
       const committing = state === "committing"
       state = committing ? "committing" : "ended"
       await last
-      if (released || committing || !hasBegun) return
+      if (released || committing || !hasBegun || isOneRead) return
       await client.query("rollback").catch(() => {})
     },
     destroy() {
@@ -137,4 +143,14 @@ function createSession(
     },
     release: () => release(client.getTransactionStatus() !== "I"),
   }
+}
+
+/** A statement under a name by which its connection knows it the next time. */
+function toStep(text: string, values: readonly unknown[] = []): Step {
+  const name = names.get(text)
+  if (name !== undefined) return { name, text, values }
+  if (names.size >= maxNames) return { text, values }
+  const next = `_${names.size}`
+  names.set(text, next)
+  return { name: next, text, values }
 }

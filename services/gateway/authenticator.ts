@@ -73,10 +73,14 @@ export function createAuthenticator(deps: {
 
   async function read(keyHash: string): Promise<{ principal: MemberPrincipal; lifeMs: number }> {
     const hash = Buffer.from(keyHash, "hex")
-    const claim = await database.worker([], (tx) => findClaim(tx, hash), { name: "find key" })
+    const claim = await database.worker([], (tx) => findClaim(tx, hash), {
+      name: "find key",
+      isOneRead: true,
+    })
     const { workspaceId, keyId } = claim ?? { workspaceId: noWorkspace, keyId: noWorkspace }
     const row = await database.tenant(workspaceId, (tx) => findCredential(tx, workspaceId, keyId), {
       name: "read key",
+      isOneRead: true,
     })
     if (claim === undefined || row === undefined) throw new RunwardenError("UNAUTHENTICATED")
     const { actorId, expiresInMs } = row

@@ -119,6 +119,7 @@ export function membershipHandlers(deps: {
     async checkMembership({ workspaceId, actorId }, { signal }) {
       const role = await database.tenant(workspaceId, (tx) => findRole(tx, workspaceId, actorId), {
         signal,
+        isOneRead: true,
       })
       return {
         member: role !== undefined,
