@@ -43,6 +43,8 @@ export interface EmbeddedPostgresOptions {
   readonly isDurable?: boolean
   /** Removes the data folder at the end, also when this process is killed. */
   readonly isTemporary?: boolean
+  /** Settings of the server beside those that this module needs for itself. */
+  readonly settings?: Readonly<Record<string, string>>
 }
 
 /** A running server; `adminUrl` connects as its superuser. */
@@ -110,6 +112,7 @@ function launch(
 ): Server {
   const isDurable = options.isDurable !== false
   const settings = {
+    ...options.settings,
     port,
     listen_addresses: "127.0.0.1",
     unix_socket_directories: "",

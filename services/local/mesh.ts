@@ -36,6 +36,8 @@ export interface MeshOptions {
   readonly exporter?: SpanExporter
   /** Keys from outside: those that local mode keeps, or a test signs with. */
   readonly keys?: MeshKeys
+  /** Providers in this process, by the names under which `TOOLS_PROVIDERS` has them. */
+  readonly providers?: ReadonlyMap<string, LocalTarget>
 }
 
 export interface Mesh extends AsyncDisposable {
@@ -57,6 +59,7 @@ interface Started extends LocalTarget {
 /** Creates the mesh. Nothing connects before `start`. */
 export function createMesh(options: MeshOptions): Mesh {
   const { env, log, exporter, wire = "local", keys = generateMeshKeys() } = options
+  const providers = options.providers ?? new Map<string, LocalTarget>()
   const stack = new AsyncDisposableStack()
   // Released last: services that stop still finish what they asked of others.
   const connections = stack.use(new AsyncDisposableStack())
@@ -91,10 +94,13 @@ export function createMesh(options: MeshOptions): Mesh {
     return {
       transport,
       connect: (service, peer) => createMeshClient(service, transport(peer)),
-      transportTo: (to, audience) =>
-        targets.has(audience as ServiceName)
-          ? transport(audience as ServiceName)
-          : connections.use(createGrpcTransport(to, runtime, audience)),
+      transportTo(to, audience) {
+        if (targets.has(audience as ServiceName)) return transport(audience as ServiceName)
+        const provider = providers.get(audience)
+        return provider === undefined
+          ? connections.use(createGrpcTransport(to, runtime, audience))
+          : createLocalTransport(provider, runtime)
+      },
     }
   }
 

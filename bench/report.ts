@@ -1,0 +1,141 @@
+/** The figures of a sitting as tables for people. */
+import Table from "cli-table3"
+import { over, type Point, ratio, type SittingFigures } from "./sitting.ts"
+import type { LoadFigures, Work } from "./subject.ts"
+
+const names: Readonly<Record<Work, string>> = {
+  floor: "plain code, 8 commits",
+  each: "runwarden, effects one by one",
+  grouped: "runwarden, effects grouped",
+  edge: "the same through the edge",
+}
+
+export function report(figures: SittingFigures, print: (text: string) => void): void {
+  const modes = [...new Set(figures.points.map(({ mode }) => mode))]
+  for (const mode of modes) {
+    const points = figures.points.filter((point) => point.mode === mode)
+    print(`\n${mode === "local" ? "Local: all in one process" : "Each service in its own process"}`)
+    print(loadTable(points))
+    print(approvalTable(figures, mode))
+  }
+  if (figures.transactions.length > 0) print(transactionTable(figures))
+  for (const { mode, transactionsPerSecond, corePercent, memoryMb } of figures.idle) {
+    print(
+      `${mode}, idle: ${percent(corePercent)} of a core, ${transactionsPerSecond.toFixed(1)} transactions/s; memory MB: ${list(memoryMb)}`,
+    )
+  }
+  for (const { mode, mb } of figures.memory) print(`${mode}, memory after load, MB: ${list(mb)}`)
+  for (const { mode, runs, missing } of figures.recounts) {
+    if (missing.length === 0) {
+      print(
+        `${mode}: recounted ${runs} acknowledged runs in all databases: decisions, ledger, effects, history and telemetry are complete.`,
+      )
+    }
+    for (const { what, runs: count, example } of missing) {
+      print(`${mode}: MISSING ${what}: ${count} of ${runs} runs, such as ${example}`)
+    }
+  }
+}
+
+function loadTable(points: readonly Point[]): string {
+  const table = plainTable([
+    ...["clients", "what", "runs/s", "× plain", "p50 ms", "× plain", "p95", "p99"],
+    ...[
+      "CPU ms/run",
+      "× plain",
+      "node",
+      "postgres",
+      "WAL KB",
+      "drain ms",
+      "others' cores",
+      "failed",
+    ],
+  ])
+  for (const point of points) {
+    const base = points.find((it) => it.work === "floor" && it.clients === point.clients)
+    const value = (figure: (round: LoadFigures) => number) => over(point, figure)
+    const by = (figure: (round: LoadFigures) => number) =>
+      point === base ? "" : number(ratio(point, base, figure))
+    const postgres = (round: LoadFigures) => round.cpuMs.postgres ?? Number.NaN
+    table.push([
+      point.clients,
+      names[point.work],
+      number(value((it) => it.runsPerSecond)),
+      by((it) => it.runsPerSecond),
+      number(value((it) => it.p50)),
+      by((it) => it.p50),
+      number(value((it) => it.p95)),
+      number(value((it) => it.p99)),
+      number(value((it) => it.cpuMsTotal)),
+      by((it) => it.cpuMsTotal),
+      number(value((it) => it.cpuMsTotal - postgres(it))),
+      number(value(postgres)),
+      number(value((it) => it.walBytes / 1024)),
+      number(value((it) => it.drainMs)),
+      number(value((it) => it.othersCores)),
+      point.rounds.reduce((sum, it) => sum + it.failures, 0),
+    ])
+  }
+  return table.toString()
+}
+
+function approvalTable({ approvals }: SittingFigures, mode: string): string {
+  const table = new Table({
+    head: ["approval → end", "pending", "p50 ms", "× plain", "p95", "p99"],
+  })
+  for (const point of approvals.filter((it) => it.mode === mode)) {
+    const base = approvals.find(
+      (it) => it.mode === mode && it.work === "floor" && it.pending === point.pending,
+    )
+    table.push([
+      names[point.work],
+      point.pending,
+      number(point.p50),
+      base === undefined || base === point ? "" : number(point.p50 / base.p50),
+      number(point.p95),
+      number(point.p99),
+    ])
+  }
+  return table.toString()
+}
+
+function transactionTable({ transactions }: SittingFigures): string {
+  const table = plainTable(["transactions per run, all databases", "mode", ""])
+  for (const { mode, work, perRun } of transactions) {
+    table.push([names[work], mode, number(perRun)])
+  }
+  return table.toString()
+}
+
+/** Without colours, which do not survive where tables are kept. */
+export function plainTable(head: readonly string[]): Table.Table {
+  const bare = Object.fromEntries(
+    [
+      ...["top", "top-mid", "top-left", "top-right", "bottom", "bottom-mid", "bottom-left"],
+      ...["bottom-right", "left", "left-mid", "mid", "mid-mid", "right", "right-mid"],
+    ].map((part) => [part, ""]),
+  )
+  return new Table({
+    head: [...head],
+    style: { head: [], border: [], compact: true, "padding-left": 1, "padding-right": 1 },
+    chars: { ...bare, middle: " " },
+  })
+}
+
+/** Three significant digits. */
+function number(value: number): string {
+  if (!Number.isFinite(value)) return "–"
+  const digits = Math.abs(value) >= 100 ? 0 : Math.abs(value) >= 10 ? 1 : 2
+  return value.toFixed(digits)
+}
+
+function percent(values: Readonly<Record<string, number>>): string {
+  const sum = Object.values(values).reduce((all, one) => all + one, 0)
+  return `${sum.toFixed(1)} % (${list(values)})`
+}
+
+function list(values: Readonly<Record<string, number>>): string {
+  return Object.entries(values)
+    .map(([name, value]) => `${name} ${number(value)}`)
+    .join(", ")
+}

@@ -1,0 +1,227 @@
+/**
+ * One sitting: plain code and the product in turns, round by round, on one PostgreSQL, so that
+ * whatever the machine does hits both. Only ratios between neighbours in time hold.
+ */
+import { readFileSync, writeFileSync } from "node:fs"
+import path from "node:path"
+import type { BenchDatabases, BenchServer } from "./bench-server.ts"
+import { settleMs } from "./bench-server.ts"
+import { type Latencies, median } from "./closed-loop.ts"
+import { profileTables, summarise } from "./cpu-profile.ts"
+import { groupings } from "./effect-provider.ts"
+import { readStatements, resetStatements, statementTable } from "./statements.ts"
+import type { IdleFigures, LoadFigures, SubjectConfig, Work } from "./subject.ts"
+import { type SubjectProcess, startSubject } from "./subject-process.ts"
+
+export type Mode = "local" | "processes"
+
+export interface Plan {
+  readonly modes: readonly Mode[]
+  readonly clients: readonly number[]
+  readonly rounds: number
+  readonly ms: number
+  readonly warmMs: number
+  readonly approvals: number
+  /** Transactions per run take a minute of waiting, idle figures half of one. */
+  readonly isThorough: boolean
+  readonly profileFolder: string | undefined
+}
+
+export interface Point {
+  readonly mode: Mode
+  readonly work: Work
+  readonly clients: number
+  readonly rounds: readonly LoadFigures[]
+}
+
+export interface ApprovalPoint extends Latencies {
+  readonly mode: Mode
+  readonly work: Work
+  readonly pending: number
+}
+
+export interface TransactionPoint {
+  readonly mode: Mode
+  readonly work: Work
+  readonly perRun: number
+}
+
+export interface RecountPoint {
+  readonly mode: Mode
+  readonly runs: number
+  readonly missing: readonly { what: string; runs: number; example: string }[]
+}
+
+export interface SittingFigures {
+  readonly points: Point[]
+  readonly approvals: ApprovalPoint[]
+  readonly transactions: TransactionPoint[]
+  readonly idle: ({ readonly mode: Mode; readonly transactionsPerSecond: number } & IdleFigures)[]
+  readonly memory: { readonly mode: Mode; readonly mb: Readonly<Record<string, number>> }[]
+  readonly recounts: RecountPoint[]
+}
+
+/** Where and how a subject of the sitting is started. */
+export type SubjectPlace = Pick<SubjectConfig, "databases" | "adminUrl" | "postmaster">
+
+const idleMs = 30_000
+const pendings = [1, 16]
+
+export async function sit(
+  plan: Plan,
+  server: BenchServer,
+  tell: (what: string) => void,
+): Promise<SittingFigures> {
+  const figures: SittingFigures = {
+    points: [],
+    approvals: [],
+    transactions: [],
+    idle: [],
+    memory: [],
+    recounts: [],
+  }
+  await using stack = new AsyncDisposableStack()
+  const databases = await server.databases("bench")
+  const floor = stack.use(await startSubject(configOf("floor", plan, server, databases)))
+  for (const mode of plan.modes) {
+    tell(`${mode}: starting`)
+    await using mesh = await startSubject(configOf(mode, plan, server, databases))
+    await measureLoad({ mode, plan, floor, mesh, tell, figures }, server)
+    await measureApprovals({ mode, plan, floor, mesh, tell, figures })
+    figures.memory.push({ mode, mb: await mesh.ask("memory", {}) })
+    if (plan.isThorough)
+      await measureTransactions({ mode, plan, floor, mesh, tell, figures }, server)
+    tell(`${mode}: recounting`)
+    figures.recounts.push({ mode, ...(await mesh.ask("recount", {})) })
+  }
+  return figures
+}
+
+interface Measurement {
+  readonly mode: Mode
+  readonly plan: Plan
+  readonly floor: SubjectProcess
+  readonly mesh: SubjectProcess
+  readonly tell: (what: string) => void
+  readonly figures: SittingFigures
+}
+
+async function measureLoad(
+  { mode, plan, floor, mesh, tell, figures }: Measurement,
+  server: BenchServer,
+): Promise<void> {
+  const { ms, warmMs, profileFolder } = plan
+  const works: readonly Work[] = ["floor", ...groupings, "edge"]
+  const on = (work: Work) => (work === "floor" ? floor : mesh)
+  const busiest = Math.max(...plan.clients)
+  for (const work of works) await on(work).ask("load", { work, clients: busiest, ms: warmMs })
+  for (const clients of plan.clients) {
+    const points = works.map((work) => ({ mode, work, clients, rounds: [] as LoadFigures[] }))
+    figures.points.push(...points)
+    for (let round = 1; round <= plan.rounds; round++) {
+      for (const { work, rounds } of points) {
+        tell(`${mode}, ${clients} clients, round ${round} of ${plan.rounds}: ${work}`)
+        const load = () => on(work).ask("load", { work, clients, ms })
+        rounds.push(
+          profileFolder === undefined || round > 1
+            ? await load()
+            : await profiled(load, {
+                subject: on(work),
+                folder: profileFolder,
+                name: `${mode}-${work}-${clients}`,
+                adminUrl: server.adminUrl,
+              }),
+        )
+      }
+    }
+  }
+}
+
+interface Profiling {
+  readonly subject: SubjectProcess
+  readonly folder: string
+  readonly name: string
+  readonly adminUrl: string
+}
+
+/** The load with a profile of the subject's process, and the statements that PostgreSQL did. */
+async function profiled(
+  load: () => Promise<LoadFigures>,
+  { subject, folder, name, adminUrl }: Profiling,
+): Promise<LoadFigures> {
+  await resetStatements(adminUrl)
+  await subject.ask("profile", { file: undefined })
+  const figures = await load()
+  const file = path.join(folder, `${name}.cpuprofile`)
+  await subject.ask("profile", { file })
+  const { runs } = figures
+  const cpu = summarise(JSON.parse(readFileSync(file, "utf8")))
+  const statements = statementTable(await readStatements(adminUrl), runs)
+  writeFileSync(
+    path.join(folder, `${name}.txt`),
+    `${name}, ${runs} runs\n${profileTables(cpu, runs)}\n${statements}\n`,
+  )
+  return figures
+}
+
+async function measureApprovals(measurement: Measurement): Promise<void> {
+  const { mode, plan, floor, mesh, tell, figures } = measurement
+  for (const pending of pendings) {
+    for (const work of ["floor", ...groupings] as const) {
+      tell(`${mode}, approval to completion, ${pending} pending: ${work}`)
+      const order = { work, pending, count: plan.approvals * (pending === 1 ? 1 : 4) }
+      const latencies = await (work === "floor" ? floor : mesh).ask("approvals", order)
+      figures.approvals.push({ mode, work, pending, ...latencies })
+    }
+  }
+}
+
+async function measureTransactions(measurement: Measurement, server: BenchServer): Promise<void> {
+  const { mode, plan, floor, mesh, tell, figures } = measurement
+  const clients = Math.max(...plan.clients)
+  tell(`${mode}: idle`)
+  const atRest = await server.transactions()
+  const idle = await mesh.ask("idle", { ms: idleMs })
+  let before = await server.transactions()
+  const transactionsPerSecond = (before - atRest) / ((idleMs + settleMs) / 1_000)
+  figures.idle.push({ mode, transactionsPerSecond, ...idle })
+  for (const work of ["floor", ...groupings] as const) {
+    tell(`${mode}, transactions per run, ${clients} clients: ${work}`)
+    const on = work === "floor" ? floor : mesh
+    const { runs } = await on.ask("load", { work, clients, ms: plan.ms })
+    const after = await server.transactions()
+    // What is polled while nothing runs is no run's.
+    const polled = transactionsPerSecond * (settleMs / 1_000)
+    figures.transactions.push({ mode, work, perRun: (after - before - polled) / runs })
+    before = after
+  }
+}
+
+function configOf(
+  kind: SubjectConfig["kind"],
+  plan: Plan,
+  { adminUrl, postmaster }: BenchServer,
+  databases: BenchDatabases,
+): SubjectConfig {
+  const { profileFolder } = plan
+  return { kind, databases, adminUrl, postmaster, env: {}, profileFolder }
+}
+
+/** A figure's median over the rounds. */
+export function over(point: Point, figure: (round: LoadFigures) => number): number {
+  return median(point.rounds.map(figure))
+}
+
+/** The median of the ratios between two points, round by round. */
+export function ratio(
+  point: Point,
+  base: Point | undefined,
+  figure: (round: LoadFigures) => number,
+): number {
+  return median(
+    point.rounds.flatMap((round, index) => {
+      const other = base?.rounds[index]
+      return other === undefined ? [] : [figure(round) / figure(other)]
+    }),
+  )
+}
