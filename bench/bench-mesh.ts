@@ -17,6 +17,7 @@ import {
   generateMeshKeys,
   type MeshKeys,
 } from "../mesh/keys.ts"
+import { goOn } from "../mesh/kill-points.ts"
 import { createLocalTransport } from "../mesh/local-transport.ts"
 import type { Runtime } from "../mesh/service.ts"
 import { createOtlpExporter, createTracing } from "../mesh/tracing.ts"
@@ -169,6 +170,7 @@ function starterRuntime(keys: MeshKeys): Runtime {
     verifier: createVerifier(name, keys.trusted),
     tracer: createTracing("bench").tracer,
     log: pino({ level: "warn" }),
+    reached: goOn,
   }
 }
 

@@ -13,6 +13,7 @@ import { RunwardenError } from "../mesh/errors.ts"
 import { createGroup } from "../mesh/group.ts"
 import { callerOf, createVerifier, type ServiceName } from "../mesh/identity.ts"
 import type { MeshKeys } from "../mesh/keys.ts"
+import { goOn } from "../mesh/kill-points.ts"
 import type { Runtime } from "../mesh/service.ts"
 import { route, type Service } from "../mesh/service.ts"
 import { createTracing } from "../mesh/tracing.ts"
@@ -133,6 +134,7 @@ function providerRuntime(grouping: Grouping, trusted: MeshKeys["trusted"]): Runt
     verifier: createVerifier(name, trusted),
     tracer: createTracing(name).tracer,
     log: pino({ level: "warn" }),
+    reached: goOn,
   }
 }
 

@@ -80,9 +80,7 @@ function loadTable(points: readonly Point[]): string {
 }
 
 function approvalTable({ approvals }: SittingFigures, mode: string): string {
-  const table = new Table({
-    head: ["approval → end", "pending", "p50 ms", "× plain", "p95", "p99"],
-  })
+  const table = plainTable(["approval → end", "pending", "p50 ms", "× plain", "p95", "p99"])
   for (const point of approvals.filter((it) => it.mode === mode)) {
     const base = approvals.find(
       (it) => it.mode === mode && it.work === "floor" && it.pending === point.pending,
@@ -90,10 +88,10 @@ function approvalTable({ approvals }: SittingFigures, mode: string): string {
     table.push([
       names[point.work],
       point.pending,
-      number(point.p50),
-      base === undefined || base === point ? "" : number(point.p50 / base.p50),
-      number(point.p95),
-      number(point.p99),
+      number(over(point, (it) => it.p50)),
+      base === point ? "" : number(ratio(point, base, (it) => it.p50)),
+      number(over(point, (it) => it.p95)),
+      number(over(point, (it) => it.p99)),
     ])
   }
   return table.toString()

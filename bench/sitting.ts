@@ -21,7 +21,6 @@ export interface Plan {
   readonly rounds: number
   readonly ms: number
   readonly warmMs: number
-  readonly approvals: number
   /** Transactions per run take a minute of waiting, idle figures half of one. */
   readonly isThorough: boolean
   readonly profileFolder: string | undefined
@@ -34,10 +33,11 @@ export interface Point {
   readonly rounds: readonly LoadFigures[]
 }
 
-export interface ApprovalPoint extends Latencies {
+export interface ApprovalPoint {
   readonly mode: Mode
   readonly work: Work
   readonly pending: number
+  readonly rounds: readonly Latencies[]
 }
 
 export interface TransactionPoint {
@@ -166,12 +166,16 @@ async function profiled(
 
 async function measureApprovals(measurement: Measurement): Promise<void> {
   const { mode, plan, floor, mesh, tell, figures } = measurement
+  const works = ["floor", ...groupings] as const
   for (const pending of pendings) {
-    for (const work of ["floor", ...groupings] as const) {
-      tell(`${mode}, approval to completion, ${pending} pending: ${work}`)
-      const order = { work, pending, count: plan.approvals * (pending === 1 ? 1 : 4) }
-      const latencies = await (work === "floor" ? floor : mesh).ask("approvals", order)
-      figures.approvals.push({ mode, work, pending, ...latencies })
+    const points = works.map((work) => ({ mode, work, pending, rounds: [] as Latencies[] }))
+    figures.approvals.push(...points)
+    for (let round = 1; round <= plan.rounds; round++) {
+      for (const { work, rounds } of points) {
+        tell(`${mode}, ${pending} waiting for approval, round ${round} of ${plan.rounds}: ${work}`)
+        const order = { work, pending, ms: plan.ms }
+        rounds.push(await (work === "floor" ? floor : mesh).ask("approvals", order))
+      }
     }
   }
 }
@@ -207,16 +211,21 @@ function configOf(
   return { kind, databases, adminUrl, postmaster, env: {}, profileFolder }
 }
 
+/** A point's rounds, each with the figures of one kind of measurement. */
+interface Rounds<Figures> {
+  readonly rounds: readonly Figures[]
+}
+
 /** A figure's median over the rounds. */
-export function over(point: Point, figure: (round: LoadFigures) => number): number {
+export function over<F>(point: Rounds<F>, figure: (round: F) => number): number {
   return median(point.rounds.map(figure))
 }
 
 /** The median of the ratios between two points, round by round. */
-export function ratio(
-  point: Point,
-  base: Point | undefined,
-  figure: (round: LoadFigures) => number,
+export function ratio<F>(
+  point: Rounds<F>,
+  base: Rounds<F> | undefined,
+  figure: (round: F) => number,
 ): number {
   return median(
     point.rounds.flatMap((round, index) => {

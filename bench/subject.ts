@@ -52,7 +52,7 @@ export interface Orders {
   approvals(order: {
     readonly work: Work
     readonly pending: number
-    readonly count: number
+    readonly ms: number
   }): Latencies
   memory(order: Readonly<Record<never, never>>): Readonly<Record<string, number>>
   idle(order: { readonly ms: number }): IdleFigures
@@ -137,10 +137,12 @@ async function serve(config: SubjectConfig): Promise<void> {
       const cpuMsTotal = Object.values(cpuMs).reduce((sum, one) => sum + one, 0)
       return { ...loop, cpuMs, cpuMsTotal, walBytes, othersCores: cost.othersCores, drainMs }
     },
-    async approvals({ work, pending, count }: Parameters<Orders["approvals"]>[0]) {
+    async approvals({ work, pending, ms }: Parameters<Orders["approvals"]>[0]) {
       const took: number[] = []
+      const end = performance.now() + ms
       const person = async () => {
-        while (took.length < count) took.push(await subject.approve(work))
+        do took.push(await subject.approve(work))
+        while (performance.now() < end)
       }
       await Promise.all(Array.from({ length: pending }, person))
       return latencies(took)
