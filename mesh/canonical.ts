@@ -1,4 +1,4 @@
-import { createHash } from "node:crypto"
+import { hash } from "node:crypto"
 import type { JsonObject, JsonValue } from "@bufbuild/protobuf"
 import canonicalize from "canonicalize"
 
@@ -16,7 +16,7 @@ export function canonicalJson(value: JsonValue): string {
 
 /** SHA-256 (64 lower-case hex digits) of the canonical JSON of a value. */
 export function digestOf(value: JsonValue): string {
-  return createHash("sha256").update(canonicalJson(value), "utf8").digest("hex")
+  return hash("sha256", canonicalJson(value), "hex")
 }
 
 /** SHA-256 (hex) of the canonical JSON of an object, such as the arguments of a tool call. */

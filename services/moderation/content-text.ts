@@ -2,9 +2,14 @@ import type { JsonValue } from "@bufbuild/protobuf"
 
 /** One text of a content: a string, an object key, or a number as it is written. */
 export interface ContentText {
-  /** JSON pointer of the value; of the member, for a key. */
-  readonly pointer: string
+  readonly place: Place | undefined
   readonly text: string
+}
+
+/** Where a value stands; undefined for the content itself. */
+export interface Place {
+  readonly within: Place | undefined
+  readonly key: string | number
 }
 
 /** A content that is too large or too deep to be judged as a whole. */
@@ -19,38 +24,55 @@ const maxPointerUnits = 512
 
 /** Every text of a content with its place. Throws `ContentTooLarge` rather than leave any out. */
 export function textsOf(content: JsonValue): readonly ContentText[] {
-  const texts: ContentText[] = []
-  let units = 0
-  let values = 0
-  const add = (pointer: string, text: string) => {
-    units += text.length
-    if (units > maxContentUnits) {
-      throw new ContentTooLarge(`the content holds more than ${maxContentUnits} characters`)
-    }
-    if (text !== "") texts.push({ pointer: pointer.slice(0, maxPointerUnits), text })
+  const walk: Walk = { texts: [], units: 0, values: 0 }
+  visit(walk, content, undefined, 0)
+  return walk.texts
+}
+
+/** JSON pointer of a place: of the value, or of the member for a key. Written only when it is asked for. */
+export function pointerOf(place: Place | undefined): string {
+  const keys: string[] = []
+  for (let at = place; at !== undefined; at = at.within) {
+    keys.push(typeof at.key === "number" ? String(at.key) : storable(at.key))
   }
-  const walk = (value: JsonValue, pointer: string, depth: number): void => {
-    values += 1
-    if (values > maxContentValues) {
-      throw new ContentTooLarge(`the content holds more than ${maxContentValues} values`)
+  return keys.length === 0 ? "" : `/${keys.reverse().join("/")}`.slice(0, maxPointerUnits)
+}
+
+interface Walk {
+  readonly texts: ContentText[]
+  units: number
+  values: number
+}
+
+function visit(walk: Walk, value: JsonValue, place: Place | undefined, depth: number): void {
+  walk.values += 1
+  if (walk.values > maxContentValues) {
+    throw new ContentTooLarge(`the content holds more than ${maxContentValues} values`)
+  }
+  if (depth > maxDepth) {
+    throw new ContentTooLarge(`the content is nested more than ${maxDepth} deep`)
+  }
+  if (typeof value === "string" || typeof value === "number") {
+    add(walk, place, String(value))
+  } else if (Array.isArray(value)) {
+    for (let index = 0; index < value.length; index += 1) {
+      visit(walk, value[index] ?? null, { within: place, key: index }, depth + 1)
     }
-    if (depth > maxDepth) {
-      throw new ContentTooLarge(`the content is nested more than ${maxDepth} deep`)
-    }
-    if (typeof value === "string" || typeof value === "number") {
-      add(pointer, String(value))
-    } else if (Array.isArray(value)) {
-      for (const [index, item] of value.entries()) walk(item, `${pointer}/${index}`, depth + 1)
-    } else if (typeof value === "object" && value !== null) {
-      for (const [key, member] of Object.entries(value)) {
-        const at = `${pointer}/${storable(key)}`
-        add(at, key)
-        walk(member, at, depth + 1)
-      }
+  } else if (typeof value === "object" && value !== null) {
+    for (const key of Object.keys(value)) {
+      const at = { within: place, key }
+      add(walk, at, key)
+      visit(walk, value[key] ?? null, at, depth + 1)
     }
   }
-  walk(content, "", 0)
-  return texts
+}
+
+function add(walk: Walk, place: Place | undefined, text: string): void {
+  walk.units += text.length
+  if (walk.units > maxContentUnits) {
+    throw new ContentTooLarge(`the content holds more than ${maxContentUnits} characters`)
+  }
+  if (text !== "") walk.texts.push({ place, text })
 }
 
 // A pointer is stored with the decision, and the database takes neither NUL nor a lone surrogate.

@@ -122,6 +122,7 @@ describe("what goes wrong", () => {
     const broken = {
       ...policy,
       words: {
+        mayHold: () => true,
         find() {
           throw new Error("secret of the inside")
         },

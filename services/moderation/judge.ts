@@ -1,8 +1,11 @@
-import { ContentTooLarge, textsOf } from "./content-text.ts"
-import { formsOf } from "./normalised-text.ts"
+import { ContentTooLarge, type Place, pointerOf, textsOf } from "./content-text.ts"
+import { formsOf, isPlain } from "./normalised-text.ts"
+import { windowUnits } from "./pattern-book.ts"
 import { type CompiledRule, type JudgeInput, type Policy, toExpressionInput } from "./policy.ts"
 import type { Rule } from "./rule.ts"
 import { finish, type Steps } from "./slices.ts"
+
+const unitsPerStep = 16_384
 
 /** One rule that spoke, with the place of the text that matched. */
 export interface Match {
@@ -25,7 +28,7 @@ export type Judgement =
  * enough that no step holds the event loop for long. Never throws: what goes wrong is `failed`.
  */
 export function* judge(policy: Policy, input: JudgeInput): Steps<Judgement> {
-  const matched = new Map<CompiledRule, string>()
+  const matched: Matched = new Map()
   try {
     const applying = policy.rules.map((rule) => rule.applies(input))
     const failure = yield* judgeExpressions(policy, input, applying, matched)
@@ -40,6 +43,9 @@ export function* judge(policy: Policy, input: JudgeInput): Steps<Judgement> {
   return { kind: "allowed" }
 }
 
+/** The rules that matched, each with the place of the first text that did; none for the whole. */
+type Matched = Map<CompiledRule, Place | undefined>
+
 /** Judges without giving way; for tests. */
 export function judgeNow(policy: Policy, input: JudgeInput): Judgement {
   return finish(judge(policy, input))
@@ -49,7 +55,7 @@ function* judgeExpressions(
   policy: Policy,
   input: JudgeInput,
   applying: readonly boolean[],
-  matched: Map<CompiledRule, string>,
+  matched: Matched,
 ): Steps<string | undefined> {
   let failure: string | undefined
   const expressionInput = toExpressionInput(input)
@@ -57,7 +63,7 @@ function* judgeExpressions(
     if (rule.expression === undefined || applying[index] !== true) continue
     const result = rule.expression(expressionInput)
     if (result.kind === "failure") failure ??= `rule ${rule.rule.ruleId}: ${result.cause}`
-    else if (result.value) matched.set(rule, "")
+    else if (result.value) matched.set(rule, undefined)
     yield
   }
   return failure
@@ -67,13 +73,22 @@ function* judgeTexts(
   policy: Policy,
   input: JudgeInput,
   applying: readonly boolean[],
-  matched: Map<CompiledRule, string>,
+  matched: Matched,
 ): Steps<undefined> {
   const open = (index: number | undefined): CompiledRule | undefined => {
     const rule = index === undefined || applying[index] !== true ? undefined : policy.rules[index]
     return rule === undefined || matched.has(rule) ? undefined : rule
   }
-  for (const { pointer, text } of textsOf(input.content)) {
+  let unitsSinceYield = 0
+  for (const { place: at, text } of textsOf(input.content)) {
+    if (isHarmless(policy, text)) {
+      unitsSinceYield += text.length
+      if (unitsSinceYield > unitsPerStep) {
+        unitsSinceYield = 0
+        yield
+      }
+      continue
+    }
     const forms = yield* formsOf(text)
     for (const [place, form] of forms.entries()) {
       const wanted = (pattern: number) => open(policy.ruleOfPattern[pattern]) !== undefined
@@ -86,16 +101,23 @@ function* judgeTexts(
       ]
       for (const index of found) {
         const rule = open(index)
-        if (rule !== undefined) matched.set(rule, pointer)
+        if (rule !== undefined) matched.set(rule, at)
       }
       yield
     }
   }
 }
 
-function toMatches(matched: ReadonlyMap<CompiledRule, string>): readonly Match[] {
+/** True only for a text whose one form holds no pattern and no word, at the cost of a look at it. */
+function isHarmless({ patterns, words }: Policy, text: string): boolean {
+  return (
+    text.length <= windowUnits && isPlain(text) && !patterns.mayMatch(text) && !words.mayHold(text)
+  )
+}
+
+function toMatches(matched: Matched): readonly Match[] {
   return [...matched]
-    .map(([{ rule }, pointer]) => ({ rule, pointer }))
+    .map(([{ rule }, place]) => ({ rule, pointer: pointerOf(place) }))
     .sort((a, b) => gravity(b.rule) - gravity(a.rule))
 }
 

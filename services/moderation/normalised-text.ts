@@ -46,6 +46,21 @@ export function* formsOf(text: string): Generator<undefined, readonly string[]> 
   return [...new Set([text, normalised, revealed ?? normalised])]
 }
 
+/**
+ * True only for a text that has one form, itself: ASCII characters that are seen, in words with one
+ * space between them.
+ */
+export function isPlain(text: string): boolean {
+  let isAfterSpace = true
+  for (let at = 0; at < text.length; at += 1) {
+    const unit = text.charCodeAt(at)
+    const isSpace = unit === 0x20
+    if (unit < 0x20 || unit > 0x7e || (isSpace && isAfterSpace)) return false
+    isAfterSpace = isSpace
+  }
+  return !isAfterSpace
+}
+
 /** Removes what is left of case after `normalise`; the one mark that lower case adds goes too. */
 export function foldCase(normalised: string): string {
   return normalised.toLowerCase().replaceAll("\u0307", "")

@@ -1,12 +1,17 @@
 import { RE2JS, RE2JSException, RE2Set } from "re2js"
+import { createLiteralScan, type LiteralScan } from "./literal-scan.ts"
+import { needOf } from "./pattern-need.ts"
 import type { Steps } from "./slices.ts"
 
 /**
  * All patterns of a policy, compiled. A text is judged in windows, and patterns in sets: one set
  * over one window is the unit of work between two yields, and its cost is bounded by
  * `maxSetSize × windowUnits` even where the engine falls back from its automaton to simulation.
+ * Before that, one pass over the window says which patterns could occur in it at all.
  */
 export interface PatternBook {
+  /** False only where no pattern occurs in a text of at most `windowUnits`. */
+  mayMatch(text: string): boolean
   /** Indices of the patterns among `wanted` that occur in a text and pass their check. */
   find(text: string, wanted: (pattern: number) => boolean): Steps<ReadonlySet<number>>
 }
@@ -62,6 +67,7 @@ export function compilePattern(pattern: string): RE2JS {
 
 /** Gathers compiled patterns into a book. */
 export function* createPatternBook(patterns: readonly Pattern[]): Steps<PatternBook> {
+  const scan = yield* createScan(patterns)
   const all = [...patterns.keys()]
   const isWide = (index: number) => unicodeClass.test(patterns[index]?.regex.pattern() ?? "")
   const sets = yield* gather(patterns, all, maxSetSize)
@@ -71,8 +77,11 @@ export function* createPatternBook(patterns: readonly Pattern[]): Steps<PatternB
     ...(yield* gather(patterns, all.filter(isWide), maxSetSize)),
   ]
   return {
-    find: (text, wanted) =>
-      find(patterns, text.length <= shortUnits ? shortSets : sets, text, wanted),
+    mayMatch: (text) => scan.candidates(text).length > 0,
+    find(text, wanted) {
+      const fitting = text.length <= shortUnits ? shortSets : sets
+      return find({ patterns, sets: fitting, scan }, text, wanted)
+    },
   }
 }
 
@@ -98,6 +107,15 @@ export function windowsOf(text: string): readonly string[] {
     windows.push(text.slice(start, betweenWords(text, end, 1)))
     start = betweenWords(text, end - overlapUnits, -1)
   }
+}
+
+function* createScan(patterns: readonly Pattern[]): Steps<LiteralScan> {
+  const needs = []
+  for (const { regex } of patterns) {
+    needs.push(needOf(regex.pattern()))
+    yield
+  }
+  return createLiteralScan(needs)
 }
 
 function* gather(
@@ -131,20 +149,29 @@ function* gather(
 }
 
 function* find(
-  patterns: readonly Pattern[],
-  sets: readonly PatternSet[],
+  book: {
+    readonly patterns: readonly Pattern[]
+    readonly sets: readonly PatternSet[]
+    readonly scan: LiteralScan
+  },
   text: string,
   wanted: (pattern: number) => boolean,
 ): Steps<ReadonlySet<number>> {
+  const { patterns, sets, scan } = book
   const found = new Set<number>()
   for (const window of windowsOf(text)) {
+    const possible = new Set(
+      scan.candidates(window).filter((index) => !found.has(index) && wanted(index)),
+    )
+    yield
+    if (possible.size === 0) continue
     for (const { members, set } of sets) {
-      if (!members.some((member) => !found.has(member) && wanted(member))) continue
+      if (!members.some((member) => possible.has(member))) continue
       for (const place of set.match(window)) {
         const index = members[place]
         const pattern = index === undefined ? undefined : patterns[index]
         if (index === undefined || pattern === undefined) continue
-        if (found.has(index) || !wanted(index)) continue
+        if (!possible.has(index)) continue
         yield
         if (passes(pattern, window)) found.add(index)
       }
