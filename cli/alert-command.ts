@@ -10,11 +10,11 @@ import {
   ListAlertsResponseSchema,
 } from "../gen/runwarden/telemetry/v1/alert_service_pb.ts"
 import { newId } from "../mesh/ids.ts"
+import { shortened } from "../mesh/visible-text.ts"
 import { type Cli, type Context, command, group, readId } from "./command.ts"
 import { enumOption, enumText, enumValue } from "./enum-text.ts"
 import { addPageOptions, type PageOptions, printList } from "./paging.ts"
 import { ageOf } from "./time-text.ts"
-import { shortened } from "./visible-text.ts"
 
 type ListOptions = PageOptions & { readonly state?: string; readonly code?: string }
 

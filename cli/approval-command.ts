@@ -13,6 +13,7 @@ import {
 } from "../gen/runwarden/orchestrator/v1/approval_service_pb.ts"
 import { newId } from "../mesh/ids.ts"
 import { describeApproval } from "../mesh/outcomes.ts"
+import { shortened } from "../mesh/visible-text.ts"
 import { checkDigest, tellApproval } from "./approval-text.ts"
 import { askYesNo } from "./ask.ts"
 import { type Cli, type Context, command, group, readId } from "./command.ts"
@@ -20,7 +21,6 @@ import { enumsOption, enumValue } from "./enum-text.ts"
 import { CliError } from "./failure.ts"
 import { addPageOptions, type PageOptions, printList } from "./paging.ts"
 import { ageOf } from "./time-text.ts"
-import { shortened } from "./visible-text.ts"
 
 type ListOptions = PageOptions & {
   readonly run?: string

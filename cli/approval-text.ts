@@ -6,11 +6,11 @@ import { type Approval, ApprovalState } from "../gen/runwarden/orchestrator/v1/a
 import { RiskClassSchema } from "../gen/runwarden/tools/v1/tool_pb.ts"
 import { digestOf } from "../mesh/canonical.ts"
 import { describeApproval } from "../mesh/outcomes.ts"
+import { visibleJson } from "../mesh/visible-text.ts"
 import { enumText } from "./enum-text.ts"
 import { CliError } from "./failure.ts"
 import type { Output } from "./output.ts"
 import { timeText } from "./time-text.ts"
-import { visibleJson } from "./visible-text.ts"
 
 /** Shows exactly what would run. */
 export function tellApproval(out: Output, approval: Approval): void {

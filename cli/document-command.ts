@@ -9,6 +9,7 @@ import {
   ListDocumentsResponseSchema,
 } from "../gen/runwarden/retrieval/v1/ingestion_service_pb.ts"
 import { newId } from "../mesh/ids.ts"
+import { shortened } from "../mesh/visible-text.ts"
 import { type Cli, type Context, command, group, readId } from "./command.ts"
 import { type DocumentFile, findFiles } from "./document-files.ts"
 import { exitCodes } from "./exit-code.ts"
@@ -16,7 +17,6 @@ import { CliError } from "./failure.ts"
 import { type FileOutcome, ingestFiles } from "./ingestion.ts"
 import { addPageOptions, type PageOptions, printList } from "./paging.ts"
 import { ageOf, timeText } from "./time-text.ts"
-import { shortened } from "./visible-text.ts"
 
 interface IngestOptions {
   readonly base?: string

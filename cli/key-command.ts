@@ -8,10 +8,10 @@ import {
   RevokeApiKeyResponseSchema,
 } from "../gen/runwarden/gateway/v1/api_key_service_pb.ts"
 import { newId } from "../mesh/ids.ts"
+import { shortened } from "../mesh/visible-text.ts"
 import { type Cli, type Context, command, group, readId } from "./command.ts"
 import { addPageOptions, type PageOptions, printList } from "./paging.ts"
 import { ageOf, readSeconds, timeText } from "./time-text.ts"
-import { shortened } from "./visible-text.ts"
 
 interface CreateOptions {
   readonly name: string

@@ -10,12 +10,12 @@ import {
 } from "../gen/runwarden/gateway/v1/membership_service_pb.ts"
 import { type Role, RoleSchema } from "../gen/runwarden/options/v1/access_pb.ts"
 import { newId } from "../mesh/ids.ts"
+import { shortened } from "../mesh/visible-text.ts"
 import { type Cli, type Context, command, group, readId } from "./command.ts"
 import { enumOption, enumText, enumValue } from "./enum-text.ts"
 import { CliError } from "./failure.ts"
 import { addPageOptions, type PageOptions, printList } from "./paging.ts"
 import { ageOf, timeText } from "./time-text.ts"
-import { shortened } from "./visible-text.ts"
 
 interface Fields {
   readonly role?: string

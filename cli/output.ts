@@ -6,9 +6,9 @@ import { type DescMessage, type MessageShape, toJson } from "@bufbuild/protobuf"
 import Table from "cli-table3"
 import pc from "picocolors"
 import type { Tone } from "../mesh/outcomes.ts"
+import { visible, visibleLines } from "../mesh/visible-text.ts"
 import type { Failure } from "./failure.ts"
 import type { Io } from "./io.ts"
-import { visible, visibleLines } from "./visible-text.ts"
 
 export type Format = "json" | "table"
 

@@ -7,11 +7,11 @@ import {
   ListPolicyVersionsResponseSchema,
   PolicyService,
 } from "../gen/runwarden/moderation/v1/policy_service_pb.ts"
+import { shortened } from "../mesh/visible-text.ts"
 import { type Cli, type Context, command, group } from "./command.ts"
 import { enumText } from "./enum-text.ts"
 import { addPageOptions, type PageOptions, printList } from "./paging.ts"
 import { ageOf, timeText } from "./time-text.ts"
-import { shortened } from "./visible-text.ts"
 
 type ListOptions = PageOptions & { readonly name?: string }
 

@@ -2,9 +2,11 @@
 import { Command, CommanderError } from "commander"
 import { alertCommands } from "./alert-command.ts"
 import { approvalCommands } from "./approval-command.ts"
+import { approvalRuleCommands } from "./approval-rule-command.ts"
 import { citationCommands } from "./citation-command.ts"
 import { addGlobalOptions, type Cli } from "./command.ts"
 import { decisionCommands } from "./decision-command.ts"
+import { delegationCommands } from "./delegation-command.ts"
 import { documentCommands } from "./document-command.ts"
 import { exitCodeHelp, exitCodes } from "./exit-code.ts"
 import { CliError, type Failure, toFailure } from "./failure.ts"
@@ -44,6 +46,8 @@ function createProgram(cli: Cli): Command {
     runCommands(cli),
     toolCallCommands(cli),
     approvalCommands(cli),
+    approvalRuleCommands(cli),
+    delegationCommands(cli),
     documentCommands(cli),
     searchCommand(cli),
     citationCommands(cli),

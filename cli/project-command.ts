@@ -14,12 +14,12 @@ import {
   UpdateProjectResponseSchema,
 } from "../gen/runwarden/projects/v1/project_service_pb.ts"
 import { newId } from "../mesh/ids.ts"
+import { shortened } from "../mesh/visible-text.ts"
 import { type Cli, type Context, command, group, readId } from "./command.ts"
 import { enumOption, enumText, enumValue } from "./enum-text.ts"
 import { CliError } from "./failure.ts"
 import { addPageOptions, type PageOptions, printList } from "./paging.ts"
 import { ageOf, timeText } from "./time-text.ts"
-import { shortened } from "./visible-text.ts"
 
 interface Fields {
   readonly name?: string

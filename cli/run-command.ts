@@ -1,5 +1,3 @@
-import { readFileSync } from "node:fs"
-import { text as readAll } from "node:stream/consumers"
 import { toJson } from "@bufbuild/protobuf"
 import type { Command } from "commander"
 import { RunEventSchema } from "../gen/runwarden/orchestrator/v1/run_event_pb.ts"
@@ -15,6 +13,7 @@ import { ToolCallService } from "../gen/runwarden/orchestrator/v1/tool_call_serv
 import { metadataOf, reasonOf } from "../mesh/errors.ts"
 import { newId } from "../mesh/ids.ts"
 import { describeRun } from "../mesh/outcomes.ts"
+import { shortened } from "../mesh/visible-text.ts"
 import { type Cli, type Context, command, group, readId } from "./command.ts"
 import { enumsOption, enumValue } from "./enum-text.ts"
 import { exitCodeHelp, exitCodeOf } from "./exit-code.ts"
@@ -24,8 +23,8 @@ import { type PlanFile, readPlan } from "./plan-file.ts"
 import { readValues } from "./plan-values.ts"
 import { followRun } from "./run-follow.ts"
 import { concludeRun, stateText, tellCalls, tellDenial, tellEvent, tellRun } from "./run-text.ts"
+import { readTextFile } from "./text-file.ts"
 import { ageOf, readSeconds } from "./time-text.ts"
-import { shortened } from "./visible-text.ts"
 
 interface StartOptions {
   readonly file: string
@@ -99,7 +98,11 @@ function startCommand(cli: Cli): Command {
 async function startRun(context: Context, options: StartOptions): Promise<void> {
   const { out } = context
   const name = options.file === "-" ? "on stdin" : options.file
-  const file = readPlan(await readFile(context, options.file), name, readValues(options.set ?? []))
+  const file = readPlan(
+    await readTextFile(context.io, "plan", options.file),
+    name,
+    readValues(options.set ?? []),
+  )
   const seconds =
     options.timeout === undefined ? file.timeoutSeconds : readSeconds(options.timeout, "--timeout")
   const session = context.session()
@@ -237,18 +240,6 @@ async function cancelRun(
     const { tone, label, explanation } = describeRun(response.run)
     out.marked(tone, `run ${runId} is ${label}: ${explanation}`)
   })
-}
-
-async function readFile({ io }: Context, file: string): Promise<string> {
-  if (file === "-") return readAll(io.stdin)
-  try {
-    return readFileSync(file, "utf8")
-  } catch (error) {
-    const code = (error as NodeJS.ErrnoException).code
-    const why =
-      code === "ENOENT" ? "there is no such file" : code === "EISDIR" ? "it is a folder" : code
-    throw new CliError(`The plan ${file} cannot be read: ${why}.`, { cause: error })
-  }
 }
 
 /** What the mesh refuses about a plan, led back to the file's lines. */

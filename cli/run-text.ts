@@ -8,11 +8,11 @@ import { type Run, RunState } from "../gen/runwarden/orchestrator/v1/run_pb.ts"
 import { type ToolCall, ToolCallState } from "../gen/runwarden/orchestrator/v1/tool_call_pb.ts"
 import { ToolCallService } from "../gen/runwarden/orchestrator/v1/tool_call_service_pb.ts"
 import { describeRun, describeToolCall, type Outcome } from "../mesh/outcomes.ts"
+import { shortened } from "../mesh/visible-text.ts"
 import { enumText } from "./enum-text.ts"
 import type { Output } from "./output.ts"
 import type { Session } from "./session.ts"
 import { localTime, timeText } from "./time-text.ts"
-import { shortened } from "./visible-text.ts"
 
 /** One entry of a history on one line; undefined for what only clutters. */
 export function tellEvent(out: Output, event: RunEvent, isComplete: boolean): void {

@@ -3,9 +3,9 @@ import {
   SearchResponseSchema,
   SearchService,
 } from "../gen/runwarden/retrieval/v1/search_service_pb.ts"
+import { shortened } from "../mesh/visible-text.ts"
 import { type Cli, type Context, command, wholeNumber } from "./command.ts"
 import { CliError } from "./failure.ts"
-import { shortened } from "./visible-text.ts"
 
 interface SearchOptions {
   readonly limit: number

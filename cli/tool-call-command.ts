@@ -16,13 +16,13 @@ import {
 import { EffectSchema, RiskClassSchema } from "../gen/runwarden/tools/v1/tool_pb.ts"
 import { newId } from "../mesh/ids.ts"
 import { describeToolCall } from "../mesh/outcomes.ts"
+import { visibleJson } from "../mesh/visible-text.ts"
 import { type Cli, type Context, command, group, readId } from "./command.ts"
 import { enumsOption, enumText, enumValue } from "./enum-text.ts"
 import { CliError } from "./failure.ts"
 import { addPageOptions, type PageOptions, printList } from "./paging.ts"
 import { stateText, tellDenial } from "./run-text.ts"
 import { ageOf, timeText } from "./time-text.ts"
-import { visibleJson } from "./visible-text.ts"
 
 type ListOptions = PageOptions & {
   readonly run?: string

@@ -7,11 +7,11 @@ import {
   RegistryServiceListToolsResponseSchema,
 } from "../gen/runwarden/tools/v1/registry_service_pb.ts"
 import { EffectSchema, RiskClassSchema } from "../gen/runwarden/tools/v1/tool_pb.ts"
+import { shortened, visibleJson } from "../mesh/visible-text.ts"
 import { type Cli, type Context, command, group } from "./command.ts"
 import { enumText } from "./enum-text.ts"
 import { addPageOptions, type PageOptions, printList } from "./paging.ts"
 import { ageOf, timeText } from "./time-text.ts"
-import { shortened, visibleJson } from "./visible-text.ts"
 
 type ListOptions = PageOptions & { readonly provider?: string; readonly query?: string }
 

@@ -123,6 +123,7 @@ describe("a stale etag", () => {
   test("is taken by every change of what has one", () => {
     expect(guarded.map(([name]) => name).sort()).toEqual([
       "AlertService/AcknowledgeAlert",
+      "ApprovalRuleService/ActivateApprovalRuleVersion",
       "DocumentService/DeleteDocument",
       "DocumentService/UpdateDocument",
       "MembershipService/RemoveMember",
@@ -331,9 +332,10 @@ function another(method: DescMethod, request: Message): Message {
       field.kind !== IdKind.WORKSPACE &&
       !["request_id"].includes(fieldName(field)),
   )
-  const leaf = id?.path[0] ?? method.input.fields.find(({ name }) => /name|title$/.test(name))
+  const leaf =
+    id?.path[0] ?? method.input.fields.find(({ name }) => /(name|title|description)$/.test(name))
   if (leaf === undefined) throw new Error(`${method.name} has nothing to change`)
-  fields.set(leaf, leaf.name === "policy_version" ? "default@1" : newId())
+  fields.set(leaf, /_version$/.test(leaf.name) ? "default@1" : newId())
   return copy
 }
 

@@ -11,10 +11,15 @@ import {
   PolicyService,
 } from "../gen/runwarden/moderation/v1/policy_service_pb.ts"
 import { Role } from "../gen/runwarden/options/v1/access_pb.ts"
+import { ApprovalRuleService } from "../gen/runwarden/orchestrator/v1/approval_rule_service_pb.ts"
 import {
   ApprovalService,
   ListApprovalsResponseSchema,
 } from "../gen/runwarden/orchestrator/v1/approval_service_pb.ts"
+import {
+  DelegationService,
+  ListDelegationsResponseSchema,
+} from "../gen/runwarden/orchestrator/v1/delegation_service_pb.ts"
 import { RunState } from "../gen/runwarden/orchestrator/v1/run_pb.ts"
 import {
   ListRunsResponseSchema,
@@ -45,6 +50,9 @@ export interface Population {
   readonly key_id: string
   readonly decision_id: string
   readonly policy_version: string
+  readonly rule_version: string
+  readonly delegate_id: string
+  readonly delegation_id: string
   readonly run_id: string
   readonly thread_id: string
   readonly tool_call_id: string
@@ -113,6 +121,19 @@ export async function populate(mesh: TestMesh, workspace: TestWorkspace): Promis
       },
     ],
   })
+  const { version } = await mesh
+    .client(ApprovalRuleService, admin)
+    .createApprovalRuleVersion({ ...at(), rules: [{ ruleId: "any" }] })
+  const { member: delegate } = await mesh.client(MembershipService, admin).addMember({
+    ...at(),
+    displayName: "Delegate",
+    role: Role.MEMBER,
+    kind: 1,
+  })
+  const delegateId = given(delegate?.actorId)
+  const { delegation } = await mesh
+    .client(DelegationService, admin)
+    .createDelegation({ ...at(), delegateId, duration: { seconds: 3600n } })
   const runs = mesh.client(RunService, member)
   const { run } = await runs.startRun({
     ...at(),
@@ -146,6 +167,9 @@ export async function populate(mesh: TestMesh, workspace: TestWorkspace): Promis
     key_id: given(apiKey?.keyId),
     decision_id: given(decisions[0]?.decisionId),
     policy_version: given(policyVersion?.policyVersion),
+    rule_version: given(version?.ruleVersion),
+    delegate_id: delegateId,
+    delegation_id: given(delegation?.delegationId),
     run_id: runId,
     thread_id: given(run?.threadId),
     tool_call_id: given(toolCalls[0]?.toolCallId),
@@ -177,6 +201,10 @@ export async function snapshot(mesh: TestMesh, workspace: TestWorkspace): Promis
     approvals: toJson(
       ListApprovalsResponseSchema,
       await mesh.client(ApprovalService, admin).listApprovals(page),
+    ),
+    delegations: toJson(
+      ListDelegationsResponseSchema,
+      await mesh.client(DelegationService, admin).listDelegations(page),
     ),
     members: toJson(
       ListMembersResponseSchema,

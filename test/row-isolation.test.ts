@@ -34,7 +34,10 @@ afterAll(() => mesh?.[Symbol.asyncDispose]())
 /** Tables of one row per workspace or more, that are sure to hold some of both. */
 const sure: Readonly<Record<ServiceName, readonly string[]>> = {
   gateway: ["workspaces", "actors", "members", "api_keys", "requests"],
-  orchestrator: ["runs", "run_events", "tool_calls", "approvals", "verdicts", "requests"],
+  orchestrator: [
+    ...["runs", "run_events", "tool_calls", "approvals", "verdicts", "requests"],
+    ...["approval_rule_versions", "approval_rule_books", "delegations"],
+  ],
   tools: ["executions"],
   moderation: ["policies", "policy_versions", "decisions", "requests"],
   retrieval: ["documents", "document_versions", "postings", "corpora", "requests"],

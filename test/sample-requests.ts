@@ -54,6 +54,19 @@ export const sampleRequests: Readonly<Record<string, (own: Population) => object
     digest: own.digest,
     answer: 2,
   }),
+  "ApprovalRuleService/GetActiveApprovalRules": () => ({}),
+  "ApprovalRuleService/GetApprovalRuleVersion": (own) => ({ ruleVersion: own.rule_version }),
+  "ApprovalRuleService/ListApprovalRuleVersions": () => ({}),
+  "ApprovalRuleService/CreateApprovalRuleVersion": () => ({
+    rules: [{ ruleId: "two", quorum: 2 }],
+  }),
+  "ApprovalRuleService/ActivateApprovalRuleVersion": (own) => ({ ruleVersion: own.rule_version }),
+  "DelegationService/CreateDelegation": (own) => ({
+    delegateId: own.delegate_id,
+    duration: { seconds: 60n },
+  }),
+  "DelegationService/ListDelegations": (own) => ({ actorId: own.actor_id }),
+  "DelegationService/RevokeDelegation": (own) => ({ delegationId: own.delegation_id }),
   "RunService/StartRun": () => ({
     plan: { name: "list", steps: [{ tool: "project.list", arguments: {} }] },
     threadId: newId(),

@@ -7,6 +7,7 @@ import { ConnectError } from "@connectrpc/connect"
 import { afterAll, beforeAll, describe, expect, test } from "vitest"
 import { BadRequestSchema } from "../gen/google/rpc/error_details_pb.ts"
 import { IdKind } from "../gen/runwarden/options/v1/access_pb.ts"
+import { ApprovalRuleService } from "../gen/runwarden/orchestrator/v1/approval_rule_service_pb.ts"
 import { metadataOf, reasonOf } from "../mesh/errors.ts"
 import { newId } from "../mesh/ids.ts"
 import {
@@ -42,6 +43,8 @@ beforeAll(async () => {
   theirs = await mesh.addWorkspace()
   own = await populate(mesh, ours)
   foreign = await populate(mesh, theirs)
+  // Versions are counted in each workspace: this one is not there in ours.
+  foreign = { ...foreign, rule_version: await anotherRuleVersion(theirs) }
 }, 60_000)
 afterAll(() => mesh?.[Symbol.asyncDispose]())
 
@@ -131,6 +134,13 @@ describe("with our own ids the same requests are found", () => {
   }
 })
 
+async function anotherRuleVersion({ workspaceId, admin }: TestWorkspace): Promise<string> {
+  const { version } = await mesh
+    .client(ApprovalRuleService, admin)
+    .createApprovalRuleVersion({ workspaceId, requestId: newId(), rules: [{ ruleId: "other" }] })
+  return version?.ruleVersion ?? ""
+}
+
 interface Answered {
   readonly reason: string | undefined
   readonly message: string
@@ -209,7 +219,8 @@ function foreignValue(method: DescMethod, leaf: string): string {
 }
 
 function absentValue(leaf: string): string {
-  return leaf === "policy_version" ? "nothing@1" : newId()
+  if (leaf === "policy_version") return "nothing@1"
+  return leaf === "rule_version" ? "rules@999" : newId()
 }
 
 function malformedValue(leaf: string): string {

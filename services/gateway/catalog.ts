@@ -5,7 +5,9 @@ import { WorkspaceService } from "../../gen/runwarden/gateway/v1/workspace_servi
 import { DecisionService } from "../../gen/runwarden/moderation/v1/decision_service_pb.ts"
 import { PolicyService } from "../../gen/runwarden/moderation/v1/policy_service_pb.ts"
 import { Exposure } from "../../gen/runwarden/options/v1/access_pb.ts"
+import { ApprovalRuleService } from "../../gen/runwarden/orchestrator/v1/approval_rule_service_pb.ts"
 import { ApprovalService } from "../../gen/runwarden/orchestrator/v1/approval_service_pb.ts"
+import { DelegationService } from "../../gen/runwarden/orchestrator/v1/delegation_service_pb.ts"
 import { RunService } from "../../gen/runwarden/orchestrator/v1/run_service_pb.ts"
 import { ToolCallService } from "../../gen/runwarden/orchestrator/v1/tool_call_service_pb.ts"
 import { DocumentService } from "../../gen/runwarden/projects/v1/document_service_pb.ts"
@@ -25,8 +27,10 @@ import { accessRuleOf } from "../../mesh/interceptors.ts"
 export const publicServices: readonly DescService[] = [
   AlertService,
   ApiKeyService,
+  ApprovalRuleService,
   ApprovalService,
   DecisionService,
+  DelegationService,
   DocumentService,
   IngestionService,
   MembershipService,

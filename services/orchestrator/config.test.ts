@@ -13,8 +13,11 @@ it("has a default for everything but the database", () => {
   expect(executor.leaseMs).toBe(10_000)
   expect(approval).toEqual({
     expiryMs: 86_400_000,
-    role: Role.APPROVER,
+    approverRole: Role.APPROVER,
     isDistinctFromRequester: true,
+    quorum: 1,
+    allowsDelegation: false,
+    allowsBreakGlass: false,
   })
   expect(watch.maxWatchers).toBe(1_000)
   expect(runTimeoutMs).toBe(86_400_000)

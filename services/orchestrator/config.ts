@@ -2,7 +2,7 @@ import { z } from "zod"
 import { Role } from "../../gen/runwarden/options/v1/access_pb.ts"
 import { type Environment, milliseconds, readAll, readEnv } from "../../mesh/config.ts"
 import { type DatabaseConfig, readDatabaseConfig } from "../../mesh/database.ts"
-import type { ApproverRule } from "./approval.ts"
+import type { DefaultRule } from "./approval-rule.ts"
 
 /** How runs are carried out by one replica. */
 export interface ExecutorConfig {
@@ -33,7 +33,8 @@ export interface ExecutorConfig {
 export interface OrchestratorConfig {
   readonly database: DatabaseConfig
   readonly executor: ExecutorConfig
-  readonly approval: ApproverRule & { readonly expiryMs: number }
+  /** Who answers where no rule of the workspace fits. */
+  readonly approval: DefaultRule
   /** Deadline of a run that names none. */
   readonly runTimeoutMs: number
   readonly watch: { readonly maxWatchers: number; readonly pollMs: number }
@@ -86,8 +87,11 @@ export function readConfig(env: Environment): OrchestratorConfig {
     },
     approval: {
       expiryMs: values.ORCHESTRATOR_APPROVAL_EXPIRY_MS,
-      role: values.ORCHESTRATOR_APPROVAL_ROLE === "admin" ? Role.ADMIN : Role.APPROVER,
+      approverRole: values.ORCHESTRATOR_APPROVAL_ROLE === "admin" ? Role.ADMIN : Role.APPROVER,
       isDistinctFromRequester: values.ORCHESTRATOR_APPROVAL_BY_REQUESTER === "refused",
+      quorum: 1,
+      allowsDelegation: false,
+      allowsBreakGlass: false,
     },
     runTimeoutMs: values.ORCHESTRATOR_RUN_TIMEOUT_MS,
     watch: {

@@ -10,7 +10,9 @@ import {
 } from "../../gen/runwarden/moderation/v1/moderation_service_pb.ts"
 import { Role } from "../../gen/runwarden/options/v1/access_pb.ts"
 import { ApprovalState } from "../../gen/runwarden/orchestrator/v1/approval_pb.ts"
+import { ApprovalRuleService } from "../../gen/runwarden/orchestrator/v1/approval_rule_service_pb.ts"
 import { Answer, ApprovalService } from "../../gen/runwarden/orchestrator/v1/approval_service_pb.ts"
+import { DelegationService } from "../../gen/runwarden/orchestrator/v1/delegation_service_pb.ts"
 import { OnError } from "../../gen/runwarden/orchestrator/v1/plan_pb.ts"
 import type { Run } from "../../gen/runwarden/orchestrator/v1/run_pb.ts"
 import { RunService } from "../../gen/runwarden/orchestrator/v1/run_service_pb.ts"
@@ -245,6 +247,8 @@ export async function startOrchestrator(options: OrchestratorOptions = {}) {
     runs: testClient(RunService, target),
     toolCalls: testClient(ToolCallService, target),
     approvals: testClient(ApprovalService, target),
+    rules: testClient(ApprovalRuleService, target),
+    delegations: testClient(DelegationService, target),
     [Symbol.asyncDispose]: () => stack.disposeAsync(),
   }
 }

@@ -13,7 +13,9 @@ import { fileURLToPath } from "node:url"
 import type { Client } from "@connectrpc/connect"
 import { MembershipService } from "../../gen/runwarden/gateway/v1/membership_service_pb.ts"
 import { ModerationService } from "../../gen/runwarden/moderation/v1/moderation_service_pb.ts"
+import { ApprovalRuleService } from "../../gen/runwarden/orchestrator/v1/approval_rule_service_pb.ts"
 import { ApprovalService } from "../../gen/runwarden/orchestrator/v1/approval_service_pb.ts"
+import { DelegationService } from "../../gen/runwarden/orchestrator/v1/delegation_service_pb.ts"
 import { RunService } from "../../gen/runwarden/orchestrator/v1/run_service_pb.ts"
 import { ToolCallService } from "../../gen/runwarden/orchestrator/v1/tool_call_service_pb.ts"
 import { EventService } from "../../gen/runwarden/telemetry/v1/event_service_pb.ts"
@@ -22,8 +24,10 @@ import { openDatabase } from "../../mesh/database.ts"
 import { createEventOutbox } from "../../mesh/events.ts"
 import { type Runtime, route, type Service, type ServiceModule } from "../../mesh/service.ts"
 import { approvalHandlers } from "./approval-handlers.ts"
+import { approvalRuleHandlers } from "./approval-rule-handlers.ts"
 import type { Change } from "./change.ts"
 import { type OrchestratorConfig, readConfig } from "./config.ts"
+import { delegationHandlers } from "./delegation-handlers.ts"
 import { Executor } from "./executor.ts"
 import { createNotifier } from "./notifier.ts"
 import { runHandlers } from "./run-handlers.ts"
@@ -101,6 +105,8 @@ export function createOrchestrator(config: OrchestratorConfig, deps: Orchestrato
       route(RunService, runHandlers({ ...start, watch, stored })),
       route(ToolCallService, toolCallHandlers({ database, stored })),
       route(ApprovalService, approvalHandlers({ database, stored })),
+      route(ApprovalRuleService, approvalRuleHandlers({ database, defaultRule: approval })),
+      route(DelegationService, delegationHandlers({ database, membership })),
     ],
     async start(signal) {
       await database.migrate(signal)

@@ -173,7 +173,7 @@ function newApproval(
     requesterId: run.requesterId,
     digest: bindingDigest(run, call, args, judgement, expireTime),
     state: "pending",
-    approverRole: rule.role,
+    approverRole: rule.approverRole,
     isDistinctFromRequester: rule.isDistinctFromRequester,
     deciderId: "",
     comment: "",
