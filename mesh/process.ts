@@ -21,7 +21,7 @@ import { privateKeySetting, trustedKeysSetting } from "./keys.ts"
 import { goOn } from "./kill-points.ts"
 import { aborted, untilSignal } from "./lifecycle.ts"
 import type { Peers, Runtime, ServiceModule } from "./service.ts"
-import { createOtlpExporter, createTracing } from "./tracing.ts"
+import { createOtlpExporter, createTracing, traceSettings } from "./tracing.ts"
 
 /** Where each service listens for its peers unless told otherwise. */
 const defaultAddresses: Readonly<Record<ServiceName, string>> = {
@@ -65,7 +65,9 @@ async function serve<Config>(
     () => module.readConfig(env),
   )
   await using stack = new AsyncDisposableStack()
-  const tracing = stack.use(createTracing(name, await createOtlpExporter(settings.otlpEndpoint)))
+  const tracing = stack.use(
+    createTracing(name, await createOtlpExporter(settings.otlpEndpoint), settings.traceShare),
+  )
   const runtime: Runtime = {
     name,
     signer: createSigner(name, settings.privateKey),
@@ -129,7 +131,7 @@ function readProcessSettings(name: ServiceName, env: Environment) {
           RUNWARDEN_LOG_LEVEL: z
             .enum(["trace", "debug", "info", "warn", "error", "fatal", "silent"])
             .default("info"),
-          OTEL_EXPORTER_OTLP_ENDPOINT: z.url().optional(),
+          ...traceSettings,
         },
         env,
       ),
@@ -142,6 +144,7 @@ function readProcessSettings(name: ServiceName, env: Environment) {
     trusted: shared.RUNWARDEN_TRUSTED_KEYS,
     logLevel: shared.RUNWARDEN_LOG_LEVEL,
     otlpEndpoint: shared.OTEL_EXPORTER_OTLP_ENDPOINT,
+    traceShare: shared.OTEL_TRACES_SAMPLER_ARG,
   }
 }
 

@@ -37,3 +37,28 @@ test("what is recorded below a service that does not hangs below the last one th
   expect(above?.attributes).toEqual({})
   expect(below?.parentSpanContext?.spanId).toBe(above?.spanContext().spanId)
 })
+
+test("of the traces that begin here a share is recorded, whole; others follow their caller", async () => {
+  const exporter = new InMemorySpanExporter()
+  const { tracer, ...tracing } = createTracing("gateway", exporter, 0.25)
+  const below = createTracing("tools", exporter, 0)
+  const roots = new Map<string, boolean>()
+  for (let index = 0; index < 400; index++) {
+    await inSpan(tracer, "root", {}, (root) =>
+      inSpan(below.tracer, "child", {}, async (child) => {
+        roots.set(activeTraceId(), root.isRecording())
+        expect(child.isRecording()).toBe(root.isRecording())
+      }),
+    )
+  }
+  exporter.shutdown = async () => undefined
+  await tracing[Symbol.asyncDispose]()
+  await below[Symbol.asyncDispose]()
+  const recorded = [...roots].filter(([, isRecorded]) => isRecorded).map(([id]) => id)
+  expect(roots.size).toBe(400)
+  expect(recorded.length).toBeGreaterThan(50)
+  expect(recorded.length).toBeLessThan(150)
+  const spans = exporter.getFinishedSpans()
+  expect(spans).toHaveLength(2 * recorded.length)
+  expect(new Set(spans.map((span) => span.spanContext().traceId))).toEqual(new Set(recorded))
+})

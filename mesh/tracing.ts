@@ -21,6 +21,7 @@ import {
   type SpanExporter,
   TracerProvider,
 } from "@opentelemetry/sdk-trace"
+import { z } from "zod"
 import { reasonOf } from "./errors.ts"
 
 /** A service's tracer and what ends it. */
@@ -30,12 +31,19 @@ export interface Tracing extends AsyncDisposable {
 
 const flushTimeoutMs = 3_000
 
+/** What is read from the environment about traces. */
+export const traceSettings = {
+  OTEL_EXPORTER_OTLP_ENDPOINT: z.url().optional(),
+  OTEL_TRACES_SAMPLER_ARG: z.coerce.number().min(0).max(1).default(1),
+}
+
 /**
  * Makes the tracer of one service. Spans always have ids, so that runs and logs can name their
- * trace; without an exporter they are nothing but those ids. Each service has a provider of its own,
- * so that several in one process keep their names.
+ * trace; without an exporter they are nothing but those ids. Of the traces that begin here, `share`
+ * (all, if not given) is recorded; one that came in is recorded where its caller records it. Each
+ * service has a provider of its own, so that several in one process keep their names.
  */
-export function createTracing(service: string, exporter?: SpanExporter): Tracing {
+export function createTracing(service: string, exporter?: SpanExporter, share = 1): Tracing {
   useAsyncContext()
   if (exporter === undefined) return { tracer: unrecorded, async [Symbol.asyncDispose]() {} }
   const provider = new TracerProvider({
@@ -46,7 +54,7 @@ export function createTracing(service: string, exporter?: SpanExporter): Tracing
     spanProcessors: [new BatchSpanProcessor({ exporter })],
   })
   return {
-    tracer: provider.getTracer("runwarden"),
+    tracer: sampling(provider.getTracer("runwarden"), share),
     async [Symbol.asyncDispose]() {
       // A collector that is away must not hold up the end of the process, nor fail it.
       const ended = provider.shutdown().catch(() => undefined)
@@ -64,24 +72,52 @@ const ids = new RandomIdGenerator()
  * A tracer whose spans nobody will see: a trace has its id, and so does where it came in, but within
  * it spans are all the same, so that what a service that does record hangs below is one that exists.
  */
-const unrecorded: Tracer = {
-  startSpan(_, options, parentContext = context.active()) {
-    const parent = options?.root === true ? undefined : trace.getSpan(parentContext)
-    if (parent !== undefined && isSpanContextValid(parent.spanContext())) {
-      return parent.isRecording() ? trace.wrapSpanContext(parent.spanContext()) : parent
+const unrecorded = tracerOf((_, options, parentContext) => {
+  const parent = parentOf(options, parentContext)
+  if (parent === undefined) return namedSpan(TraceFlags.SAMPLED)
+  return parent.isRecording() ? trace.wrapSpanContext(parent.spanContext()) : parent
+})
+
+/** Records a share of the traces that begin here, whole, and follows the caller in all others. */
+function sampling(recorded: Tracer, share: number): Tracer {
+  return tracerOf((name, options, parentContext) => {
+    const parent = parentOf(options, parentContext)
+    if (parent === undefined) {
+      return Math.random() < share
+        ? recorded.startSpan(name, options, parentContext)
+        : namedSpan(TraceFlags.NONE)
     }
-    return trace.wrapSpanContext({
-      traceId: ids.generateTraceId(),
-      spanId: ids.generateSpanId(),
-      traceFlags: TraceFlags.SAMPLED,
-    })
-  },
-  startActiveSpan(name: string, ...rest: readonly unknown[]) {
-    const work = rest.at(-1) as (span: Span) => never
-    const parent = (rest[2] === undefined ? context.active() : rest[1]) as Context
-    const span = unrecorded.startSpan(name, rest.length > 1 ? (rest[0] as SpanStart) : {}, parent)
-    return context.with(trace.setSpan(parent, span), () => work(span))
-  },
+    return (parent.spanContext().traceFlags & TraceFlags.SAMPLED) === 0
+      ? parent
+      : recorded.startSpan(name, options, parentContext)
+  })
+}
+
+function tracerOf(
+  start: (name: string, options: SpanStart, parentContext: Context) => Span,
+): Tracer {
+  const startSpan: Tracer["startSpan"] = (name, options = {}, parentContext = context.active()) =>
+    start(name, options, parentContext)
+  return {
+    startSpan,
+    startActiveSpan(name: string, ...rest: readonly unknown[]) {
+      const work = rest.at(-1) as (span: Span) => never
+      const parent = (rest[2] === undefined ? context.active() : rest[1]) as Context
+      const span = startSpan(name, rest.length > 1 ? (rest[0] as SpanStart) : {}, parent)
+      return context.with(trace.setSpan(parent, span), () => work(span))
+    },
+  }
+}
+
+function parentOf(options: SpanStart, parentContext: Context): Span | undefined {
+  const parent = options.root === true ? undefined : trace.getSpan(parentContext)
+  return parent !== undefined && isSpanContextValid(parent.spanContext()) ? parent : undefined
+}
+
+/** A span that is nothing but its ids, in a trace of its own. */
+function namedSpan(traceFlags: TraceFlags): Span {
+  const traceId = ids.generateTraceId()
+  return trace.wrapSpanContext({ traceId, spanId: ids.generateSpanId(), traceFlags })
 }
 
 /**

@@ -6,7 +6,7 @@
  * state by which the command line finds it.
  */
 import { type Logger, pino } from "pino"
-import type { Environment } from "../../mesh/config.ts"
+import { type Environment, readEnv } from "../../mesh/config.ts"
 import type { DatabaseConfig } from "../../mesh/database.ts"
 import {
   dataFolderFor,
@@ -41,8 +41,9 @@ async function serve(options: LocalOptions, signal: AbortSignal): Promise<void> 
   print("Starting Runwarden …")
   const code = loadCode()
   const databases = await prepareDatabases(options, { dataFolder, log, signal, stack })
-  const { createMesh, createOtlpExporter, welcome } = await code
-  const exporter = await createOtlpExporter(env.OTEL_EXPORTER_OTLP_ENDPOINT)
+  const { createMesh, createOtlpExporter, traceSettings, welcome } = await code
+  const traces = readEnv(traceSettings, env)
+  const exporter = await createOtlpExporter(traces.OTEL_EXPORTER_OTLP_ENDPOINT)
   const mesh = stack.use(
     createMesh({
       env: {
@@ -53,6 +54,7 @@ async function serve(options: LocalOptions, signal: AbortSignal): Promise<void> 
       },
       log,
       keys: readLocalKeys(dataFolder),
+      traceShare: traces.OTEL_TRACES_SAMPLER_ARG,
       ...(exporter === undefined ? {} : { exporter }),
     }),
   )
@@ -69,8 +71,8 @@ function loadCode() {
     import("./mesh.ts"),
     import("../../mesh/tracing.ts"),
     import("./welcome.ts"),
-  ]).then(([{ createMesh }, { createOtlpExporter }, { welcome }]) => {
-    return { createMesh, createOtlpExporter, welcome }
+  ]).then(([{ createMesh }, { createOtlpExporter, traceSettings }, { welcome }]) => {
+    return { createMesh, createOtlpExporter, traceSettings, welcome }
   })
   // Heard where it is awaited; until then PostgreSQL comes first.
   code.catch(() => undefined)

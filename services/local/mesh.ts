@@ -34,6 +34,8 @@ export interface MeshOptions {
   readonly wire?: "local" | "grpc"
   /** Where the spans of all services go. */
   readonly exporter?: SpanExporter
+  /** The share of traces that are recorded; all unless told otherwise. */
+  readonly traceShare?: number
   /** Keys from outside: those that local mode keeps, or a test signs with. */
   readonly keys?: MeshKeys
   /** Providers in this process, by the names under which `TOOLS_PROVIDERS` has them. */
@@ -112,7 +114,7 @@ export function createMesh(options: MeshOptions): Mesh {
       name,
       signer: createSigner(name, privateKey),
       verifier: createVerifier(name, keys.trusted),
-      tracer: stack.use(createTracing(name, exporter)).tracer,
+      tracer: stack.use(createTracing(name, exporter, options.traceShare)).tracer,
       log: log.child({ service: name }),
       reached: goOn,
     }
