@@ -9,6 +9,7 @@ import path from "node:path"
 import type { Transport } from "@connectrpc/connect"
 import pg from "pg"
 import { pino } from "pino"
+import { readEnv } from "../mesh/config.ts"
 import { createGrpcTransport } from "../mesh/grpc-client.ts"
 import { createSigner, createVerifier, type ServiceName, serviceNames } from "../mesh/identity.ts"
 import {
@@ -20,7 +21,7 @@ import {
 import { goOn } from "../mesh/kill-points.ts"
 import { createLocalTransport } from "../mesh/local-transport.ts"
 import type { Runtime } from "../mesh/service.ts"
-import { createOtlpExporter, createTracing } from "../mesh/tracing.ts"
+import { createOtlpExporter, createTracing, traceSettings } from "../mesh/tracing.ts"
 import { databaseEnvironment } from "../services/local/local.ts"
 import { createMesh } from "../services/local/mesh.ts"
 import type { BenchDatabases } from "./bench-server.ts"
@@ -59,7 +60,8 @@ export async function startLocalMesh(options: BenchMeshOptions): Promise<BenchMe
     stack.use(service)
     return [grouping, { routes: service.routes, runtime }] as const
   })
-  const exporter = await createOtlpExporter(options.env.OTEL_EXPORTER_OTLP_ENDPOINT)
+  const traces = readEnv(traceSettings, options.env)
+  const exporter = await createOtlpExporter(traces.OTEL_EXPORTER_OTLP_ENDPOINT)
   const mesh = stack.use(
     createMesh({
       env: {
@@ -73,6 +75,7 @@ export async function startLocalMesh(options: BenchMeshOptions): Promise<BenchMe
       log: pino({ level: "warn" }, pino.destination(2)),
       keys,
       providers: new Map(providers),
+      traceShare: traces.OTEL_TRACES_SAMPLER_ARG,
       ...(exporter === undefined ? {} : { exporter }),
     }),
   )

@@ -24,6 +24,14 @@ export function report(figures: SittingFigures, print: (text: string) => void): 
       `${mode}, idle: ${percent(corePercent)} of a core, ${transactionsPerSecond.toFixed(1)} transactions/s; memory MB: ${list(memoryMb)}`,
     )
   }
+  const [off, on] = figures.tracing
+  if (off !== undefined && on !== undefined) {
+    const throughput = number(ratio(on, off, (it) => it.runsPerSecond))
+    const cpu = number(ratio(on, off, (it) => it.cpuMsTotal))
+    print(
+      `local, ${on.clients} clients, 10 % of the traces recorded against none: ${throughput} × runs/s, ${cpu} × CPU per run`,
+    )
+  }
   for (const { mode, mb } of figures.memory) print(`${mode}, memory after load, MB: ${list(mb)}`)
   for (const { mode, runs, missing } of figures.recounts) {
     if (missing.length === 0) {

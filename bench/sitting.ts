@@ -2,6 +2,8 @@
  * One sitting: plain code and the product in turns, round by round, on one PostgreSQL, so that
  * whatever the machine does hits both. Only ratios between neighbours in time hold.
  */
+import { fork } from "node:child_process"
+import { once } from "node:events"
 import { readFileSync, writeFileSync } from "node:fs"
 import path from "node:path"
 import type { BenchDatabases, BenchServer } from "./bench-server.ts"
@@ -59,6 +61,14 @@ export interface SittingFigures {
   readonly idle: ({ readonly mode: Mode; readonly transactionsPerSecond: number } & IdleFigures)[]
   readonly memory: { readonly mode: Mode; readonly mb: Readonly<Record<string, number>> }[]
   readonly recounts: RecountPoint[]
+  /** Rounds without traces, and with a tenth of them recorded. */
+  readonly tracing: TracingPoint[]
+}
+
+export interface TracingPoint {
+  readonly isTraced: boolean
+  readonly clients: number
+  readonly rounds: readonly LoadFigures[]
 }
 
 /** Where and how a subject of the sitting is started. */
@@ -79,6 +89,7 @@ export async function sit(
     idle: [],
     memory: [],
     recounts: [],
+    tracing: [],
   }
   await using stack = new AsyncDisposableStack()
   const databases = await server.databases("bench")
@@ -93,6 +104,9 @@ export async function sit(
       await measureTransactions({ mode, plan, floor, mesh, tell, figures }, server)
     tell(`${mode}: recounting`)
     figures.recounts.push({ mode, ...(await mesh.ask("recount", {})) })
+  }
+  if (plan.isThorough && plan.modes.includes("local")) {
+    figures.tracing.push(...(await measureTracing(plan, server, tell)))
   }
   return figures
 }
@@ -199,6 +213,43 @@ async function measureTransactions(measurement: Measurement, server: BenchServer
     figures.transactions.push({ mode, work, perRun: (after - before - polled) / runs })
     before = after
   }
+}
+
+/** Two meshes with data of their own, one of which records a tenth of its traces, in turns. */
+async function measureTracing(
+  plan: Plan,
+  server: BenchServer,
+  tell: (what: string) => void,
+): Promise<readonly TracingPoint[]> {
+  await using stack = new AsyncDisposableStack()
+  const sink = fork(path.join(import.meta.dirname, "trace-sink.ts"))
+  stack.defer(() => {
+    sink.disconnect()
+  })
+  const [port] = await once(sink, "message")
+  const traced = {
+    OTEL_EXPORTER_OTLP_ENDPOINT: `http://127.0.0.1:${port}`,
+    OTEL_TRACES_SAMPLER_ARG: "0.1",
+  }
+  const start = async (set: string, env: SubjectConfig["env"]) => {
+    const config = configOf("local", plan, server, await server.databases(set))
+    return stack.use(await startSubject({ ...config, env }))
+  }
+  tell("tracing: starting")
+  const clients = Math.max(...plan.clients)
+  const points = [
+    { isTraced: false, clients, mesh: await start("bench", {}), rounds: [] as LoadFigures[] },
+    { isTraced: true, clients, mesh: await start("traced", traced), rounds: [] as LoadFigures[] },
+  ]
+  const order = { work: "grouped", clients } as const
+  for (const { mesh } of points) await mesh.ask("load", { ...order, ms: plan.warmMs })
+  for (let round = 1; round <= plan.rounds; round++) {
+    for (const { isTraced, mesh, rounds } of points) {
+      tell(`tracing ${isTraced ? "10 %" : "off"}, round ${round} of ${plan.rounds}`)
+      rounds.push(await mesh.ask("load", { ...order, ms: plan.ms }))
+    }
+  }
+  return points.map(({ mesh: _, ...point }) => point)
 }
 
 function configOf(
