@@ -87,10 +87,24 @@ export function sendUnary(channel: Client, request: UnaryRequest): Promise<Unary
 }
 
 function failureOf(received: StatusObject, header: Metadata | undefined): ConnectError {
-  const error = fromStatus(received)
+  const error = fromStatus(
+    isMiscounted(received) ? { ...received, code: status.INTERNAL } : received,
+  )
   const isOurs = received.code === status.UNAVAILABLE && !hasDetails(received.metadata)
   if (isOurs && header !== undefined) cutAnswers.add(error)
   return error
+}
+
+/**
+ * grpc-js has a method as not implemented whose answer is no message, or two. It was called, and may
+ * have done its work: no status that speaks of a call which never ran may say so.
+ */
+function isMiscounted({ code, details, metadata }: StatusObject): boolean {
+  return (
+    code === status.UNIMPLEMENTED &&
+    !hasDetails(metadata) &&
+    (details === "No message received" || details === "Too many responses received")
+  )
 }
 
 function unaryResponse(

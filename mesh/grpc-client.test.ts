@@ -2,6 +2,8 @@
 import { spawn } from "node:child_process"
 import { once } from "node:events"
 import { join } from "node:path"
+import { Code } from "@connectrpc/connect"
+import { Server, ServerCredentials, type ServerWritableStream } from "@grpc/grpc-js"
 import { expect, test } from "vitest"
 import { RunService } from "../gen/runwarden/orchestrator/v1/run_service_pb.ts"
 import { createMeshClient } from "./client.ts"
@@ -118,4 +120,37 @@ test("a call whose token is good for one call is not repeated", async () => {
     .catch((error: unknown) => reasonOf(error))
   expect(await failure).toBe("DEPENDENCY_UNAVAILABLE")
   expect(calls).toBe(1)
+})
+
+test("an answer of no message, or of two, is no proof that the call never ran", async () => {
+  const { method } = RunService
+  const path = `/${RunService.typeName}/${method.getRun.name}`
+  for (const count of [0, 2]) {
+    const server = new Server()
+    const bytes = (message: Buffer) => message
+    server.register(
+      path,
+      (call: ServerWritableStream<Buffer, Buffer>) => {
+        for (let n = 0; n < count; n++) call.write(Buffer.alloc(0))
+        call.end()
+      },
+      bytes,
+      bytes,
+      "serverStream",
+    )
+    const { promise, resolve } = Promise.withResolvers<number>()
+    server.bindAsync("127.0.0.1:0", ServerCredentials.createInsecure(), (_, port) => resolve(port))
+    const transport = createGrpcTransport(
+      `127.0.0.1:${await promise}`,
+      testRuntime("gateway"),
+      "orchestrator",
+    )
+    const client = createMeshClient(RunService, transport)
+    const call = client.getRun(message, actingAs(probeSubject, { timeoutMs: 500 }))
+    // grpc-js leaves the answer of two unanswered.
+    const code = count === 0 ? Code.Internal : Code.DeadlineExceeded
+    await expect(call).rejects.toMatchObject({ code })
+    await transport[Symbol.asyncDispose]()
+    server.forceShutdown()
+  }
 })

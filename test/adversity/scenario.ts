@@ -1,0 +1,135 @@
+/** One thing that goes wrong, the load it goes wrong under, and what may be said of it afterwards. */
+import type { Cluster } from "./cluster.ts"
+import { readWorld } from "./dump.ts"
+import { deathsOf, type FaultLog, heal, processesOf, sleep } from "./faults.ts"
+import { History, type StartedRun } from "./history.ts"
+import { checkAll } from "./invariants.ts"
+import type { Random } from "./random.ts"
+import { Workload } from "./workload.ts"
+import type { World } from "./world.ts"
+
+export interface ScenarioContext {
+  readonly cluster: Cluster
+  readonly workload: Workload
+  readonly random: Random
+  readonly faults: FaultLog
+  /** How many runs to start. */
+  readonly runs: number
+}
+
+export interface Scenario {
+  readonly name: string
+  run(context: ScenarioContext): Promise<void>
+  /** After everything was healed and every run ended, before the world is read. */
+  afterwards?(context: ScenarioContext): Promise<void>
+  /** Ends of runs that this fault may cause, as `state reason`. */
+  readonly mayEnd?: readonly string[]
+}
+
+export interface ScenarioResult {
+  readonly name: string
+  readonly runs: number
+  readonly executed: number
+  readonly ends: Readonly<Record<string, number>>
+  readonly anomalies: readonly string[]
+  readonly elapsedMs: number
+}
+
+const settleMs = 120_000
+const countMs = 60_000
+
+export async function runScenario(
+  scenario: Scenario,
+  given: Omit<ScenarioContext, "workload">,
+): Promise<ScenarioResult> {
+  const { cluster } = given
+  const startedAt = Date.now()
+  const deathsBefore = deathsOf(cluster).length
+  const history = new History()
+  await using workload = await Workload.open(cluster, history, { workspaces: 4 })
+  const context = { ...given, workload }
+  await scenario.run(context)
+  heal(cluster)
+  const isSettled = await workload.settled(settleMs)
+  await scenario.afterwards?.(context)
+  const world = await readCaughtUp(cluster, history, workload)
+  const anomalies = [
+    ...(isSettled ? [] : [`${workload.liveCount} runs had not ended ${settleMs / 1000} s later`]),
+    ...checkAll(world).map(({ invariant, what }) => `${invariant}: ${what}`),
+    ...unexplainedEnds(world, scenario.mayEnd ?? []),
+    ...surprises(history),
+    ...deathsOf(cluster)
+      .slice(deathsBefore)
+      .filter(({ cause }) => cause === "itself")
+      .map(({ process, detail }) => `${process} ended by itself: ${detail}`),
+  ]
+  return {
+    name: scenario.name,
+    runs: workload.startedCount,
+    executed: executedRuns(world),
+    ends: endsOf(world),
+    anomalies,
+    elapsedMs: Date.now() - startedAt,
+  }
+}
+
+/** Telemetry is told a moment later: the world is read once it knows every run's end, or too late. */
+async function readCaughtUp(
+  cluster: Cluster,
+  history: History,
+  workload: Workload,
+): Promise<World> {
+  const end = Date.now() + countMs
+  for (;;) {
+    const world = await readWorld(cluster, history, workload.workspaces)
+    const isBehind = checkAll(world).some(({ invariant }) => invariant === "I9")
+    if (!isBehind || Date.now() > end) return world
+    await sleep(250)
+  }
+}
+
+/** Runs that did not end as they should have, where nothing that was done explains it. */
+function unexplainedEnds(world: World, mayEnd: readonly string[]): string[] {
+  const cancelled = new Set(
+    world.history.filter(({ kind }) => kind === "run_cancelled").map((entry) => runOf(entry)),
+  )
+  const started = new Map(startedOf(world).map((run) => [run.runId, run]))
+  return world.runs.flatMap(({ runId, state, reason, isEnded }) => {
+    const run = started.get(runId)
+    if (!isEnded || state === "succeeded" || run === undefined) return []
+    if (state === "cancelled" && cancelled.has(runId)) return []
+    if (mayEnd.includes(`${state} ${reason}`)) return []
+    // An unsafe call whose answer was lost may turn out never to have run.
+    const mayFail = run.steps.some(({ effect, mode }) => effect === "unsafe" || mode !== "")
+    if (mayFail && state === "failed" && reason === "tool_failed") return []
+    return [`run ${runId} (${run.steps[0]?.effect}) ended ${state} ${reason}`]
+  })
+}
+
+function surprises(history: History): string[] {
+  return history.entries.flatMap((entry) => (entry.kind === "surprise" ? [entry.what] : []))
+}
+
+/** Runs of which something has really happened. */
+function executedRuns({ ledger, runs }: World): number {
+  const took = new Set(ledger.filter(({ kind }) => kind === "effect").map(({ runId }) => runId))
+  return runs.filter(({ runId, isEnded }) => isEnded && took.has(runId)).length
+}
+
+function endsOf({ runs }: World): Readonly<Record<string, number>> {
+  const ends = Map.groupBy(runs, ({ state, reason }) => `${state} ${reason}`.trim())
+  return Object.fromEntries([...ends].map(([end, found]) => [end, found.length]))
+}
+
+function startedOf({ history }: World): readonly StartedRun[] {
+  return history.filter((entry) => entry.kind === "run_started")
+}
+
+function runOf(entry: World["history"][number]): string {
+  return "runId" in entry ? entry.runId : ""
+}
+
+/** The errors that the services logged, without those that come again and again. */
+export function errorLines(cluster: Cluster): readonly string[] {
+  return processesOf(cluster).flatMap(({ name, lines }) => lines.map((line) => `${name} ${line}`))
+}
