@@ -103,8 +103,17 @@ export async function startBenchServer(options: BenchServerOptions): Promise<Ben
         await connection.query(`drop database if exists "${name}_${set}" with (force)`)
       }
     },
-    [Symbol.asyncDispose]: () => server[Symbol.asyncDispose](),
+    async [Symbol.asyncDispose]() {
+      if (options.dataFolder !== undefined) await checkpoint(adminUrl)
+      await server[Symbol.asyncDispose]()
+    },
   }
+}
+
+/** A server with much to write would not stop in its time. */
+async function checkpoint(adminUrl: string): Promise<void> {
+  await using admin = await connect(adminUrl)
+  await admin.query("checkpoint")
 }
 
 function temporaryFolder(): string {
@@ -117,6 +126,11 @@ function temporaryFolder(): string {
 async function exists(admin: Connection, database: string): Promise<boolean> {
   const rows = await admin.query("select 1 from pg_database where datname = $1", [database])
   return rows.length > 0
+}
+
+/** The name of a service's database. */
+export function databaseNameOf({ appUrl }: DatabaseConfig): string {
+  return new URL(appUrl).pathname.slice(1)
 }
 
 export function urlOf(adminUrl: string, database: string): string {

@@ -4,7 +4,7 @@
  */
 import { type Connection, connect } from "../mesh/database.ts"
 import { serviceNames } from "../mesh/identity.ts"
-import { type BenchDatabases, urlOf } from "./bench-server.ts"
+import { type BenchDatabases, databaseNameOf, urlOf } from "./bench-server.ts"
 import type { AcknowledgedRun } from "./run-starter.ts"
 
 export interface Recount {
@@ -178,5 +178,5 @@ function asAdmin(
   databases: BenchDatabases,
   service: (typeof serviceNames)[number],
 ): string {
-  return urlOf(adminUrl, new URL(databases.services[service].appUrl).pathname.slice(1))
+  return urlOf(adminUrl, databaseNameOf(databases.services[service]))
 }

@@ -1,6 +1,7 @@
 /** The figures of a sitting as tables for people. */
 import Table from "cli-table3"
-import { over, type Point, ratio, type SittingFigures } from "./sitting.ts"
+import type { FlatFigures } from "./flat.ts"
+import { over, type Point, type RecountPoint, ratio, type SittingFigures } from "./sitting.ts"
 import type { LoadFigures, Work } from "./subject.ts"
 
 const names: Readonly<Record<Work, string>> = {
@@ -33,7 +34,51 @@ export function report(figures: SittingFigures, print: (text: string) => void): 
     )
   }
   for (const { mode, mb } of figures.memory) print(`${mode}, memory after load, MB: ${list(mb)}`)
-  for (const { mode, runs, missing } of figures.recounts) {
+  reportRecounts(figures.recounts, print)
+}
+
+/** The figures on an empty and on a full database side by side. */
+export function reportFlat(figures: FlatFigures, print: (text: string) => void): void {
+  const { size, loads, approvals, idle } = figures
+  print(
+    `\nLocal, effects grouped, on an empty database and with ${size.finished} finished and ${size.waiting} waiting runs`,
+  )
+  const table = plainTable([
+    ...["", "runs/s empty", "full", "ratio", "p50 ms empty", "full", "ratio", "p99 empty", "full"],
+    ...["CPU ms/run empty", "full", "ratio"],
+  ])
+  const row = <F>(empty: readonly F[], seeded: readonly F[], figure: (round: F) => number) => [
+    number(over({ rounds: empty }, figure)),
+    number(over({ rounds: seeded }, figure)),
+    number(ratio({ rounds: seeded }, { rounds: empty }, figure)),
+  ]
+  for (const { clients, empty, seeded } of loads) {
+    table.push([
+      `${clients} clients`,
+      ...row(empty, seeded, (it) => it.runsPerSecond),
+      ...row(empty, seeded, (it) => it.p50),
+      ...row(empty, seeded, (it) => it.p99).slice(0, 2),
+      ...row(empty, seeded, (it) => it.cpuMsTotal),
+    ])
+  }
+  for (const { clients, empty, seeded } of approvals) {
+    table.push([
+      `approval → end, ${clients} pending`,
+      ...["", "", ""],
+      ...row(empty, seeded, (it) => it.p50),
+      ...row(empty, seeded, (it) => it.p99).slice(0, 2),
+      ...["", "", ""],
+    ])
+  }
+  print(table.toString())
+  for (const [name, { corePercent, memoryMb }] of Object.entries(idle)) {
+    print(`idle, ${name}: ${percent(corePercent)} of a core; memory MB: ${list(memoryMb)}`)
+  }
+  reportRecounts(figures.recounts, print)
+}
+
+function reportRecounts(recounts: readonly RecountPoint[], print: (text: string) => void): void {
+  for (const { mode, runs, missing } of recounts) {
     if (missing.length === 0) {
       print(
         `${mode}: recounted ${runs} acknowledged runs in all databases: decisions, ledger, effects, history and telemetry are complete.`,

@@ -28,6 +28,7 @@ export interface AcknowledgedRun {
 }
 
 export interface RunStarter {
+  readonly members: readonly BenchMembers[]
   readonly acknowledged: readonly AcknowledgedRun[]
   /** One run of three steps, from its start to its end. */
   run(grouping: Grouping): Promise<void>
@@ -35,6 +36,20 @@ export interface RunStarter {
   runThroughEdge(grouping: Grouping): Promise<void>
   /** A run whose third step a person has to allow; milliseconds from the answer to the end. */
   approve(grouping: Grouping): Promise<number>
+  /** One run in each workspace that has ended, and one that waits for a person. */
+  seed(): Promise<{
+    readonly finished: readonly AcknowledgedRun[]
+    readonly waiting: readonly AcknowledgedRun[]
+  }>
+}
+
+/** A workspace's requester, who is its admin, and its approver. */
+export interface BenchMembers {
+  readonly workspaceId: string
+  readonly requesterId: string
+  readonly approverId: string
+  /** The requester's. */
+  readonly apiKey: string
 }
 
 interface BenchWorkspace {
@@ -50,12 +65,19 @@ const stepCount = 3
 const settleMs = 25
 const runTimeoutMs = 30_000
 
-export async function createRunStarter(mesh: BenchMesh): Promise<RunStarter> {
+/** Starts runs for these members, or for those of sixteen new workspaces. */
+export async function createRunStarter(
+  mesh: BenchMesh,
+  given: readonly BenchMembers[] = [],
+): Promise<RunStarter> {
   const runs = createMeshClient(RunService, mesh.orchestrator)
   const approvals = createMeshClient(ApprovalService, mesh.orchestrator)
-  const workspaces = await Promise.all(
-    Array.from({ length: workspaceCount }, () => addWorkspace(mesh)),
-  )
+  const members = [...given]
+  if (members.length === 0) {
+    const adding = Array.from({ length: workspaceCount }, () => addWorkspace(mesh))
+    members.push(...(await Promise.all(adding)))
+  }
+  const workspaces = members.map((its) => workspaceOf(its, mesh.edgeUrl))
   const acknowledged: AcknowledgedRun[] = []
   let started = 0
 
@@ -66,44 +88,42 @@ export async function createRunStarter(mesh: BenchMesh): Promise<RunStarter> {
     return { workspace, number }
   }
 
-  async function startAndWait(
+  async function start(
     client: Client<typeof RunService>,
     request: Request,
     options: CallOptions | undefined,
-  ): Promise<void> {
+  ): Promise<RestingRun> {
     const { run } = await client.startRun(request, options)
-    const { workspaceId, runId = "" } = { ...request, runId: run?.runId }
-    acknowledged.push({ workspaceId, runId })
+    const acknowledgedRun = { workspaceId: request.workspaceId, runId: run?.runId ?? "" }
+    acknowledged.push(acknowledgedRun)
     const watching = { ...options, timeoutMs: 0 }
-    const state = await untilEnded(client.watchRun({ workspaceId, runId }, watching))
-    requireSuccess(runId, state)
+    const state = await stateIn(client.watchRun(acknowledgedRun, watching), isAtRest)
+    return { ...acknowledgedRun, state }
   }
 
   return {
+    members,
     acknowledged,
-    run(grouping) {
+    async run(grouping) {
       const { workspace, number } = next()
       const request = requestOf(workspace.workspaceId, grouping, number, "record.write")
-      return startAndWait(runs, request, actingAs(workspace.requester))
+      require(await start(runs, request, actingAs(workspace.requester)), RunState.SUCCEEDED)
     },
-    runThroughEdge(grouping) {
+    async runThroughEdge(grouping) {
       const { workspace, number } = next()
       const request = requestOf(workspace.workspaceId, grouping, number, "record.write")
-      return startAndWait(workspace.edge, request, undefined)
+      require(await start(workspace.edge, request, undefined), RunState.SUCCEEDED)
     },
     async approve(grouping) {
       const { workspace, number } = next()
       const { workspaceId, requester, approver } = workspace
       const request = requestOf(workspaceId, grouping, number, "record.release")
-      const { run } = await runs.startRun(request, actingAs(requester))
-      const runId = run?.runId ?? ""
-      acknowledged.push({ workspaceId, runId })
-      const life = new AbortController()
-      const timeout = setTimeout(() => life.abort(new Error("a run took too long")), runTimeoutMs)
-      const watching = actingAs(requester, { timeoutMs: 0, signal: life.signal })
-      const waits = Promise.withResolvers<void>()
-      const ended = untilEnded(runs.watchRun({ workspaceId, runId }, watching), waits.resolve)
-      await Promise.race([waits.promise, ended])
+      const run = await start(runs, request, actingAs(requester))
+      require(run, RunState.REQUIRES_ACTION)
+      const { runId } = run
+      const signal = AbortSignal.timeout(runTimeoutMs)
+      const watching = actingAs(requester, { timeoutMs: 0, signal })
+      const ended = stateIn(runs.watchRun({ workspaceId, runId }, watching), isTerminal)
       const list = await approvals.listApprovals({ workspaceId, runId }, actingAs(approver))
       const [waiting] = list.approvals
       if (waiting === undefined) throw new Error(`run ${runId} waits for nobody`)
@@ -114,12 +134,39 @@ export async function createRunStarter(mesh: BenchMesh): Promise<RunStarter> {
       const decided = approvals.decide(answer, actingAs(approver))
       const state = await ended
       const took = performance.now() - at
-      clearTimeout(timeout)
       await decided
-      requireSuccess(runId, state)
+      require({ ...run, state }, RunState.SUCCEEDED)
       return took
     },
+    async seed() {
+      const originals = async (lastTool: string, state: RunState) => {
+        const found: AcknowledgedRun[] = []
+        for (const [number, { workspaceId, requester }] of workspaces.entries()) {
+          const request = requestOf(workspaceId, "grouped", number, lastTool)
+          const run = await start(runs, request, actingAs(requester))
+          require(run, state)
+          found.push({ workspaceId, runId: run.runId })
+        }
+        return found
+      }
+      return {
+        finished: await originals("record.write", RunState.SUCCEEDED),
+        waiting: await originals("record.release", RunState.REQUIRES_ACTION),
+      }
+    },
   }
+}
+
+interface RestingRun extends AcknowledgedRun {
+  readonly state: RunState
+}
+
+function isTerminal(state: RunState): boolean {
+  return state >= RunState.SUCCEEDED
+}
+
+function isAtRest(state: RunState): boolean {
+  return isTerminal(state) || state === RunState.REQUIRES_ACTION
 }
 
 type Request = MessageInitShape<typeof StartRunRequestSchema> & { readonly workspaceId: string }
@@ -142,26 +189,25 @@ function requestOf(
   return { workspaceId, requestId: newId(), plan: { name: "three-records", steps } }
 }
 
-async function untilEnded(
+/** Reads the history until it comes to such a state. */
+async function stateIn(
   watched: ReturnType<Client<typeof RunService>["watchRun"]>,
-  onWait?: () => void,
+  isSought: (state: RunState) => boolean,
 ): Promise<RunState> {
-  let state: RunState = RunState.UNSPECIFIED
   for await (const { event } of watched) {
     if (event?.kind.case !== "runStateChanged") continue
-    state = event.kind.value.state
-    if (state === RunState.REQUIRES_ACTION) onWait?.()
+    const { state } = event.kind.value
+    if (isSought(state)) return state
   }
-  return state
+  return RunState.UNSPECIFIED
 }
 
-function requireSuccess(runId: string, state: RunState): void {
-  if (state === RunState.SUCCEEDED) return
-  throw new Error(`run ${runId} ended as ${RunStateSchema.value[state]?.localName ?? state}`)
+function require({ runId, state }: RestingRun, expected: RunState): void {
+  if (state === expected) return
+  throw new Error(`run ${runId} came to ${RunStateSchema.value[state]?.localName ?? state}`)
 }
 
-async function addWorkspace(mesh: BenchMesh): Promise<BenchWorkspace> {
-  const { edgeUrl: url, operatorKey } = mesh
+async function addWorkspace({ edgeUrl: url, operatorKey }: BenchMesh): Promise<BenchMembers> {
   const operator = createMeshClient(
     WorkspaceService,
     createGatewayTransport({ url, apiKey: operatorKey }),
@@ -171,8 +217,9 @@ async function addWorkspace(mesh: BenchMesh): Promise<BenchWorkspace> {
     displayName: "Bench",
     adminDisplayName: "Requester",
   })
-  const workspaceId = made.workspace?.workspaceId ?? ""
-  const transport = createGatewayTransport({ url, apiKey: made.secret, timeoutMs: runTimeoutMs })
+  const { secret: apiKey, workspace, admin } = made
+  const workspaceId = workspace?.workspaceId ?? ""
+  const transport = createGatewayTransport({ url, apiKey })
   const { member } = await createMeshClient(MembershipService, transport).addMember({
     workspaceId,
     requestId: newId(),
@@ -180,10 +227,17 @@ async function addWorkspace(mesh: BenchMesh): Promise<BenchWorkspace> {
     role: Role.APPROVER,
     kind: ActorKind.USER,
   })
+  const requesterId = admin?.actorId ?? ""
+  return { workspaceId, requesterId, approverId: member?.actorId ?? "", apiKey }
+}
+
+function workspaceOf(members: BenchMembers, url: string): BenchWorkspace {
+  const { workspaceId, requesterId, approverId, apiKey } = members
+  const transport = createGatewayTransport({ url, apiKey, timeoutMs: runTimeoutMs })
   return {
     workspaceId,
-    requester: memberSubject(workspaceId, made.admin?.actorId ?? "", Role.ADMIN),
-    approver: memberSubject(workspaceId, member?.actorId ?? "", Role.APPROVER),
+    requester: memberSubject(workspaceId, requesterId, Role.ADMIN),
+    approver: memberSubject(workspaceId, approverId, Role.APPROVER),
     edge: createMeshClient(RunService, transport),
   }
 }

@@ -3,13 +3,14 @@
  * whether everything was done that was acknowledged. docs/performance.md tells what it measures.
  */
 import { mkdirSync, writeFileSync } from "node:fs"
-import { loadavg } from "node:os"
+import { loadavg, tmpdir } from "node:os"
 import path from "node:path"
 import { Command, InvalidArgumentError, Option } from "commander"
-import { startBenchServer } from "./bench-server.ts"
+import { type BenchServer, startBenchServer } from "./bench-server.ts"
+import { measureFlat } from "./flat.ts"
 import { describeMachine } from "./machine.ts"
-import { report } from "./report.ts"
-import { type Mode, type Plan, sit } from "./sitting.ts"
+import { report, reportFlat } from "./report.ts"
+import { type Mode, type SittingPlan, sit } from "./sitting.ts"
 
 interface Flags {
   readonly quick: boolean
@@ -20,13 +21,15 @@ interface Flags {
   readonly json?: string
   readonly data?: string
   readonly profile?: string
+  /** `true` without a number. */
+  readonly flat?: number | true
 }
 
 const modes: readonly Mode[] = ["local", "processes"]
 
 const program = new Command("npm run bench --")
   .description(
-    "Measures runs of three moderated tool steps, each with one durable effect, in turns with the same\nworkload in plain code, on a PostgreSQL of its own with fsync on. Recounts every acknowledged run\nfrom the databases afterwards and fails when anything is missing.",
+    "Measures runs of three moderated tool steps, each with one durable effect, in turns with the same workload in plain code, on a PostgreSQL of its own with fsync on. Recounts every acknowledged run from the databases afterwards and fails when anything is missing.",
   )
   .option("--quick", "one round of 2 s per point; no transaction counts, no idle figures", false)
   .addOption(
@@ -44,12 +47,18 @@ const program = new Command("npm run bench --")
   .option("--json <file>", "writes all figures there")
   .option("--data <folder>", "keeps the database there; otherwise it is temporary")
   .option("--profile <folder>", "writes a CPU profile of each process there")
+  .addOption(
+    new Option(
+      "--flat [runs]",
+      "measures on an empty database and, in turns, on one with so many finished runs (1000000) and a tenth of that waiting for approval; filling it takes a while, and 20 GB, and is kept",
+    ).argParser(readNumber),
+  )
   .addHelpText("after", "\nIt changes nothing outside of its folder, and no other process.")
 
 await main(program.parse().opts<Flags>())
 
 async function main(flags: Flags): Promise<void> {
-  const plan: Plan = {
+  const plan: SittingPlan = {
     modes: flags.mode,
     clients: flags.clients,
     rounds: flags.rounds ?? (flags.quick ? 1 : 3),
@@ -60,15 +69,17 @@ async function main(flags: Flags): Promise<void> {
   }
   if (plan.profileFolder !== undefined) mkdirSync(plan.profileFolder, { recursive: true })
   const load = loadavg()[0]
+  const dataFolder = dataFolderOf(flags)
   await using server = await startBenchServer({
-    dataFolder: flags.data === undefined ? undefined : path.resolve(flags.data),
+    dataFolder,
     countsStatements: plan.profileFolder !== undefined,
   })
   const machine = `${describeMachine()}, PostgreSQL ${server.version}`
   process.stdout.write(`${machine}\n`)
-  const figures = await sit(plan, server, tell)
+  const print = (text: string) => process.stdout.write(`${text}\n`)
+  const { figures, show } = await measure(flags, plan, server, dataFolder)
   tell("")
-  report(figures, (text) => process.stdout.write(`${text}\n`))
+  show(print)
   if (flags.json !== undefined) {
     const document = { machine, load, time: new Date().toISOString(), plan, ...figures }
     writeFileSync(flags.json, `${JSON.stringify(document, null, 2)}\n`)
@@ -76,10 +87,45 @@ async function main(flags: Flags): Promise<void> {
   if (figures.recounts.some(({ missing }) => missing.length > 0)) process.exitCode = 1
 }
 
-/** What is being done right now; on a terminal in one line that is written over. */
+async function measure(
+  { flat }: Flags,
+  plan: SittingPlan,
+  server: BenchServer,
+  dataFolder: string | undefined,
+) {
+  if (flat === undefined || dataFolder === undefined) {
+    const figures = await sit(plan, server, tell)
+    return { figures, show: (print: Print) => report(figures, print) }
+  }
+  const finished = flat === true ? 1_000_000 : flat
+  const size = { finished, waiting: finished / 10 }
+  const figures = await measureFlat(plan, server, { dataFolder, size }, tell)
+  const show = (print: Print) => {
+    reportFlat(figures, print)
+    print(`The filled database is kept in ${dataFolder}.`)
+  }
+  return { figures, show }
+}
+
+type Print = (text: string) => void
+
+/** Undefined for one that is temporary; what took long to fill is kept. */
+function dataFolderOf({ data, flat }: Flags): string | undefined {
+  if (data !== undefined) return path.resolve(data)
+  return flat === undefined ? undefined : path.join(tmpdir(), "runwarden-bench-flat")
+}
+
+let told = ""
+
+/** What is being done right now; on a terminal in one line that is written over, else without percents. */
 function tell(what: string): void {
-  if (process.stderr.isTTY === true) process.stderr.write(`\r\x1b[K${what}`)
-  else if (what !== "") process.stderr.write(`${what}\n`)
+  if (process.stderr.isTTY === true) {
+    process.stderr.write(`\r\x1b[K${what}`)
+    return
+  }
+  const step = what.replace(/, \d+ %$/, "")
+  if (step !== told && step !== "") process.stderr.write(`${step}\n`)
+  told = step
 }
 
 function readModes(text: string): readonly Mode[] {

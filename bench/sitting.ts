@@ -17,7 +17,8 @@ import { type SubjectProcess, startSubject } from "./subject-process.ts"
 
 export type Mode = "local" | "processes"
 
-export interface Plan {
+/** What is measured, and for how long. */
+export interface SittingPlan {
   readonly modes: readonly Mode[]
   readonly clients: readonly number[]
   readonly rounds: number
@@ -75,10 +76,11 @@ export interface TracingPoint {
 export type SubjectPlace = Pick<SubjectConfig, "databases" | "adminUrl" | "postmaster">
 
 const idleMs = 30_000
-const pendings = [1, 16]
+/** Runs that wait for an approval at the same time. */
+export const pendings: readonly number[] = [1, 16]
 
 export async function sit(
-  plan: Plan,
+  plan: SittingPlan,
   server: BenchServer,
   tell: (what: string) => void,
 ): Promise<SittingFigures> {
@@ -113,7 +115,7 @@ export async function sit(
 
 interface Measurement {
   readonly mode: Mode
-  readonly plan: Plan
+  readonly plan: SittingPlan
   readonly floor: SubjectProcess
   readonly mesh: SubjectProcess
   readonly tell: (what: string) => void
@@ -217,7 +219,7 @@ async function measureTransactions(measurement: Measurement, server: BenchServer
 
 /** Two meshes with data of their own, one of which records a tenth of its traces, in turns. */
 async function measureTracing(
-  plan: Plan,
+  plan: SittingPlan,
   server: BenchServer,
   tell: (what: string) => void,
 ): Promise<readonly TracingPoint[]> {
@@ -254,12 +256,12 @@ async function measureTracing(
 
 function configOf(
   kind: SubjectConfig["kind"],
-  plan: Plan,
+  plan: SittingPlan,
   { adminUrl, postmaster }: BenchServer,
   databases: BenchDatabases,
 ): SubjectConfig {
   const { profileFolder } = plan
-  return { kind, databases, adminUrl, postmaster, env: {}, profileFolder }
+  return { kind, databases, adminUrl, postmaster, env: {}, profileFolder, members: [] }
 }
 
 /** A point's rounds, each with the figures of one kind of measurement. */

@@ -16,7 +16,8 @@ import type { Grouping } from "./effect-provider.ts"
 import { createFloor } from "./floor.ts"
 import { costOf, type Named, readMemory } from "./machine.ts"
 import { createRecounter, type Recount } from "./recount.ts"
-import { createRunStarter } from "./run-starter.ts"
+import { type BenchMembers, createRunStarter } from "./run-starter.ts"
+import type { SeedRuns } from "./seed.ts"
 
 /** What runs: the plain code, or the mesh with one of its providers, reached one way or the other. */
 export type Work = "floor" | Grouping | "edge"
@@ -28,6 +29,8 @@ export interface SubjectConfig {
   readonly postmaster: number
   readonly env: Readonly<Record<string, string>>
   readonly profileFolder: string | undefined
+  /** Of workspaces that are there already; new ones are made where there are none. */
+  readonly members: readonly BenchMembers[]
 }
 
 export interface LoadFigures extends LoopFigures {
@@ -57,6 +60,7 @@ export interface Orders {
   memory(order: Readonly<Record<never, never>>): Readonly<Record<string, number>>
   idle(order: { readonly ms: number }): IdleFigures
   recount(order: Readonly<Record<never, never>>): Recount
+  seed(order: Readonly<Record<never, never>>): SeedRuns
   profile(order: { readonly file: string | undefined }): undefined
 }
 
@@ -75,6 +79,7 @@ interface Subject extends AsyncDisposable {
   approve(work: Work): Promise<number>
   drained(): Promise<void>
   recount(): Promise<Recount>
+  seed(): Promise<SeedRuns>
 }
 
 async function createSubject(config: SubjectConfig): Promise<Subject> {
@@ -85,6 +90,7 @@ async function createSubject(config: SubjectConfig): Promise<Subject> {
       processes: { node: process.pid },
       async drained() {},
       recount: async () => ({ runs: 0, missing: [] }),
+      seed: async () => ({ members: [], finished: [], waiting: [] }),
       [Symbol.asyncDispose]: () => floor[Symbol.asyncDispose](),
     }
   }
@@ -93,7 +99,7 @@ async function createSubject(config: SubjectConfig): Promise<Subject> {
     await (config.kind === "local" ? startLocalMesh(config) : startMeshProcesses(config)),
   )
   const recounter = stack.use(createRecounter(config.adminUrl, config.databases))
-  const starter = await createRunStarter(mesh)
+  const starter = await createRunStarter(mesh, config.members)
   const owned = stack.move()
   return {
     processes: mesh.processes,
@@ -102,6 +108,7 @@ async function createSubject(config: SubjectConfig): Promise<Subject> {
     approve: (work) => starter.approve(work as Grouping),
     drained: () => recounter.drained(),
     recount: () => recounter.recount(starter.acknowledged),
+    seed: async () => ({ members: starter.members, ...(await starter.seed()) }),
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   }
 }
@@ -163,6 +170,11 @@ async function serve(config: SubjectConfig): Promise<void> {
     async recount() {
       await subject.drained()
       return subject.recount()
+    },
+    async seed() {
+      const runs = await subject.seed()
+      await subject.drained()
+      return runs
     },
     async profile({ file }: Parameters<Orders["profile"]>[0]) {
       if (file === undefined) {

@@ -1,0 +1,216 @@
+/**
+ * A database that has been in use for a month: a million runs that have ended, and a hundred
+ * thousand that wait for a person. One real run of each kind and workspace is copied by SQL in every
+ * database, with ids and times of its own; hashes of the copies are those of the original.
+ *
+ * 1. A copy's id is made from the original's and its number, so that what belongs together in
+ *    several tables and databases still does, and it sorts by time as a new one would.
+ * 2. What waits has ten years left, so that a seed that is kept does not expire.
+ */
+import { existsSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import path from "node:path"
+import { type Connection, connect } from "../mesh/database.ts"
+import { serviceNames } from "../mesh/identity.ts"
+import { migrationsDigest } from "../mesh/migrations.ts"
+import { type BenchDatabases, type BenchServer, databaseNameOf, urlOf } from "./bench-server.ts"
+import type { AcknowledgedRun, BenchMembers } from "./run-starter.ts"
+import { startSubject } from "./subject-process.ts"
+
+export interface SeedSize {
+  readonly finished: number
+  readonly waiting: number
+}
+
+/** One run per workspace to make copies of. */
+export interface SeedRuns {
+  readonly members: readonly BenchMembers[]
+  readonly finished: readonly AcknowledgedRun[]
+  readonly waiting: readonly AcknowledgedRun[]
+}
+
+interface SeedRecord extends SeedSize {
+  readonly digest: string
+  readonly members: readonly BenchMembers[]
+}
+
+interface Copying {
+  readonly originals: readonly AcknowledgedRun[]
+  readonly copiesEach: number
+  readonly isWaiting: boolean
+}
+
+interface Column {
+  readonly table: string
+  readonly name: string
+  readonly type: string
+  /** The table that a foreign key of this column leads to, where there is one. */
+  readonly target: string | null
+}
+
+const set = "seeded"
+const copiesAtOnce = 10_000
+const month = "30 days"
+
+/** Makes the seed, or finds the one that is there and fits the code. Returns whose it is. */
+export async function ensureSeed(
+  server: BenchServer,
+  dataFolder: string,
+  size: SeedSize,
+  tell: (what: string) => void,
+): Promise<{ readonly databases: BenchDatabases; readonly members: readonly BenchMembers[] }> {
+  const file = path.join(dataFolder, "seed.json")
+  const digest = await schemaDigest()
+  const known = readRecord(file)
+  const isCurrent =
+    known?.digest === digest && known.finished === size.finished && known.waiting === size.waiting
+  if (isCurrent) return { databases: await server.databases(set), members: known.members }
+  rmSync(file, { force: true })
+  tell("seed: the runs that are copied")
+  await server.drop(set)
+  const databases = await server.databases(set)
+  const { members, finished, waiting } = await performOriginals(server, databases)
+  const parts: readonly Copying[] = [
+    { originals: finished, copiesEach: size.finished / finished.length, isWaiting: false },
+    { originals: waiting, copiesEach: size.waiting / waiting.length, isWaiting: true },
+  ]
+  const urls = [
+    ...serviceNames.map((service) => databaseNameOf(databases.services[service])),
+    path.basename(databases.effectsUrl),
+  ].map((database) => urlOf(server.adminUrl, database))
+  for (const url of urls) await copyRuns(url, parts, tell)
+  const record: SeedRecord = { ...size, digest, members }
+  writeFileSync(file, JSON.stringify(record), { mode: 0o600 })
+  return { databases, members }
+}
+
+function readRecord(file: string): SeedRecord | undefined {
+  return existsSync(file) ? (JSON.parse(readFileSync(file, "utf8")) as SeedRecord) : undefined
+}
+
+async function schemaDigest(): Promise<string> {
+  const digests = serviceNames.map((service) =>
+    migrationsDigest({
+      folder: path.join(import.meta.dirname, "..", "services", service, "migrations"),
+      appUrl: "postgres://app@localhost/any",
+      workerUrl: "postgres://worker@localhost/any",
+    }),
+  )
+  return (await Promise.all(digests)).join()
+}
+
+async function performOriginals(
+  { adminUrl, postmaster }: BenchServer,
+  databases: BenchDatabases,
+): Promise<SeedRuns> {
+  await using mesh = await startSubject({
+    kind: "local",
+    databases,
+    adminUrl,
+    postmaster,
+    env: {},
+    profileFolder: undefined,
+    members: [],
+  })
+  return await mesh.ask("seed", {})
+}
+
+async function copyRuns(
+  url: string,
+  parts: readonly Copying[],
+  tell: (what: string) => void,
+): Promise<void> {
+  await using connection = await connect(url)
+  // No trigger and no foreign key looks at what was there before: the copies keep what holds for it.
+  await connection.query("set session_replication_role = replica")
+  await connection.query(createSeedId)
+  const tables = Map.groupBy(await readColumns(connection), ({ table }) => table)
+  for (const part of parts) {
+    for (const [table, columns] of tables) {
+      await copyTable(connection, columns, part, (done) =>
+        tell(
+          `seed: ${path.basename(url)}.${table}, ${part.isWaiting ? "waiting" : "finished"} runs, ${done} %`,
+        ),
+      )
+    }
+    if (tables.has("journal")) await connection.query(moveHeads)
+  }
+  tell(`seed: ${path.basename(url)}, vacuum`)
+  await connection.query("drop function seed_id")
+  await connection.query("vacuum analyze")
+}
+
+/** (1): 48 bits of time, then what tells the copies apart. */
+const createSeedId = `create or replace function seed_id(id uuid, number bigint, copies bigint)
+  returns uuid language sql immutable parallel safe return (
+    lpad(to_hex((extract(epoch from coalesce(uuid_extract_timestamp(id), now())) * 1000)::bigint
+      - (copies - number + 1) * (30::bigint * 86400000 / copies)), 12, '0')
+    || '7' || substr(md5(id::text || number), 1, 3) || '8' || substr(md5(id::text || number), 5, 15)
+  )::uuid`
+
+/** What a head says is where its journal ends, and all of it is known to telemetry. */
+const moveHeads = `update journal_heads h set position = j.position, delivered_position = j.position
+  from (select workspace_id, max(position) as position from journal group by workspace_id) j
+  where j.workspace_id = h.workspace_id`
+
+/** The columns of every table whose rows belong to a run or to a run's approval. */
+function readColumns(connection: Connection): Promise<readonly Column[]> {
+  return connection.query<Column>(`
+    select c.relname as "table", a.attname as name, format_type(a.atttypid, null) as type,
+      (select f.confrelid::regclass::text from pg_constraint f
+        where f.conrelid = c.oid and f.contype = 'f' and a.attnum = any (f.conkey)
+          and not exists (select from pg_attribute k where k.attrelid = f.confrelid
+            and k.attname = 'run_id')
+        limit 1) as target
+    from pg_class c join pg_attribute a on a.attrelid = c.oid
+    where c.relkind = 'r' and c.relnamespace = 'public'::regnamespace
+      and a.attnum > 0 and not a.attisdropped and a.attidentity = '' and a.attgenerated = ''
+      and exists (select from pg_attribute k where k.attrelid = c.oid and k.attname = 'workspace_id')
+      and exists (select from pg_attribute k where k.attrelid = c.oid and k.attname = 'run_id')
+    order by c.relname, a.attnum`)
+}
+
+async function copyTable(
+  connection: Connection,
+  columns: readonly Column[],
+  { originals, copiesEach, isWaiting }: Copying,
+  tell: (percent: number) => void,
+): Promise<void> {
+  const [{ table } = { table: "" }] = columns
+  const names = columns.map(({ name }) => `"${name}"`).join()
+  const values = columns.map((column) => copiedValue(column, isWaiting)).join()
+  for (const [index, { workspaceId, runId }] of originals.entries()) {
+    for (let done = 0; done < copiesEach; done += copiesAtOnce) {
+      await connection.query(
+        `with original as materialized (
+           select *, row_number() over () as seed_rank, count(*) over () as seed_count
+           from "${table}" where workspace_id = $1::uuid and run_id = $2::uuid)
+         insert into "${table}" (${names})
+         select ${values} from original o, generate_series($3::bigint, $4::bigint) as n`,
+        [workspaceId, runId, done + 1, Math.min(done + copiesAtOnce, copiesEach), copiesEach],
+      )
+    }
+    tell(Math.round(((index + 1) / originals.length) * 100))
+  }
+}
+
+function copiedValue({ table, name, type, target }: Column, isWaiting: boolean): string {
+  const old = `o."${name}"`
+  if (name === "workspace_id" || target !== null) return old
+  if (name === "owner") return "null"
+  if (type === "uuid") return `seed_id(${old}, n, $5::bigint)`
+  if (name === "idempotency_key") {
+    return `replace(${old}, o.run_id::text, seed_id(o.run_id, n, $5::bigint)::text)`
+  }
+  if (table === "journal" && name === "position") {
+    // Below the originals' own head the copies take the next places, in their order.
+    return `(select position from journal_heads h where h.workspace_id = o.workspace_id)
+      + (n - 1) * o.seed_count + o.seed_rank`
+  }
+  if (type === "timestamp with time zone") {
+    const isAwaited = isWaiting && ["deadline", "expire_time", "due_time"].includes(name)
+    return isAwaited
+      ? `${old} + interval '10 years'` // (2)
+      : `${old} - ($5::bigint - n + 1) * (interval '${month}' / $5::bigint)`
+  }
+  return old
+}
