@@ -25,6 +25,8 @@ interface Flags {
   readonly flat?: number | true
 }
 
+/** What was told last. */
+let told = ""
 const modes: readonly Mode[] = ["local", "processes"]
 
 const program = new Command("npm run bench --")
@@ -114,8 +116,6 @@ function dataFolderOf({ data, flat }: Flags): string | undefined {
   if (data !== undefined) return path.resolve(data)
   return flat === undefined ? undefined : path.join(tmpdir(), "runwarden-bench-flat")
 }
-
-let told = ""
 
 /** What is being done right now; on a terminal in one line that is written over, else without percents. */
 function tell(what: string): void {
