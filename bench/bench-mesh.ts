@@ -11,7 +11,8 @@ import pg from "pg"
 import { pino } from "pino"
 import { readEnv } from "../mesh/config.ts"
 import { createGrpcTransport } from "../mesh/grpc-client.ts"
-import { createSigner, createVerifier, type ServiceName, serviceNames } from "../mesh/identity.ts"
+import { createSigner, createVerifier } from "../mesh/hop-tokens.ts"
+import { type ServiceName, serviceNames } from "../mesh/identity.ts"
 import {
   encodePrivateKey,
   encodeTrustedKeys,

@@ -11,7 +11,8 @@ import { Effect, RiskClass, type ToolDefinitionSchema } from "../gen/runwarden/t
 import { Outcome, ToolProviderService } from "../gen/runwarden/tools/v1/tool_provider_service_pb.ts"
 import { RunwardenError } from "../mesh/errors.ts"
 import { createGroup } from "../mesh/group.ts"
-import { callerOf, createVerifier, type ServiceName } from "../mesh/identity.ts"
+import { createVerifier } from "../mesh/hop-tokens.ts"
+import { callerOf, type ServiceName } from "../mesh/identity.ts"
 import type { MeshKeys } from "../mesh/keys.ts"
 import { goOn } from "../mesh/kill-points.ts"
 import type { Runtime } from "../mesh/service.ts"
@@ -128,9 +129,12 @@ function createGroupedWriter(url: string): EffectWriter {
 function providerRuntime(grouping: Grouping, trusted: MeshKeys["trusted"]): Runtime {
   // A provider is no service of the mesh and signs nothing: its name is the audience of its tokens.
   const name = grouping as string as ServiceName
+  const refuse = () => {
+    throw new Error("a provider signs nothing")
+  }
   return {
     name,
-    signer: { service: name, sign: () => Promise.reject(new Error("a provider signs nothing")) },
+    signer: { service: name, sign: refuse, pass: refuse },
     verifier: createVerifier(name, trusted),
     tracer: createTracing(name).tracer,
     log: pino({ level: "warn" }),

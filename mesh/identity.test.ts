@@ -4,7 +4,8 @@ import { SignJWT } from "jose"
 import { afterEach, describe, expect, test, vi } from "vitest"
 import { Role } from "../gen/runwarden/options/v1/access_pb.ts"
 import { createExpiringMap } from "./expiring-map.ts"
-import { createSigner, createVerifier, memberSubject, serviceSubject } from "./identity.ts"
+import { createSigner, createVerifier } from "./hop-tokens.ts"
+import { memberSubject, serviceSubject } from "./identity.ts"
 import { generateMeshKeys } from "./keys.ts"
 
 const workspaceId = "0199f1c2-7d4e-7c3a-9b1f-2f6f0f3f4a51"
@@ -69,6 +70,49 @@ describe("a token that a service signed", () => {
     await expect(verifier.verify(token)).rejects.toMatchObject({ reason: "UNAUTHENTICATED" })
     const again = await signer.sign({ ...subject, call }, "tools")
     expect((await verifier.verify(again)).call).toEqual(call)
+  })
+})
+
+describe("a pass within the process", () => {
+  const signer = createSigner("gateway", keyOf("gateway"))
+  const verifier = createVerifier("tools", keys.trusted)
+  const refused = expect.objectContaining({ reason: "UNAUTHENTICATED" })
+
+  test("names its subject and its issuer to the audience, and to nobody else", () => {
+    expect(verifier.accept(signer.pass(subject, "tools"))).toEqual({
+      ...subject,
+      issuer: "gateway",
+    })
+    const other = createVerifier("projects", keys.trusted)
+    expect(() => other.accept(signer.pass(subject, "tools"))).toThrow(refused)
+  })
+
+  test("that names a call is taken once", () => {
+    const call = { runId: workspaceId, stepIndex: 3, digest: "ab".repeat(32) }
+    const pass = signer.pass({ ...subject, call }, "tools")
+    expect(verifier.accept(pass).call).toEqual(call)
+    expect(() => verifier.accept(pass)).toThrow(refused)
+  })
+
+  test("is refused from a key that is not the issuer's, trusted or not", () => {
+    const thief = createSigner("gateway", keyOf("orchestrator"))
+    expect(() => verifier.accept(thief.pass(subject, "tools"))).toThrow(refused)
+    const stranger = createSigner("gateway", generateKeyPairSync("ed25519").privateKey)
+    expect(() => verifier.accept(stranger.pass(subject, "tools"))).toThrow(refused)
+    const untrusting = createVerifier("tools", new Map())
+    expect(() => untrusting.accept(signer.pass(subject, "tools"))).toThrow(refused)
+  })
+
+  test("is refused when nobody made it, when it is old, and when it is for nobody", () => {
+    const pass = signer.pass(subject, "tools")
+    const copy = Object.assign(Object.create(Object.getPrototypeOf(pass)), pass)
+    expect(() => verifier.accept(copy)).toThrow(refused)
+    expect(() => verifier.accept({} as never)).toThrow(refused)
+    const nobody = memberSubject(workspaceId, "", Role.MEMBER)
+    expect(() => verifier.accept(signer.pass(nobody, "tools"))).toThrow(refused)
+    vi.useFakeTimers({ now: Date.now() + 61_000 })
+    expect(() => verifier.accept(pass)).toThrow(refused)
+    vi.useRealTimers()
   })
 })
 

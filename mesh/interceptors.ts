@@ -5,10 +5,14 @@
  * client: trace, errors, identity. The gateway's edge takes the first three of the server's chain
  * and puts its own authentication in place of the rest.
  */
-import { type DescMethod, type DescService, getOption, hasOption } from "@bufbuild/protobuf"
-import { createValidator } from "@bufbuild/protovalidate"
+import {
+  type DescMethod,
+  type DescService,
+  getOption,
+  hasOption,
+  type Message,
+} from "@bufbuild/protobuf"
 import { Code, ConnectError, type Interceptor } from "@connectrpc/connect"
-import { createValidateInterceptor } from "@connectrpc/validate"
 import {
   type AccessRule,
   access,
@@ -26,6 +30,7 @@ import {
   clientTraceInterceptor,
   serverTraceInterceptor,
 } from "./trace-interceptors.ts"
+import { requireValid } from "./validation.ts"
 import { watch } from "./watch-call.ts"
 
 type UnaryOrStream = Parameters<ReturnType<Interceptor>>[0]
@@ -97,16 +102,18 @@ function errorsInterceptor(runtime: Runtime): Interceptor {
   return (next) => (request) =>
     watch(next(request), {
       failed: (error) => {
-        const mapped = toConnectError(error)
-        if (mapped.code === Code.Internal || mapped.code === Code.Unknown) {
-          runtime.log.error(
-            { err: mapped.cause ?? error, method: methodName(request.method) },
-            "call failed",
-          )
-        }
-        throw mapped
+        throw toServedError(error, runtime, request.method)
       },
     })
+}
+
+/** The error that leaves a server; one that is nobody's fault but its own is logged. */
+export function toServedError(error: unknown, runtime: Runtime, method: DescMethod): ConnectError {
+  const mapped = toConnectError(error)
+  if (mapped.code === Code.Internal || mapped.code === Code.Unknown) {
+    runtime.log.error({ err: mapped.cause ?? error, method: methodName(method) }, "call failed")
+  }
+  return mapped
 }
 
 function clientErrorsInterceptor(audience: string): Interceptor {
@@ -203,16 +210,17 @@ function identityInterceptor(runtime: Runtime): Interceptor {
 function signingInterceptor(runtime: Runtime, audience: string, carrier: Carrier): Interceptor {
   return (next) => async (request) => {
     const subject = request.contextValues.get(subjectKey)
-    if (subject === undefined) {
-      throw new Error(
-        `a call of ${methodName(request.method)} says not for whom: pass actingAs(subject)`,
-      )
-    }
+    if (subject === undefined) throw forNobody(request.method)
     const token = await runtime.signer.sign(subject, audience)
     if (carrier === "process") request.contextValues.set(hopTokenKey, token)
     else request.header.set(identityHeader, token)
     return next(request)
   }
+}
+
+/** The mistake of a caller that does not say for whom it calls. */
+export function forNobody(method: DescMethod): Error {
+  return new Error(`a call of ${methodName(method)} says not for whom: pass actingAs(subject)`)
 }
 
 function accessInterceptor(): Interceptor {
@@ -224,7 +232,8 @@ function accessInterceptor(): Interceptor {
   }
 }
 
-function requireAccess(method: DescMethod, caller: Caller): void {
+/** Throws unless the access rule of the method lets the caller in. */
+export function requireAccess(method: DescMethod, caller: Caller): void {
   const rule = accessRuleOf(method)
   const isDirect = rule.callers.includes(caller.issuer)
   const isForwarded = rule.exposure !== Exposure.INTERNAL && caller.issuer === "gateway"
@@ -268,28 +277,27 @@ function callerNotAllowed(method: DescMethod, caller: Caller): RunwardenError {
   })
 }
 
-function requireWorkspace(message: object, caller: Caller): void {
+/** Throws where a request names another workspace than the identity it came with. */
+export function requireWorkspace(message: object, caller: Caller): void {
   if (!("workspaceId" in message)) return
   if (message.workspaceId !== caller.workspaceId) throw new RunwardenError("WORKSPACE_MISMATCH")
 }
 
 function validationInterceptor(): Interceptor {
-  sharedValidator ??= createValidator()
-  return createValidateInterceptor({ validator: sharedValidator })
+  return (next) => (request) =>
+    next(onMessage(request, (message) => requireValid(request.method.input, message)))
 }
 
-let sharedValidator: ReturnType<typeof createValidator> | undefined
-
 /** Runs a check on each request message: at once for a unary call, as they come for a stream. */
-function onMessage(request: UnaryOrStream, check: (message: object) => void): UnaryOrStream {
+function onMessage(request: UnaryOrStream, check: (message: Message) => void): UnaryOrStream {
   if (!request.stream) {
-    check(request.message)
+    check(request.message as Message)
     return request
   }
   const messages = request.message
   async function* checked() {
     for await (const message of messages) {
-      check(message)
+      check(message as Message)
       yield message
     }
   }

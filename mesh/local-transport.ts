@@ -1,11 +1,12 @@
 /**
  * The local transport: a call from one service to another in the same process.
  *
- * Owns nothing but the chains, composed once per method: the caller's client interceptors, then the
- * target's server interceptors, then the handler. There are no bytes and no sockets.
+ * Owns nothing but what it makes once per method. A stream passes the chains of interceptors, the
+ * caller's and then the target's; a unary call passes the same guards as plain calls, because there
+ * what carries them would cost more than they do. There are no bytes and no sockets.
  *
- * 1. Headers cross, and of the context values the deadline and the signed token alone: what the
- *    caller keeps for itself is never seen by the target, which verifies the token as over sockets.
+ * 1. Headers cross, and of the context values the deadline and the identity alone: what the caller
+ *    keeps for itself is never seen by the target, which verifies who is calling as over sockets.
  * 2. Request and response messages are shared, not cloned: a clone would cost more than the rest of
  *    the call together. A handler must not change its request, and a caller must not change an
  *    answer that a handler may have kept; `freeze`, which tests switch on, makes either throw.
@@ -20,37 +21,49 @@ import {
   type DescMethodServerStreaming,
   type DescMethodStreaming,
   type DescMethodUnary,
+  type DescService,
+  type Message,
   type MessageInitShape,
 } from "@bufbuild/protobuf"
 import {
   ConnectError,
   type ContextValues,
   createContextValues,
+  type HandlerContext,
   type StreamRequest,
   type StreamResponse,
   type Transport,
   type UnaryRequest,
   type UnaryResponse,
 } from "@connectrpc/connect"
+import { context, SpanKind } from "@opentelemetry/api"
+import { CallLife } from "./call-life.ts"
 import { callSignal } from "./call-signal.ts"
-import { deadlineKey } from "./deadline.ts"
+import { deadlineKey, defaultTimeoutMs, longestTimeoutMs, maxTimeoutMs } from "./deadline.ts"
 import { RunwardenError, toConnectError } from "./errors.ts"
-import { hopTokenKey } from "./identity.ts"
-import { clientInterceptors, requireAccessRules, serverInterceptors } from "./interceptors.ts"
+import { hopTokenKey, subjectKey } from "./identity.ts"
+import {
+  clientInterceptors,
+  forNobody,
+  requireAccessRules,
+  serverInterceptors,
+} from "./interceptors.ts"
 import {
   type AnyCall,
   type ArrivedCall,
   compose,
   type HeaderInit,
+  handlerOf,
   methodName,
   type ServedMethod,
   serveMethods,
   single,
   streamRequest,
-  unaryRequest,
   valuesOfCall,
 } from "./method-chain.ts"
+import { serveUnary } from "./served-unary.ts"
 import type { Route, Runtime } from "./service.ts"
+import { inCallSpan, labelsOf } from "./trace-interceptors.ts"
 
 /** What a local transport calls. */
 export interface LocalTarget {
@@ -77,19 +90,29 @@ export function createLocalTransport(
   const served = serveMethods(target.routes, serverInterceptors(target.runtime, "process"), "local")
   const interceptors = clientInterceptors(caller, target.runtime.name, "process")
   const share = options.freeze === true ? deepFreeze : undefined
-  const calls = new Map<DescMethod, AnyCall>()
+  const streams = new Map<DescMethod, AnyCall>()
+  const unaries = new Map<DescMethod, LocalUnary>()
 
-  function callOf(method: DescMethod): AnyCall {
-    let call = calls.get(method)
+  function streamOf(method: DescMethod): AnyCall {
+    let call = streams.get(method)
     if (call === undefined) {
       call = compose(interceptors, crossing(method, served.get(methodName(method)), share))
-      calls.set(method, call)
+      streams.set(method, call)
+    }
+    return call
+  }
+
+  function unaryOf(method: DescMethodUnary): LocalUnary {
+    let call = unaries.get(method)
+    if (call === undefined) {
+      call = localUnary(method, target, caller, share)
+      unaries.set(method, call)
     }
     return call
   }
 
   return {
-    async unary<I extends DescMessage, O extends DescMessage>(
+    unary<I extends DescMessage, O extends DescMessage>(
       method: DescMethodUnary<I, O>,
       signal: AbortSignal | undefined,
       timeoutMs: number | undefined,
@@ -97,18 +120,8 @@ export function createLocalTransport(
       input: MessageInitShape<I>,
       contextValues?: ContextValues,
     ): Promise<UnaryResponse<I, O>> {
-      const life = callSignal(signal)
-      try {
-        const message = create(method.input, input)
-        const leaving = leavingCall(method, life.signal, timeoutMs, header, contextValues)
-        const request = unaryRequest(method, message, leaving)
-        return (await life.race(callOf(method)(request))) as UnaryResponse<I, O>
-      } catch (error) {
-        life.abort()
-        throw copyError(error)
-      } finally {
-        life.release()
-      }
+      const call = unaryOf(method)({ signal, timeoutMs, header, input, contextValues })
+      return call as Promise<UnaryResponse<I, O>>
     },
 
     async stream<I extends DescMessage, O extends DescMessage>(
@@ -124,13 +137,95 @@ export function createLocalTransport(
         const message = create(method.input, await single(input))
         const leaving = leavingCall(method, life.signal, timeoutMs, header, contextValues)
         const request = streamRequest(method as DescMethodServerStreaming, message, leaving)
-        const response = (await life.race(callOf(method)(request))) as StreamResponse<I, O>
+        const response = (await life.race(streamOf(method)(request))) as StreamResponse<I, O>
         return { ...response, message: life.guard(response.message, copyError) }
       } catch (error) {
         life.abort()
         throw copyError(error)
       }
     },
+  }
+}
+
+interface LeavingUnary {
+  readonly signal: AbortSignal | undefined
+  readonly timeoutMs: number | undefined
+  readonly header: HeaderInit
+  readonly input: MessageInitShape<DescMessage>
+  readonly contextValues: ContextValues | undefined
+}
+
+type LocalUnary = (call: LeavingUnary) => Promise<UnaryResponse>
+
+/** A unary method from the caller's side to its handler. */
+function localUnary(
+  method: DescMethodUnary,
+  { routes, runtime }: LocalTarget,
+  caller: Runtime,
+  share: Share = (message) => message,
+): LocalUnary {
+  const found = routes.find((route) => route.service.typeName === method.parent.typeName)
+  if (found === undefined || found.service.method[method.localName] === undefined) {
+    const error = new RunwardenError("METHOD_NOT_FOUND", { method: methodName(method) })
+    return () => Promise.reject(copyError(error))
+  }
+  const serve = serveUnary(method, handlerOf(method, found.implementation), runtime, "local")
+  const { name, attributes } = labelsOf(method)
+  const start = {
+    kind: SpanKind.CLIENT,
+    attributes: { ...attributes, "server.address": runtime.name },
+  }
+  const url = `local:///${name}`
+
+  return async ({ signal, timeoutMs = defaultTimeoutMs, header, input, contextValues }) => {
+    const subject = contextValues?.get(subjectKey)
+    const now = Date.now()
+    const deadline = timeoutMs > 0 ? now + Math.min(timeoutMs, longestTimeoutMs) : undefined
+    try {
+      if (subject === undefined) throw forNobody(method)
+      const message = share(create(method.input, input))
+      const answer = await inCallSpan(caller.tracer, name, start, context.active(), () =>
+        serve({
+          message,
+          deadline,
+          header,
+          url,
+          life: new CallLife(
+            signal,
+            Math.min((deadline ?? now + defaultTimeoutMs) - now, maxTimeoutMs),
+          ),
+          parent: context.active(),
+          authenticate: () => runtime.verifier.accept(caller.signer.pass(subject, runtime.name)),
+        }),
+      )
+      return new LocalResponse(method, share(answer.message), answer.context)
+    } catch (error) {
+      throw copyError(error)
+    }
+  }
+}
+
+/** Headers of an answer are those of its handler, which made some if anybody asks for them. */
+class LocalResponse implements UnaryResponse {
+  readonly stream = false
+  readonly service: DescService
+  readonly method: DescMethodUnary
+  readonly message: Message
+  readonly #context: HandlerContext
+
+  constructor(method: DescMethodUnary, message: Message, context: HandlerContext) {
+    this.service = method.parent
+    this.method = method
+    this.message = message
+    this.#context = context
+  }
+
+  get header(): Headers {
+    return this.#context.responseHeader
+  }
+
+  get trailer(): Headers {
+    return this.#context.responseTrailer
   }
 }
 

@@ -59,13 +59,18 @@ export function serveMethods(
   const served = new Map<string, ServedMethod>()
   for (const { service, implementation } of routes) {
     for (const method of service.methods) {
-      const handler = implementation[method.localName] as Handler | undefined
-      if (handler === undefined) throw new Error(`${methodName(method)} has no handler`)
-      const bound: Handler = handler.bind(implementation)
-      served.set(methodName(method), bind(method, bound, interceptors, protocolName))
+      const handler = handlerOf(method, implementation)
+      served.set(methodName(method), bind(method, handler, interceptors, protocolName))
     }
   }
   return served
+}
+
+/** The handler of a method, bound to its implementation. */
+export function handlerOf(method: DescMethod, implementation: Route["implementation"]): Handler {
+  const handler = implementation[method.localName] as Handler | undefined
+  if (handler === undefined) throw new Error(`${methodName(method)} has no handler`)
+  return handler.bind(implementation)
 }
 
 /** The name of an RPC on the wire, without the leading slash. */
@@ -174,7 +179,8 @@ export async function single<T>(messages: AsyncIterable<T>): Promise<T> {
   return first.value
 }
 
-type Handler = (request: Message, context: HandlerContext) => unknown
+/** A handler, bound to its implementation. */
+export type Handler = (request: Message, context: HandlerContext) => unknown
 
 function bind(
   method: DescMethod,

@@ -1,9 +1,9 @@
 import type { DescMethod } from "@bufbuild/protobuf"
 import type { Interceptor } from "@connectrpc/connect"
-import { type Context, context, type Span, SpanKind, trace } from "@opentelemetry/api"
+import { type Context, context, type Span, SpanKind, type Tracer, trace } from "@opentelemetry/api"
 import { methodName } from "./method-chain.ts"
 import type { Runtime } from "./service.ts"
-import { extractTrace, failSpan, injectTrace } from "./tracing.ts"
+import { extractTrace, failSpan, injectTrace, type SpanStart } from "./tracing.ts"
 import { watch } from "./watch-call.ts"
 
 type Answer = Awaited<ReturnType<ReturnType<Interceptor>>>
@@ -44,6 +44,28 @@ export function clientTraceInterceptor(
   }
 }
 
+/** The same for a call that is one promise, however it came here. */
+export async function inCallSpan<T>(
+  tracer: Tracer,
+  name: string,
+  start: SpanStart,
+  parent: Context,
+  call: () => Promise<T>,
+): Promise<T> {
+  const span = tracer.startSpan(name, start, parent)
+  const active = trace.getSpan(parent) === span ? parent : trace.setSpan(parent, span)
+  const started = context.active() === active ? call() : context.with(active, call)
+  if (!span.isRecording()) return started
+  try {
+    return await started
+  } catch (error) {
+    failSpan(span, error)
+    throw error
+  } finally {
+    span.end()
+  }
+}
+
 /** Makes a call with the span active, and ends the span with the call where anybody will see it. */
 function within(span: Span, parent: Context, call: () => Promise<Answer>): Promise<Answer> {
   const active = trace.getSpan(parent) === span ? parent : trace.setSpan(parent, span)
@@ -57,14 +79,15 @@ function within(span: Span, parent: Context, call: () => Promise<Answer>): Promi
 }
 
 /** What a call is called in traces and logs, made once per method. */
-interface Labels {
+export interface Labels {
   readonly name: string
   readonly attributes: Readonly<Record<string, string>>
 }
 
 const knownLabels = new WeakMap<DescMethod, Labels>()
 
-function labelsOf(method: DescMethod): Labels {
+/** The name of a method in traces and logs, and its attributes there. */
+export function labelsOf(method: DescMethod): Labels {
   let labels = knownLabels.get(method)
   if (labels === undefined) {
     const name = methodName(method)

@@ -21,7 +21,8 @@ import {
   ListToolsResponseSchema,
   ToolProviderService,
 } from "../../gen/runwarden/tools/v1/tool_provider_service_pb.ts"
-import { createVerifier, type ServiceName } from "../../mesh/identity.ts"
+import { createVerifier } from "../../mesh/hop-tokens.ts"
+import type { ServiceName } from "../../mesh/identity.ts"
 import { trustedKeysSetting } from "../../mesh/keys.ts"
 import { createKillSwitch, type Order } from "./kill-switch.ts"
 import { openLedger, readLedger } from "./ledger-file.ts"
