@@ -57,7 +57,7 @@ export function readConfig(env: Environment): OrchestratorConfig {
           ORCHESTRATOR_EXECUTE_TIMEOUT_MS: milliseconds.max(60_000).default(30_000),
           ORCHESTRATOR_EXECUTE_RETRIES: count.default(6),
           ORCHESTRATOR_EXECUTE_RETRY_MS: milliseconds.default(200),
-          ORCHESTRATOR_SETTLE_MS: milliseconds.default(5_000),
+          ORCHESTRATOR_SETTLE_MS: milliseconds.default(12_000),
           ORCHESTRATOR_MEMBERSHIP_MS: milliseconds.max(60_000).default(5_000),
           ORCHESTRATOR_MAX_CRASHES: count.default(3),
           ORCHESTRATOR_APPROVAL_EXPIRY_MS: milliseconds.default(86_400_000),

@@ -1,25 +1,34 @@
 /**
  * Sending an admitted call to the tools service until it is known what became of it.
  *
- * 1. The key never changes between attempts, so the ledger behind it decides what runs: sending
- *    again is always safe, guessing never is.
- * 2. A call that may have been sent ends as the ledger says. Where the ledger cannot be asked, only
- *    a call that merely reads is taken for not done. That the ledger does not know a call proves
- *    nothing while a request may be on its way: the key is sealed first, so that it never runs.
+ * 1. The key never changes between attempts, so the ledger behind it decides what runs: asking again
+ *    is always safe, guessing never is. This is the one place that repeats a call: by the policy of
+ *    the tool's version, and within the retry budget of its provider.
+ * 2. A call that will not be sent again is sealed, so that no request which is still on its way can
+ *    run it, and ends as the ledger then says. Where the ledger cannot be asked, only an UNSAFE call
+ *    is unknown: whatever else may have run has a key, or changed nothing.
  * 3. Once the lease is lost nothing is answered at all: the next owner asks the ledger itself.
  */
 import type { JsonObject } from "@bufbuild/protobuf"
 import type { Client } from "@connectrpc/connect"
 import { RetryInfoSchema } from "../../gen/google/rpc/error_details_pb.ts"
-import { type Execution, ExecutionState } from "../../gen/runwarden/tools/v1/execution_pb.ts"
+import {
+  AttemptFault,
+  type Execution,
+  ExecutionState,
+  type FailedAttempt,
+} from "../../gen/runwarden/tools/v1/execution_pb.ts"
 import type { ExecutionService } from "../../gen/runwarden/tools/v1/execution_service_pb.ts"
 import { type Reason, reasonOf } from "../../mesh/errors.ts"
-import { actingAs, memberSubject } from "../../mesh/identity.ts"
+import { actingAs } from "../../mesh/identity.ts"
 import type { Runtime } from "../../mesh/service.ts"
+import { waitBeforeRepeat } from "./call-retry.ts"
 import type { ExecutorConfig } from "./config.ts"
 import { LeaseLost } from "./lease.ts"
 import { pause, retryDelay } from "./pause.ts"
+import type { RetryBudgets } from "./retry-budget.ts"
 import type { RunRecord, ToolCallRecord, ToolFailure } from "./snapshot.ts"
+import { subjectOf } from "./step.ts"
 
 export type Outcome =
   | { readonly kind: "succeeded"; readonly result: JsonObject }
@@ -29,6 +38,7 @@ export type Outcome =
 export interface ExecutionDeps {
   readonly tools: Client<typeof ExecutionService>
   readonly config: ExecutorConfig
+  readonly retries: RetryBudgets
   readonly reached: Runtime["reached"]
 }
 
@@ -38,6 +48,9 @@ export interface ExecutionSignals {
   /** The call is no longer wanted. */
   readonly cancelled: AbortSignal
 }
+
+/** The tools service among the peers that have a retry budget: no provider has a space in its name. */
+const toolsService = "tools service"
 
 /** What the ledger is sure about without having sent anything. */
 const refusals: ReadonlySet<Reason | undefined> = new Set<Reason>([
@@ -61,64 +74,113 @@ export async function executeCall(
   call: ToolCallRecord,
   signals: ExecutionSignals,
 ): Promise<Outcome> {
-  const { tools, config, reached } = deps
+  const { retries } = deps
   const { lost, cancelled } = signals
+  const signal = AbortSignal.any([lost, cancelled])
+  const provider = providerOf(call)
+  const patience: Patience = { away: 0, heldBack: 0 }
+  // Whether an earlier request under this key may have got through.
+  let maybeSent = call.attempts > 1
+  for (; ; maybeSent = true) {
+    lost.throwIfAborted()
+    if (cancelled.aborted) return settleCall(deps, run, call, "cancelled", lost)
+    const answer = await attempt(deps, run, call, signal)
+    lost.throwIfAborted()
+    if (answer.kind !== "away") retries.succeeded(toolsService)
+    if (answer.kind === "ended") {
+      if (answer.outcome.kind !== "unknown") retries.succeeded(provider)
+      return answer.outcome
+    }
+    if (cancelled.aborted) continue
+    if (answer.kind === "refused" && !maybeSent) return failed(answer.reason)
+    const mayRepeat = await waitToRepeat(deps, call, answer, patience, signal)
+    if (!mayRepeat) return settleCall(deps, run, call, "tool_unavailable", lost)
+  }
+}
+
+/** What one request came to. */
+type Answer =
+  | { readonly kind: "ended"; readonly outcome: Outcome }
+  | { readonly kind: "refused"; readonly reason: string }
+  /** The call is being sent by an earlier request. */
+  | { readonly kind: "in_flight"; readonly waitMs: number }
+  /** The provider did not answer, or not as it should. */
+  | { readonly kind: "failed"; readonly failed: FailedAttempt; readonly attempts: number }
+  /** The tools service did not. */
+  | { readonly kind: "away" }
+
+/** Asks the tools service once. Throws only where the lease is lost. */
+async function attempt(
+  { tools, config, reached }: ExecutionDeps,
+  run: RunRecord,
+  call: ToolCallRecord,
+  signal: AbortSignal,
+): Promise<Answer> {
+  const { workspaceId, runId } = run
+  const { stepIndex, idempotencyKey, tool, definitionDigest } = call
   const { arguments: args, argumentsDigest: digest } = call
   if (args === undefined || digest === undefined) throw new Error("an admitted call has arguments")
-  const subject = memberSubject(run.workspaceId, run.requesterId, run.requesterRole as never)
-  const signal = AbortSignal.any([lost, cancelled])
   const request = {
-    workspaceId: run.workspaceId,
-    runId: run.runId,
-    stepIndex: call.stepIndex,
-    idempotencyKey: call.idempotencyKey,
-    tool: call.tool,
-    definitionDigest: call.definitionDigest,
+    ...{ workspaceId, runId, stepIndex, idempotencyKey, tool, definitionDigest },
     arguments: args,
     argumentsDigest: digest,
     epoch: BigInt(run.epoch),
   }
-  const claims = { runId: run.runId, stepIndex: call.stepIndex, digest }
-  // Whether an earlier request under this key may have got through.
-  let maybeSent = call.attempts > 1
-  for (let failures = 0; ; maybeSent = true) {
-    lost.throwIfAborted()
-    if (cancelled.aborted) {
-      return settleCall(deps, run, call, "cancelled", lost)
-    }
-    let waitMs = config.retryMs
-    try {
-      const options = actingAs(subject, {
-        signal,
-        timeoutMs: config.executeTimeoutMs,
-        call: claims,
-      })
-      const { execution } = await tools.execute(request, options)
-      reached("after_outcome")
-      const outcome = outcomeOf(execution)
-      if (outcome !== undefined) return outcome
-    } catch (error) {
-      lost.throwIfAborted()
-      const reason = reasonOf(error)
-      if (reason === "LEASE_LOST") throw new LeaseLost(run.runId)
-      if (cancelled.aborted) continue
-      if (refusals.has(reason)) {
-        return maybeSent
-          ? settleCall(deps, run, call, "tool_unavailable", lost)
-          : failed(String(reason).toLowerCase())
-      }
-      if (reason === "IDEMPOTENCY_IN_PROGRESS") {
-        waitMs = retryInfoOf(error) ?? waitMs
-      } else {
-        failures += 1
-        if (failures > config.maxRetries) {
-          return settleCall(deps, run, call, "tool_unavailable", lost)
-        }
-        waitMs = retryDelay(config.retryMs, failures)
-      }
-    }
-    await pause(waitMs, signal)
+  const options = { signal, timeoutMs: config.executeTimeoutMs, call: { runId, stepIndex, digest } }
+  try {
+    const { execution, failedAttempt } = await tools.execute(
+      request,
+      actingAs(subjectOf(run), options),
+    )
+    reached("after_outcome")
+    const outcome = outcomeOf(execution)
+    if (outcome !== undefined) return { kind: "ended", outcome }
+    if (failedAttempt === undefined) return { kind: "in_flight", waitMs: config.retryMs }
+    return { kind: "failed", failed: failedAttempt, attempts: execution?.attempts ?? 0 }
+  } catch (error) {
+    const reason = reasonOf(error)
+    if (reason === "LEASE_LOST") throw new LeaseLost(runId)
+    if (refusals.has(reason)) return { kind: "refused", reason: String(reason).toLowerCase() }
+    if (reason !== "IDEMPOTENCY_IN_PROGRESS") return { kind: "away" }
+    return { kind: "in_flight", waitMs: retryInfoOf(error) ?? config.retryMs }
   }
+}
+
+/** How much a call has waited for. A repeat that the budget held back counts like one that failed. */
+interface Patience {
+  away: number
+  heldBack: number
+}
+
+/** Waits until the call may be sent again; false where it will not be. */
+async function waitToRepeat(
+  { config, retries }: ExecutionDeps,
+  call: ToolCallRecord,
+  answer: Exclude<Answer, { readonly kind: "ended" }>,
+  patience: Patience,
+  signal: AbortSignal,
+): Promise<boolean> {
+  if (answer.kind === "refused") return false
+  if (answer.kind === "in_flight") {
+    await pause(answer.waitMs, signal)
+    return true
+  }
+  const peer = answer.kind === "away" ? toolsService : providerOf(call)
+  const isFault = answer.kind === "away" || answer.failed.fault !== AttemptFault.TOOL_ERROR
+  if (isFault) retries.failed(peer)
+  for (; ; patience.heldBack++) {
+    const waitMs =
+      answer.kind === "away"
+        ? waitForTools(config, ++patience.away)
+        : waitBeforeRepeat(answer.failed, call.effect, answer.attempts + patience.heldBack)
+    if (waitMs === undefined) return false
+    await pause(waitMs, signal)
+    if (signal.aborted || !isFault || retries.mayRetry(peer)) return true
+  }
+}
+
+function waitForTools({ maxRetries, retryMs }: ExecutorConfig, away: number): number | undefined {
+  return away > maxRetries ? undefined : retryDelay(retryMs, away)
 }
 
 /** Finds out what became of a call that will not be sent again. Throws where the lease is lost. */
@@ -131,23 +193,18 @@ export async function settleCall(
 ): Promise<Outcome> {
   const { workspaceId, runId } = run
   const { idempotencyKey, tool, definitionDigest, stepIndex, argumentsDigest = "" } = call
-  const subject = memberSubject(workspaceId, run.requesterId, run.requesterRole as never)
   const end = performance.now() + config.settleMs
-  const key = { workspaceId, tool, idempotencyKey }
-  const epoch = BigInt(run.epoch)
-  const seal = { ...key, runId, stepIndex, definitionDigest, argumentsDigest, epoch }
-  let isKnown = false
-  for (;;) {
+  const key = { workspaceId, runId, tool, idempotencyKey, epoch: BigInt(run.epoch) }
+  const sealing = { ...key, stepIndex, definitionDigest, argumentsDigest }
+  for (let isTold = false; ; ) {
     try {
-      const options = actingAs(subject, { signal: lost, timeoutMs: config.settleMs })
-      const { execution, sealed } = isKnown
-        ? { ...(await tools.getExecution(key, options)), sealed: false }
-        : await tools.sealExecution(seal, options)
+      const options = actingAs(subjectOf(run), { signal: lost, timeoutMs: config.settleMs })
+      const { execution, sealed } = await tools.sealExecution(sealing, options)
       reached("during_settle")
-      isKnown = true
-      if (sealed) return failed(reason)
-      const outcome = outcomeOf(execution)
+      const outcome = sealed ? sealedOutcome(execution, reason) : outcomeOf(execution)
       if (outcome !== undefined) return outcome
+      if (!isTold) await tools.cancelExecution(key, options)
+      isTold = true
     } catch (error) {
       lost.throwIfAborted()
       switch (reasonOf(error)) {
@@ -158,12 +215,24 @@ export async function settleCall(
           return failed(reason)
       }
     }
-    if (performance.now() >= end) {
-      return call.effect === "read" ? failed(reason) : { kind: "unknown" }
-    }
+    if (performance.now() >= end) return unanswered(call, reason)
     await pause(Math.min(100, config.retryMs), lost)
     lost.throwIfAborted()
   }
+}
+
+/** A call that was given up, and whether it may have taken effect before. */
+function sealedOutcome(execution: Execution | undefined, reason: string): Outcome {
+  if (execution?.outcome.case !== "error") return failed(reason)
+  const { message, metadata } = execution.outcome.value
+  return { kind: "failed", reason, error: { reason, message, metadata } }
+}
+
+/** What is said of a call where the ledger did not answer. */
+function unanswered({ effect }: ToolCallRecord, reason: string): Outcome {
+  if (effect === "unsafe") return { kind: "unknown" }
+  const applied = effect === "keyed" ? "unknown" : "false"
+  return { kind: "failed", reason, error: { reason, message: "", metadata: { applied } } }
 }
 
 /** What the ledger's row says; undefined while the call is in flight. */
@@ -183,6 +252,10 @@ function outcomeOf(execution: Execution | undefined): Outcome | undefined {
     default:
       return undefined
   }
+}
+
+function providerOf({ tool }: ToolCallRecord): string {
+  return tool.slice(0, Math.max(0, tool.indexOf("/")))
 }
 
 function failed(reason: string): Outcome {

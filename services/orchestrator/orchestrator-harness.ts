@@ -146,6 +146,7 @@ export function createPeers() {
       ledger.set(request.idempotencyKey, row)
       return { execution: executionOf(row), sealed: true }
     },
+    cancelExecution: () => ({ stopping: true }),
     getExecution(request: { idempotencyKey: string }) {
       const row = ledger.get(request.idempotencyKey)
       if (row === undefined) {

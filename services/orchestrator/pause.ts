@@ -8,6 +8,7 @@ export async function pause(waitMs: number, signal: AbortSignal): Promise<void> 
 const maxDelayMs = 5_000
 
 /** The wait before the next attempt: doubling, with full jitter above its half. */
-export function retryDelay(firstMs: number, failures: number): number {
-  return Math.min(maxDelayMs, firstMs * 2 ** Math.min(failures - 1, 16)) * (0.5 + Math.random() / 2)
+export function retryDelay(firstMs: number, failures: number, longestMs = maxDelayMs): number {
+  const doubled = firstMs * 2 ** Math.min(Math.max(failures - 1, 0), 16)
+  return Math.min(longestMs, doubled) * (0.5 + Math.random() / 2)
 }

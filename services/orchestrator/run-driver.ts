@@ -33,11 +33,13 @@ import {
   mayContinue,
   passOn,
 } from "./outcome.ts"
+import type { RetryBudgets } from "./retry-budget.ts"
 import type { Snapshot, ToolCallRecord } from "./snapshot.ts"
 import { callAttributes, linkTo, outcomeAttributes, runAttributes } from "./span.ts"
 import { judgeResult, prepareApproved, prepareCall, prepareInput, type StepDeps } from "./step.ts"
 
 export interface DriverDeps extends StepDeps, HeldRunDeps {
+  readonly retries: RetryBudgets
   readonly membership: Client<typeof MembershipService>
   readonly tracer: Tracer
   isDraining(): boolean

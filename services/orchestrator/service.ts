@@ -30,6 +30,7 @@ import { type OrchestratorConfig, readConfig } from "./config.ts"
 import { delegationHandlers } from "./delegation-handlers.ts"
 import { Executor } from "./executor.ts"
 import { createNotifier } from "./notifier.ts"
+import { createRetryBudgets } from "./retry-budget.ts"
 import { runHandlers } from "./run-handlers.ts"
 import { toolCallHandlers } from "./tool-call-handlers.ts"
 import { createWatch } from "./watch.ts"
@@ -84,6 +85,7 @@ export function createOrchestrator(config: OrchestratorConfig, deps: Orchestrato
     new Executor({
       ...{ database, moderation, tools, membership, approval, tracer, log, reached },
       config: config.executor,
+      retries: createRetryBudgets(),
       stored: advanced,
     }),
   )

@@ -22,11 +22,11 @@ describe("readConfig", () => {
   })
 
   it("lists everything that is wrong at once", () => {
-    const env = { TOOLS_PROVIDERS: "Bad Name=x,a=h:1,a=h:2", TOOLS_MAX_ATTEMPTS: "0" }
+    const env = { TOOLS_PROVIDERS: "Bad Name=x,a=h:1,a=h:2", TOOLS_LEASE_MS: "0" }
     const problems = () => readConfig(env)
     expect(problems).toThrow(ConfigError)
     expect(problems).toThrow(
-      /TOOLS_DATABASE_URL[\s\S]*"Bad Name=x"[\s\S]*a is named twice[\s\S]*TOOLS_MAX_ATTEMPTS/,
+      /TOOLS_DATABASE_URL[\s\S]*"Bad Name=x"[\s\S]*a is named twice[\s\S]*TOOLS_LEASE_MS/,
     )
   })
 })

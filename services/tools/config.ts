@@ -14,8 +14,6 @@ export interface ToolsConfig {
   readonly providers: readonly ProviderTarget[]
   /** How often each provider is asked for its tools. */
   readonly refreshMs: number
-  /** The largest result that is stored, as canonical JSON. */
-  readonly maxResultBytes: number
   readonly execution: ExecutorConfig
 }
 
@@ -43,10 +41,8 @@ const shape = {
   ]),
   TOOLS_REFRESH_MS: milliseconds.default(30_000),
   TOOLS_MAX_RESULT_BYTES: z.coerce.number().int().min(1_024).max(1_048_576).default(262_144),
-  TOOLS_MAX_ATTEMPTS: z.coerce.number().int().min(1).max(10).default(3),
-  TOOLS_RETRY_BASE_MS: milliseconds.default(200),
+  TOOLS_LEASE_MS: milliseconds.min(1_000).max(60_000).default(10_000),
   TOOLS_PROBE_TIMEOUT_MS: milliseconds.default(1_000),
-  TOOLS_LEASE_MARGIN_MS: milliseconds.default(3_000),
 }
 
 /** Pure: reads `TOOLS_*`, and throws one error that lists everything that is wrong. */
@@ -59,12 +55,10 @@ export function readConfig(env: Environment): ToolsConfig {
     database,
     providers: settings.TOOLS_PROVIDERS,
     refreshMs: settings.TOOLS_REFRESH_MS,
-    maxResultBytes: settings.TOOLS_MAX_RESULT_BYTES,
     execution: {
-      maxAttempts: settings.TOOLS_MAX_ATTEMPTS,
-      retryBaseMs: settings.TOOLS_RETRY_BASE_MS,
+      leaseMs: settings.TOOLS_LEASE_MS,
       probeTimeoutMs: settings.TOOLS_PROBE_TIMEOUT_MS,
-      leaseMarginMs: settings.TOOLS_LEASE_MARGIN_MS,
+      maxResultBytes: settings.TOOLS_MAX_RESULT_BYTES,
     },
   }
 }

@@ -6,13 +6,11 @@ import { Code, ConnectError } from "@connectrpc/connect"
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest"
 import { BadRequestSchema, RetryInfoSchema } from "../../gen/google/rpc/error_details_pb.ts"
 import { ExecutionState } from "../../gen/runwarden/tools/v1/execution_pb.ts"
-import { Outcome } from "../../gen/runwarden/tools/v1/tool_provider_service_pb.ts"
 import { digestOfStruct } from "../../mesh/canonical.ts"
-import { metadataOf, RunwardenError, reasonOf } from "../../mesh/errors.ts"
+import { RunwardenError, reasonOf } from "../../mesh/errors.ts"
 import { FakeProvider, result } from "../../mesh/fixtures/fake-provider.ts"
 import { actingAs } from "../../mesh/identity.ts"
 import { newId } from "../../mesh/ids.ts"
-import { until } from "../../mesh/testing.ts"
 import {
   callOf,
   execute,
@@ -54,6 +52,7 @@ describe("Execute", () => {
     const again = await execute(tools, call)
     expect(again).toEqual({ ...first, replayed: true })
     expect(provider.sendings).toHaveLength(1)
+    expect(await tools.rowOf(call)).toMatchObject({ state: "succeeded", attempts: 1 })
     const [sent] = provider.sendings
     expect(sent?.caller).toMatchObject({ ...call.subject, issuer: "tools" })
     expect(sent?.caller.call).toBeUndefined()
@@ -142,7 +141,7 @@ describe("Execute", () => {
     const swapped = { ...request, arguments: { text: "swapped" } }
     await expectReason(execute(tools, { subject, request: swapped }), "DIGEST_MISMATCH")
     expect(provider.sendings).toHaveLength(0)
-    expect(await rowsOf(request.idempotencyKey)).toHaveLength(0)
+    expect(await tools.rowOf(call)).toBeUndefined()
   })
 
   it("refuses arguments that break the schema, naming each place, and records nothing", async () => {
@@ -162,7 +161,7 @@ describe("Execute", () => {
       ),
       "TOOL_ARGUMENTS_INVALID",
     )
-    expect(await rowsOf(call.request.idempotencyKey)).toHaveLength(0)
+    expect(await tools.rowOf(call)).toBeUndefined()
   })
 
   it("refuses a digest that the tool never had", async () => {
@@ -195,21 +194,6 @@ describe("a refusal before any effect", () => {
       state: ExecutionState.FAILED,
       attempts: 1,
       outcome: { value: { reason: "not_executed", metadata: { applied: "false" } } },
-    })
-  })
-
-  it("repeats a call of a provider that is stopping, unless it is unsafe", async () => {
-    let refusals = 2
-    provider.before = () => {
-      if (refusals-- > 0) throw new RunwardenError("SHUTTING_DOWN", { service: "projects" })
-    }
-    const created = await execute(tools, await callOf(tools, "create"))
-    expect(created.execution).toMatchObject({ state: ExecutionState.SUCCEEDED, attempts: 3 })
-    refusals = 1
-    const fired = await execute(tools, await callOf(tools, "fire"))
-    expect(fired.execution).toMatchObject({
-      state: ExecutionState.FAILED,
-      outcome: { value: { reason: "provider_unavailable", metadata: { applied: "false" } } },
     })
   })
 })
@@ -245,155 +229,6 @@ describe("an answer that cannot be used", () => {
     expect(execution?.outcome.value).toEqual({ ok: true, padding: "\\u0000" })
   })
 })
-
-describe("a lost answer", () => {
-  const lose = (times: number) => {
-    let left = times
-    provider.answer = () => {
-      if (left-- > 0) throw new Error("crashed after the effect")
-      return result({ ok: true })
-    }
-  }
-
-  it("is asked for again when the call reads or is keyed", async () => {
-    lose(2)
-    const read = await execute(tools, await callOf(tools, "look"))
-    expect(read.execution).toMatchObject({ state: ExecutionState.SUCCEEDED, attempts: 3 })
-    lose(1)
-    const call = await callOf(tools, "create")
-    const keyed = await execute(tools, call)
-    expect(keyed.execution).toMatchObject({ state: ExecutionState.SUCCEEDED, attempts: 2 })
-    expect(provider.effects.get(call.request.idempotencyKey)).toBe(1)
-  })
-
-  it("leaves a keyed call open when it stays away, for the next request to repeat", async () => {
-    lose(3)
-    const call = await callOf(tools, "create")
-    const error = await expectReason(execute(tools, call), "DEPENDENCY_UNAVAILABLE")
-    expect(metadataOf(error)).toEqual({ dependency: "projects" })
-    expect((await get(call)).execution?.state).toBe(ExecutionState.IN_FLIGHT)
-    const { execution } = await execute(tools, call)
-    expect(execution).toMatchObject({ state: ExecutionState.SUCCEEDED, attempts: 4 })
-    expect(provider.effects.get(call.request.idempotencyKey)).toBe(1)
-  })
-
-  it("makes an unsafe call OUTCOME_UNKNOWN, never sent again, until the provider can tell", async () => {
-    lose(10)
-    const call = await callOf(tools, "fire")
-    const { execution } = await execute(tools, call)
-    expect(execution).toMatchObject({ state: ExecutionState.OUTCOME_UNKNOWN, attempts: 1 })
-    expect(execution?.outcome.case).toBeUndefined()
-    provider.outcome = new Error("away")
-    expect(await execute(tools, call)).toMatchObject({ replayed: true, execution: { attempts: 1 } })
-    provider.outcome = { outcome: Outcome.COMPLETED, response: result({ ok: true }) }
-    const settled = await execute(tools, call)
-    expect(settled).toMatchObject({
-      replayed: false,
-      execution: { state: ExecutionState.SUCCEEDED, outcome: { value: { ok: true } } },
-    })
-    expect(provider.sendings).toHaveLength(1)
-    expect(provider.outcomesAsked).toBe(3)
-  })
-
-  it("is settled at once by a provider that knows that an unsafe call never ran", async () => {
-    lose(1)
-    provider.outcome = { outcome: Outcome.NOT_EXECUTED }
-    const { execution } = await execute(tools, await callOf(tools, "fire"))
-    expect(execution).toMatchObject({
-      state: ExecutionState.FAILED,
-      outcome: { value: { reason: "not_executed", metadata: { applied: "false" } } },
-    })
-  })
-
-  it("is given up before the deadline when the provider hangs, by effect class", async () => {
-    provider.answer = () => new Promise(() => {})
-    const began = Date.now()
-    const fire = await execute(tools, await callOf(tools, "fire"), { timeoutMs: 1_600 })
-    expect(fire.execution?.state).toBe(ExecutionState.OUTCOME_UNKNOWN)
-    const call = await callOf(tools, "create")
-    await expectReason(execute(tools, call, { timeoutMs: 1_600 }), "DEPENDENCY_UNAVAILABLE")
-    expect(Date.now() - began).toBeLessThan(3_200)
-    provider.answer = () => result({ ok: true })
-    expect((await execute(tools, call)).execution?.attempts).toBe(2)
-  })
-
-  it("counts as the outcome when it comes after the caller has gone", async () => {
-    provider.answer = async () => {
-      await new Promise((resolve) => setTimeout(resolve, 150))
-      return result({ ok: true })
-    }
-    const call = await callOf(tools, "fire")
-    const caller = new AbortController()
-    const { runId, stepIndex, argumentsDigest: digest } = call.request
-    const claims = { runId, stepIndex, digest }
-    const options = { signal: caller.signal, timeoutMs: 5_000, call: claims }
-    const answer = tools.execution.execute(call.request, actingAs(call.subject, options))
-    await until(() => provider.sendings.length > 0)
-    caller.abort()
-    await expectReason(answer, "CANCELLED")
-    await until(async () => (await get(call)).execution?.state === ExecutionState.SUCCEEDED)
-  })
-})
-
-describe("a crash between the answer and its record", () => {
-  // A sequence counts what the failing transactions cannot: it is not rolled back.
-  const breakLedger = () =>
-    tools.sql(`create sequence tries;
-      create function fail() returns trigger language plpgsql security definer as
-        $$ begin perform nextval('tries'); raise exception 'the process is gone'; end $$;
-      create trigger fail before update on executions for each row execute function fail()`)
-  const healLedger = () =>
-    tools.sql("drop trigger fail on executions; drop function fail(); drop sequence tries")
-
-  async function crash(name: string) {
-    const call = await callOf(tools, name)
-    await breakLedger()
-    await expect(execute(tools, call, { timeoutMs: 300 })).rejects.toThrow()
-    await until(async () => (await tools.sql("select from tries where last_value = 4")).length > 0)
-    await healLedger()
-    return call
-  }
-  const live = (call: Awaited<ReturnType<typeof callOf>>) => async () => {
-    try {
-      return await execute(tools, call)
-    } catch (error) {
-      if (reasonOf(error) === "IDEMPOTENCY_IN_PROGRESS") return undefined
-      throw error
-    }
-  }
-
-  it("repeats a call that only reads", async () => {
-    const call = await crash("look")
-    const { execution } = await until(live(call))
-    expect(execution).toMatchObject({ state: ExecutionState.SUCCEEDED, attempts: 2 })
-  })
-
-  it("repeats a keyed call with its key: one effect", async () => {
-    const call = await crash("create")
-    const { execution } = await until(live(call))
-    expect(execution).toMatchObject({ state: ExecutionState.SUCCEEDED, attempts: 2 })
-    expect(provider.effects.get(call.request.idempotencyKey)).toBe(1)
-  })
-
-  it("asks about an unsafe call and does not send it again", async () => {
-    const call = await crash("fire")
-    const { execution } = await until(live(call))
-    expect(execution).toMatchObject({ state: ExecutionState.OUTCOME_UNKNOWN, attempts: 1 })
-    expect(provider.sendings).toHaveLength(1)
-    provider.outcome = { outcome: Outcome.COMPLETED, response: result({ ok: true }) }
-    expect((await execute(tools, call)).execution?.state).toBe(ExecutionState.SUCCEEDED)
-    expect(provider.effects.get(call.request.idempotencyKey)).toBe(1)
-  })
-})
-
-function get({ subject, request }: Awaited<ReturnType<typeof callOf>>) {
-  const { workspaceId, tool, idempotencyKey } = request
-  return tools.execution.getExecution({ workspaceId, tool, idempotencyKey }, actingAs(subject))
-}
-
-function rowsOf(key: string) {
-  return tools.sql(`select state from executions where idempotency_key = '${key}'`)
-}
 
 async function expectReason(answer: Promise<unknown>, reason: string): Promise<ConnectError> {
   const error = await answer.then(

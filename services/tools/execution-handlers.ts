@@ -1,4 +1,5 @@
-import { create } from "@bufbuild/protobuf"
+import { hash, randomUUID } from "node:crypto"
+import { create, type JsonObject } from "@bufbuild/protobuf"
 import type { HandlerContext, ServiceImpl } from "@connectrpc/connect"
 import { trace } from "@opentelemetry/api"
 import type {
@@ -7,7 +8,7 @@ import type {
   SealExecutionRequest,
 } from "../../gen/runwarden/tools/v1/execution_service_pb.ts"
 import { ValidateArgumentsResponseSchema } from "../../gen/runwarden/tools/v1/resolution_pb.ts"
-import { digestOf, digestOfStruct } from "../../mesh/canonical.ts"
+import { digestOfStruct } from "../../mesh/canonical.ts"
 import type { Database } from "../../mesh/database.ts"
 import { defaultTimeoutMs } from "../../mesh/deadline.ts"
 import { notFound, RunwardenError } from "../../mesh/errors.ts"
@@ -18,7 +19,7 @@ import type { Executor } from "./executor.ts"
 import { type PinnedTool, requireValidArguments } from "./pinned-tool.ts"
 import { resolveOffered, resolvePlan } from "./plan-resolution.ts"
 import type { ProviderClient, Registry } from "./registry.ts"
-import { toExecution, toTool } from "./tool-message.ts"
+import { isSealed, toExecution, toFailedAttempt, toTool } from "./tool-message.ts"
 
 export interface ExecutionHandlerDeps {
   readonly database: Database
@@ -27,8 +28,6 @@ export interface ExecutionHandlerDeps {
   readonly executor: Executor
   readonly providers: ReadonlyMap<string, ProviderClient>
 }
-
-const maxReserveMs = 500
 
 export function executionHandlers(deps: ExecutionHandlerDeps) {
   const { database, registry, catalogue, executor, providers } = deps
@@ -51,48 +50,31 @@ export function executionHandlers(deps: ExecutionHandlerDeps) {
 
     async execute(request, context) {
       const args = request.arguments ?? {}
-      requireNamedCall(request, context)
-      const { definitionDigest, tool: name } = request
-      const tool =
-        catalogue.knownPinned(definitionDigest, name) ??
-        (await catalogue.pinned(definitionDigest, name))
-      if (tool === undefined) throw unknownDigest(definitionDigest, name)
+      requireNamedCall(request, args, context)
+      const tool = await pinnedOf(catalogue, request)
       describeSpan(tool, request.workspaceId)
       requireValidArguments(tool, args)
-      const client = providers.get(tool.provider)
-      if (client === undefined) {
-        throw new RunwardenError("DEPENDENCY_UNAVAILABLE", { dependency: tool.provider })
-      }
-      const { row, isReplayed } = await executor.execute({
-        ...request,
-        arguments: args,
-        client,
-        tool,
-        fullName: tool.fullName,
-        requestDigest: requestDigestOf(request),
-        subject: subjectOf(context),
-        deadline: deadlineOf(context),
+      const { row, isReplayed, failure } = await executor.execute({
+        ...callOf(providers, tool, request, args, context),
+        deadline: performance.now() + (context.timeoutMs() ?? defaultTimeoutMs),
         callerSignal: context.signal,
       })
-      return { execution: toExecution(row), replayed: isReplayed }
+      return {
+        execution: toExecution(row),
+        replayed: isReplayed,
+        ...(failure === undefined ? {} : { failedAttempt: toFailedAttempt(failure, tool) }),
+      }
     },
 
     async sealExecution(request, context) {
-      const { definitionDigest, tool: name } = request
-      const tool =
-        catalogue.knownPinned(definitionDigest, name) ??
-        (await catalogue.pinned(definitionDigest, name))
-      if (tool === undefined) throw unknownDigest(definitionDigest, name)
-      const row = await executor.seal(
-        {
-          ...request,
-          tool: tool.fullName,
-          requestDigest: requestDigestOf(request),
-          effect: tool.effect,
-        },
-        context.signal,
-      )
-      return { execution: toExecution(row), sealed: row.state === "failed" && row.attempts === 0 }
+      const tool = await pinnedOf(catalogue, request)
+      const call = callOf(providers, tool, request, {}, context)
+      const row = await executor.seal(call, context.signal)
+      return { execution: toExecution(row), sealed: isSealed(row) }
+    },
+
+    async cancelExecution(request, context) {
+      return { stopping: await executor.cancel(request, context.signal) }
     },
 
     async getExecution({ workspaceId, tool, idempotencyKey }, context) {
@@ -107,26 +89,71 @@ export function executionHandlers(deps: ExecutionHandlerDeps) {
   } satisfies ServiceImpl<typeof ExecutionService>
 }
 
+async function pinnedOf(
+  catalogue: Catalogue,
+  { definitionDigest, tool: name }: ExecuteRequest | SealExecutionRequest,
+): Promise<PinnedTool> {
+  const tool =
+    catalogue.knownPinned(definitionDigest, name) ??
+    (await catalogue.pinned(definitionDigest, name))
+  if (tool === undefined) throw unknownDigest(definitionDigest, name)
+  return tool
+}
+
+/** What is recorded of a call, and what is sent of it. */
+function callOf(
+  providers: ReadonlyMap<string, ProviderClient>,
+  tool: PinnedTool,
+  request: ExecuteRequest | SealExecutionRequest,
+  args: JsonObject,
+  context: HandlerContext,
+) {
+  const { workspaceId, runId, stepIndex, idempotencyKey, definitionDigest, epoch } = request
+  const client = providers.get(tool.provider)
+  if (client === undefined) {
+    throw new RunwardenError("DEPENDENCY_UNAVAILABLE", { dependency: tool.provider })
+  }
+  const intent = {
+    workspaceId,
+    tool: tool.fullName,
+    idempotencyKey,
+    runId,
+    stepIndex,
+    requestDigest: requestDigestOf(request),
+    definitionDigest,
+    effect: tool.effect,
+    epoch,
+    claimId: randomUUID(),
+  }
+  const sent = { client, tool, workspaceId, runId, idempotencyKey, arguments: args }
+  return { intent, request: sent, subject: subjectOf(context) }
+}
+
 /** The token was signed for this very call, and its digest is that of the arguments that came. */
-function requireNamedCall(request: ExecuteRequest, context: HandlerContext): void {
+function requireNamedCall(
+  request: ExecuteRequest,
+  args: JsonObject,
+  context: HandlerContext,
+): void {
   const { call } = callerOf(context)
   if (call === undefined) throw mismatch("identity")
   if (call.runId !== request.runId) throw mismatch("run_id")
   if (call.stepIndex !== request.stepIndex) throw mismatch("step_index")
   if (call.digest !== request.argumentsDigest) throw mismatch("arguments_digest")
-  if (digestOfStruct(request.arguments ?? {}) !== request.argumentsDigest) {
-    throw mismatch("arguments")
-  }
+  if (digestOfStruct(args) !== request.argumentsDigest) throw mismatch("arguments")
 }
 
-/** Everything that makes two requests under one key the same request. */
+/**
+ * Everything that makes two requests under one key the same request, as the digest of its canonical
+ * JSON: the members are hexadecimal digits and stand in the order of their names.
+ */
 function requestDigestOf(request: ExecuteRequest | SealExecutionRequest): string {
-  return digestOf({
-    run: request.runId.toLowerCase(),
-    step: request.stepIndex,
-    definition: request.definitionDigest,
-    arguments: request.argumentsDigest,
-  })
+  const { argumentsDigest, definitionDigest, runId, stepIndex } = request
+  const run = runId.toLowerCase()
+  return hash(
+    "sha256",
+    `{"arguments":"${argumentsDigest}","definition":"${definitionDigest}","run":"${run}","step":${stepIndex}}`,
+  )
 }
 
 /** The provider is called for the same actor; the claims of this call are for this service alone. */
@@ -135,14 +162,10 @@ function subjectOf(context: HandlerContext): Subject {
   return { kind, workspaceId, actorId, role }
 }
 
-/** Until when the provider may take: asking about the call and recording it need a rest of the time. */
-function deadlineOf(context: HandlerContext): number {
-  const remainingMs = context.timeoutMs() ?? defaultTimeoutMs
-  return performance.now() + Math.max(1, remainingMs - Math.min(maxReserveMs, remainingMs / 4))
-}
-
 function describeSpan(tool: PinnedTool, workspaceId: string): void {
-  trace.getActiveSpan()?.setAttributes({
+  const span = trace.getActiveSpan()
+  if (span?.isRecording() !== true) return
+  span.setAttributes({
     "gen_ai.tool.name": tool.fullName,
     "runwarden.tool.version": tool.version,
     "runwarden.tool.riskClass": tool.riskClass,

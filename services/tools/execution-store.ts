@@ -1,186 +1,186 @@
+/**
+ * The ledger's statements for one call, for everything that is rare: what a request finds instead of
+ * a free key, sealing, cancelling, reading. Each of them locks the row that it decides on.
+ * `execution-group-store.ts` has those that serve many calls at once.
+ */
 import type { JsonObject } from "@bufbuild/protobuf"
 import type { Tx } from "../../mesh/database.ts"
 import {
   type Effect,
+  floorOf,
+  type LedgerEntry,
   type LedgerState,
   type Outcome,
-  statesBefore,
   type ToolFailure,
 } from "./ledger.ts"
 
 /** A row of the ledger. */
 export interface ExecutionRow {
-  readonly tool: string
-  readonly idempotency_key: string
-  readonly request_digest: string
-  readonly effect: Effect
   readonly state: LedgerState
   readonly result: JsonObject | null
   readonly error: ToolFailure | null
+  /** The number of the last sending. */
   readonly attempts: number
-  readonly is_leased: boolean
-  readonly create_time: Date
-  readonly end_time: Date | null
+  readonly createdMs: number
+  /** When the outcome was recorded; null while in flight. */
+  readonly endedMs: number | null
 }
 
-export interface Intent {
+/** A row with what decides who may do what with it. */
+export interface DecidingRow extends ExecutionRow, LedgerEntry {
+  /** The request that sent last. */
+  readonly claimId: string | null
+}
+
+/** Names a row. */
+export interface ExecutionKey {
   readonly workspaceId: string
+  /** Full name of the tool. */
   readonly tool: string
   readonly idempotencyKey: string
+}
+
+/** Everything that a new row says of its call. */
+export interface Intent extends ExecutionKey {
   readonly runId: string
   readonly stepIndex: number
   readonly requestDigest: string
   readonly definitionDigest: string
   readonly effect: Effect
-  readonly leaseMs: number
+  readonly epoch: bigint
 }
 
-/** Names a row within the workspace of the transaction. */
-export type ExecutionKey = Pick<Intent, "workspaceId" | "tool" | "idempotencyKey">
+const millis = (column: string) => `floor(extract(epoch from ${column}) * 1000)::bigint`
+
+const columns = `state, result, error, attempts,
+  ${millis("create_time")} as "createdMs", ${millis("end_time")} as "endedMs"`
 
 // The lease is compared with the clock, not with the start of a transaction that may have waited.
-const columns = `tool, idempotency_key, request_digest, effect, state, result, error, attempts,
-  coalesce(lease_until > clock_timestamp(), false) as is_leased, create_time, end_time`
+export const decidingColumns = `${columns}, request_digest as "requestDigest", effect,
+  case when lease_until is null then 'open' when lease_until > clock_timestamp() then 'held'
+    else 'expired' end as hold,
+  maybe_applied as "maybeApplied", claim_id as "claimId"`
 
 const ofKey = "workspace_id = $1::uuid and tool = $2::text and idempotency_key = $3::text"
-
-const leaseEnd = (parameter: string) =>
-  `clock_timestamp() + ${parameter}::double precision * interval '1 millisecond'`
 
 /** Takes note of an epoch and gives the highest one seen of the run. */
 export async function seeEpoch(
   tx: Tx,
-  workspaceId: string,
-  runId: string,
-  epoch: bigint,
+  { workspaceId, runId, epoch }: Pick<Intent, "workspaceId" | "runId" | "epoch">,
 ): Promise<bigint> {
-  const row = await tx.one<{ epoch: bigint | string }>(
+  const key = [workspaceId, runId]
+  const seen = await tx.maybe<{ epoch: bigint | number }>(
+    "select epoch from run_epochs where workspace_id = $1::uuid and run_id = $2::uuid",
+    key,
+  )
+  const floor = floorOf(seen === undefined ? undefined : BigInt(seen.epoch))
+  if (epoch <= floor) return floor
+  const raised = await tx.one<{ epoch: bigint | number }>(
     `insert into run_epochs (workspace_id, run_id, epoch) values ($1::uuid, $2::uuid, $3::bigint)
      on conflict (workspace_id, run_id)
        do update set epoch = greatest(run_epochs.epoch, excluded.epoch)
      returning epoch`,
-    [workspaceId, runId, epoch.toString()],
+    [...key, epoch.toString()],
   )
-  return BigInt(row.epoch)
+  return BigInt(raised.epoch)
 }
 
-/** Records that a call was never sent and never will be; undefined when its key is taken. */
-export async function insertSeal(
-  tx: Tx,
-  intent: Omit<Intent, "leaseMs">,
-  error: ToolFailure,
-): Promise<ExecutionRow | undefined> {
-  return tx.maybe<ExecutionRow>(
-    `insert into executions (workspace_id, tool, idempotency_key, run_id, step_index,
-       request_digest, definition_digest, effect, state, error, attempts, end_time)
-     values ($1::uuid, $2::text, $3::text, $4::uuid, $5::integer, $6::text, $7::text, $8::text,
-       'failed', $9::jsonb, 0, now())
-     on conflict on constraint executions_pkey do nothing
-     returning ${columns}`,
-    [
-      intent.workspaceId,
-      intent.tool,
-      intent.idempotencyKey,
-      intent.runId,
-      intent.stepIndex,
-      intent.requestDigest,
-      intent.definitionDigest,
-      intent.effect,
-      JSON.stringify(error),
-    ],
+/** The row of a key, locked; undefined where there is none. */
+export async function lockExecution(tx: Tx, key: ExecutionKey): Promise<DecidingRow | undefined> {
+  return tx.maybe<DecidingRow>(
+    `select ${decidingColumns} from executions where ${ofKey} for update`,
+    keyValues(key),
   )
-}
-
-/** Records that a call is about to be sent; undefined when its key is taken. */
-export async function insertIntent(tx: Tx, intent: Intent): Promise<ExecutionRow | undefined> {
-  return tx.maybe<ExecutionRow>(
-    `insert into executions (workspace_id, tool, idempotency_key, run_id, step_index,
-       request_digest, definition_digest, effect, state, lease_until)
-     values ($1::uuid, $2::text, $3::text, $4::uuid, $5::integer, $6::text, $7::text, $8::text,
-       'in_flight', ${leaseEnd("$9")})
-     on conflict on constraint executions_pkey do nothing
-     returning ${columns}`,
-    [
-      intent.workspaceId,
-      intent.tool,
-      intent.idempotencyKey,
-      intent.runId,
-      intent.stepIndex,
-      intent.requestDigest,
-      intent.definitionDigest,
-      intent.effect,
-      intent.leaseMs,
-    ],
-  )
-}
-
-export async function lockExecution(tx: Tx, key: ExecutionKey): Promise<ExecutionRow> {
-  return tx.one<ExecutionRow>(`select ${columns} from executions where ${ofKey} for update`, [
-    ...keyValues(key),
-  ])
 }
 
 export async function findExecution(tx: Tx, key: ExecutionKey): Promise<ExecutionRow | undefined> {
-  return tx.maybe<ExecutionRow>(`select ${columns} from executions where ${ofKey}`, [
-    ...keyValues(key),
-  ])
+  return tx.maybe<ExecutionRow>(`select ${columns} from executions where ${ofKey}`, keyValues(key))
 }
 
 /**
- * Counts another sending and takes the lease for it; undefined when somebody else sent since, or
- * the call has an outcome.
+ * Takes the lease of a locked row in flight: for another sending, which is counted, or for the one
+ * that this very request claimed before.
  */
-export async function claimSending(
+export async function takeExecution(
   tx: Tx,
   key: ExecutionKey,
-  lastAttempt: number,
-  leaseMs: number,
-): Promise<ExecutionRow | undefined> {
-  return tx.maybe<ExecutionRow>(
-    `update executions set attempts = attempts + 1, lease_until = ${leaseEnd("$5")}
-     where ${ofKey} and state = 'in_flight' and attempts = $4::integer
+  taken: {
+    readonly claimId: string
+    readonly isAnother: boolean
+    readonly maybeApplied: boolean
+    readonly leaseMs: number
+  },
+): Promise<ExecutionRow> {
+  return tx.one<ExecutionRow>(
+    `update executions
+     set attempts = attempts + $4::integer, claim_id = $5::uuid, maybe_applied = $6::boolean,
+       lease_until = clock_timestamp() + $7::double precision * interval '1 millisecond',
+       cancel_time = null
+     where ${ofKey} and state = 'in_flight'
      returning ${columns}`,
-    [...keyValues(key), lastAttempt, leaseMs],
+    [...keyValues(key), taken.isAnother ? 1 : 0, taken.claimId, taken.maybeApplied, taken.leaseMs],
   )
 }
 
-/** Lets the next request for the same key send again at once, if this sender still holds it. */
-export async function releaseExecution(tx: Tx, key: ExecutionKey, attempt: number): Promise<void> {
-  await tx.query(
-    `update executions set lease_until = null
-     where ${ofKey} and state = 'in_flight' and attempts = $4::integer`,
-    [...keyValues(key), attempt],
-  )
-}
-
-/**
- * Records an outcome and gives the row as it is then. What the tool itself answered is recorded
- * whoever holds the lease, since it is what happened; a judgement without an answer only by the
- * sender that holds the row (`attempt`). An outcome that stands is never overwritten.
- */
-export async function recordOutcome(
+/** Records an outcome on a locked row in flight. */
+export async function endExecution(
   tx: Tx,
   key: ExecutionKey,
   outcome: Outcome,
-  attempt: number | undefined,
 ): Promise<ExecutionRow> {
-  const updated = await tx.maybe<ExecutionRow>(
+  return tx.one<ExecutionRow>(
     `update executions
      set state = $4::text, result = $5::jsonb, error = $6::jsonb, lease_until = null,
        end_time = now()
-     where ${ofKey} and state = any ($7::text[])
-       and ($8::integer is null or attempts = $8::integer)
+     where ${ofKey} and state = 'in_flight'
+     returning ${columns}`,
+    [...keyValues(key), ...outcomeValues(outcome)],
+  )
+}
+
+/** Records a call that was never sent and never will be; undefined when its key is taken. */
+export async function insertSealed(
+  tx: Tx,
+  intent: Intent,
+  outcome: Outcome,
+): Promise<ExecutionRow | undefined> {
+  return tx.maybe<ExecutionRow>(
+    `insert into executions (workspace_id, tool, idempotency_key, state, result, error, run_id,
+       step_index, request_digest, definition_digest, effect, attempts, end_time)
+     values ($1::uuid, $2::text, $3::text, $4::text, $5::jsonb, $6::jsonb, $7::uuid, $8::integer,
+       $9::text, $10::text, $11::text, 0, now())
+     on conflict on constraint executions_pkey do nothing
      returning ${columns}`,
     [
-      ...keyValues(key),
-      outcome.kind,
-      outcome.kind === "succeeded" ? JSON.stringify(outcome.result) : null,
-      outcome.kind === "failed" ? JSON.stringify(outcome.error) : null,
-      statesBefore(outcome.kind),
-      attempt ?? null,
+      ...keyValues(intent),
+      ...outcomeValues(outcome),
+      intent.runId,
+      intent.stepIndex,
+      intent.requestDigest,
+      intent.definitionDigest,
+      intent.effect,
     ],
   )
-  return updated ?? lockExecution(tx, key)
+}
+
+/** Asks whoever sends a call to stop; false where nobody does. */
+export async function requestCancel(tx: Tx, key: ExecutionKey): Promise<boolean> {
+  const asked = await tx.query(
+    `update executions set cancel_time = coalesce(cancel_time, now())
+     where ${ofKey} and state = 'in_flight' and lease_until > clock_timestamp()
+     returning 1 as one`,
+    keyValues(key),
+  )
+  return asked.length > 0
+}
+
+/** State, result and error as they are stored. */
+export function outcomeValues(outcome: Outcome): readonly [string, string | null, string | null] {
+  return [
+    outcome.kind,
+    outcome.kind === "succeeded" ? outcome.text : null,
+    outcome.kind === "failed" ? JSON.stringify(outcome.error) : null,
+  ]
 }
 
 function keyValues(key: ExecutionKey): readonly [string, string, string] {

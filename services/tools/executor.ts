@@ -1,59 +1,67 @@
 /**
  * The moving part of the ledger: carries out what ledger.ts decides.
  *
- * Owns: the order of record, send, record; the lease of each row; the calls that are running.
+ * Owns: the order of record, send, record; the calls that are running.
  *
  * Invariants:
  * 1. The intent is committed before the call is sent, and no transaction is open while it is.
- * 2. Whoever waits for a provider stops before its lease ends, by the clock of the database.
- * 3. A caller that has gone stops a call that only reads; any other runs to its own deadline, so
- *    that its outcome is recorded.
+ * 2. One request sends at most once. Whether a call is repeated is its caller's decision.
+ * 3. Nothing is sent, and nobody waits for a provider, once the lease may be over (running-calls.ts).
+ * 4. A caller that has gone stops a call that only reads; any other runs to its own deadline, so
+ *    that its outcome is recorded. CancelExecution stops every kind.
  */
 import { setTimeout as sleep } from "node:timers/promises"
 import type { Database } from "../../mesh/database.ts"
-import { RunwardenError } from "../../mesh/errors.ts"
 import { actingAs, type Subject } from "../../mesh/identity.ts"
 import type { Runtime } from "../../mesh/service.ts"
 import {
-  claimSending,
+  type Admitted,
+  admitLocked,
+  admitSeen,
+  type Held,
+  inProgress,
+  leaseLost,
+  sealLocked,
+} from "./admission.ts"
+import type { ClaimItem, SettleItem } from "./execution-group-store.ts"
+import {
+  type ExecutionKey,
   type ExecutionRow,
+  findExecution,
   type Intent,
-  insertIntent,
-  insertSeal,
-  lockExecution,
-  recordOutcome,
-  releaseExecution,
+  outcomeValues,
+  requestCancel,
   seeEpoch,
 } from "./execution-store.ts"
-import { admit, afterAnswer, type Outcome, sealed, settledBy } from "./ledger.ts"
+import { type Answer, type AttemptFailure, afterAnswer, type Outcome, settledBy } from "./ledger.ts"
+import type { LedgerWriter } from "./ledger-writer.ts"
 import { type AnswerRules, askProvider, callProvider, type ProviderCall } from "./provider-call.ts"
+import type { RunningCall, RunningCalls } from "./running-calls.ts"
 
 export interface ExecutorConfig {
-  /** How often one request may send a read or keyed call. */
-  readonly maxAttempts: number
-  readonly retryBaseMs: number
+  /** How long a call is held without being renewed; another request takes it over after that. */
+  readonly leaseMs: number
   /** How long a provider is given to tell the outcome of a call whose answer was lost. */
   readonly probeTimeoutMs: number
-  /** How much longer than everything it covers a lease is. */
-  readonly leaseMarginMs: number
+  /** The largest result that is stored, as JSON. */
+  readonly maxResultBytes: number
 }
 
 export interface ExecutorDeps {
   readonly database: Database
   readonly runtime: Runtime
-  readonly rules: AnswerRules
+  readonly writer: LedgerWriter
+  readonly running: RunningCalls
   readonly config: ExecutorConfig
 }
 
-/** An admitted call, checked against token and schema. */
-export interface Call extends ProviderCall {
-  readonly fullName: string
-  readonly stepIndex: number
-  readonly requestDigest: string
-  readonly epoch: bigint
+/** An admitted call, checked against token and schema. `tool` in the ledger is its full name. */
+export interface Call {
+  readonly intent: ClaimItem
+  readonly request: ProviderCall
   /** For whom the provider is called. */
   readonly subject: Subject
-  /** Until when the provider may take, all sendings together, by the monotonic clock. */
+  /** Until when the caller waits, by the monotonic clock. */
   readonly deadline: number
   readonly callerSignal: AbortSignal
 }
@@ -61,270 +69,258 @@ export interface Call extends ProviderCall {
 export interface Executed {
   readonly row: ExecutionRow
   readonly isReplayed: boolean
+  /** What the attempt was, where it ended nothing. */
+  readonly failure?: AttemptFailure
 }
 
-/** A call that must not run unless it does already. */
-export type Sealing = Omit<Intent, "leaseMs"> & { readonly epoch: bigint }
+/** A call that must not run unless it does already, and whom to ask about it. */
+export type SealedCall = Pick<Call, "subject" | "request"> & { readonly intent: Intent }
 
 export interface Executor extends AsyncDisposable {
   execute(call: Call): Promise<Executed>
-  /** Records that a call was never sent, unless the ledger knows it; the row as it is then. */
-  seal(sealing: Sealing, signal: AbortSignal): Promise<ExecutionRow>
+  /** Closes a key for good unless somebody is sending it; the row as it is then. */
+  seal(call: SealedCall, signal: AbortSignal): Promise<ExecutionRow>
+  /** Stops the sending of a key, wherever it is; false where there is none. */
+  cancel(key: ExecutionKey & Pick<Intent, "runId" | "epoch">, signal: AbortSignal): Promise<boolean>
 }
 
 /** How long a stop waits for calls that are running. */
 const drainMs = 15_000
-const inProgressRetryMs = 200
-const releasedRetryMs = 1_000
 /** A sending that has less time than this would only be lost. */
-const minSendingMs = 50
-const recordAttempts = 4
-const recordRetryMs = 100
+const minSendingMs = 20
+const recordMs = 500
 
 export function createExecutor(deps: ExecutorDeps): Executor {
-  const running = new Set<Promise<unknown>>()
+  const { database, runtime, running } = deps
+  const executing = new Set<Promise<unknown>>()
+
+  function track<T>(work: Promise<T>): Promise<T> {
+    const settled: Promise<unknown> = work.then(
+      () => executing.delete(settled),
+      () => executing.delete(settled),
+    )
+    executing.add(settled)
+    return work
+  }
+
   return {
-    execute(call) {
-      const work = execute(deps, call)
-      const settled: Promise<unknown> = work.then(
-        () => running.delete(settled),
-        () => running.delete(settled),
-      )
-      running.add(settled)
-      return work
-    },
-    async seal(sealing, signal) {
-      const row = await deps.database.tenant(
-        sealing.workspaceId,
+    execute: (call) => track(execute(deps, call)),
+    seal: (call, signal) => track(sealCall(deps, call, signal)),
+    async cancel(key, signal) {
+      const isSending = await database.tenant(
+        key.workspaceId,
         async (tx) => {
-          const { workspaceId, runId, epoch } = sealing
-          const runEpoch = await seeEpoch(tx, workspaceId, runId, epoch)
-          if (epoch < runEpoch) throw new RunwardenError("LEASE_LOST", { run_id: runId })
-          return (await insertSeal(tx, sealing, sealed)) ?? lockExecution(tx, sealing)
+          const runEpoch = await seeEpoch(tx, key)
+          if (key.epoch < runEpoch) throw leaseLost(key)
+          return requestCancel(tx, key)
         },
-        { signal, name: "seal execution" },
+        { signal, name: "cancel execution" },
       )
-      deps.runtime.reached("during_settle")
-      return row
+      running.cancel(key)
+      return isSending
     },
     async [Symbol.asyncDispose]() {
       // What is cut off here is found out again by its effect class, as after a crash.
       const drained = new AbortController()
-      const { signal } = drained
-      const limit = sleep(drainMs, undefined, { signal }).catch(() => undefined)
-      await Promise.race([Promise.all(running), limit])
+      const limit = sleep(drainMs, undefined, { signal: drained.signal }).catch(() => undefined)
+      await Promise.race([Promise.all(executing), limit])
       drained.abort()
+      runtime.log.debug({ cut: executing.size }, "executions drained")
+      running.stopAll()
     },
   }
 }
 
 async function execute(deps: ExecutorDeps, call: Call): Promise<Executed> {
-  const { database } = deps
-  const { workspaceId } = call
-  const { next, row } = await database.tenant(
-    workspaceId,
-    (tx) => admission(tx, call, leaseMs(deps, call)),
-    { signal: call.callerSignal, name: "admit execution" },
+  const { intent } = call
+  const claim = await deps.writer.claim(intent)
+  if (claim.kind === "lease_lost") throw leaseLost(intent)
+  if (claim.kind === "claimed") {
+    return send(deps, call, { ...claim, attempt: 1, maybeApplied: false })
+  }
+  const admitted = await admitTaken(deps, call)
+  if (admitted.next === "send") return send(deps, call, admitted.held)
+  const { row } = admitted
+  if (admitted.next === "replay") return { row, isReplayed: true }
+  const settled = await probe(deps, call, row)
+  return { row: settled, isReplayed: settled.state === row.state }
+}
+
+/** What to do where the key has a row: most of it can be told by looking, the rest under its lock. */
+async function admitTaken(deps: ExecutorDeps, { intent }: Call): Promise<Admitted> {
+  const seen = admitSeen(await deps.writer.look(intent), intent)
+  if (seen !== undefined) return seen
+  const { leaseMs } = deps.config
+  const leasedAt = performance.now()
+  return deps.database.tenant(
+    intent.workspaceId,
+    (tx) => admitLocked(tx, intent, { leaseMs, leasedAt }),
+    { name: "admit execution" },
   )
-  if (next === "replay") return { row, isReplayed: true }
-  if (next === "probe") {
-    const settled = await probe(deps, call, row)
-    return { row: settled, isReplayed: settled.state === row.state }
-  }
-  return { row: await send(deps, call, row, next === "repeat"), isReplayed: false }
 }
 
-type NextStep = "send" | "repeat" | "probe" | "replay"
-
-/** Decides under the lock of the row, and records what follows before anything is sent (1). */
-async function admission(
-  tx: Parameters<Parameters<Database["tenant"]>[1]>[0],
-  call: Call,
-  lease: number,
-): Promise<{ readonly next: NextStep; readonly row: ExecutionRow }> {
-  const key = keyOf(call)
-  const runEpoch = await seeEpoch(tx, call.workspaceId, call.runId, call.epoch)
-  const inserted = call.epoch < runEpoch ? undefined : await insertIntent(tx, intentOf(call, lease))
-  if (inserted !== undefined) return { next: "send", row: inserted }
-  if (call.epoch < runEpoch) throw new RunwardenError("LEASE_LOST", { run_id: call.runId })
-  const row = await lockExecution(tx, key)
-  const entry = {
-    requestDigest: row.request_digest,
-    effect: row.effect,
-    state: row.state,
-    isLeased: row.is_leased,
-  }
-  const { kind } = admit(entry, call, runEpoch)
-  switch (kind) {
-    case "replay":
-    case "probe":
-      return { next: kind, row }
-    case "repeat": {
-      const claimed = await claimSending(tx, key, row.attempts, lease)
-      if (claimed === undefined) throw inProgress(call)
-      return { next: "repeat", row: claimed }
-    }
-    case "abandon": {
-      const unknown = { kind: "outcome_unknown" } as const
-      return { next: "probe", row: await recordOutcome(tx, key, unknown, row.attempts) }
-    }
-    case "conflict":
-      throw new RunwardenError("IDEMPOTENCY_CONFLICT", { tool: call.fullName })
-    case "lease_lost":
-      throw new RunwardenError("LEASE_LOST", { run_id: call.runId })
-    case "in_progress":
-    case "send":
-      throw inProgress(call)
-  }
-}
-
-/** Sends until there is something to record, or until the caller has to come back. */
-async function send(
-  deps: ExecutorDeps,
-  call: Call,
-  admitted: ExecutionRow,
-  isRepeat: boolean,
-): Promise<ExecutionRow> {
-  const { config, database, runtime } = deps
-  const { effect } = admitted
-  const { deadline } = call
-  let row = admitted
-  let maybeApplied = isRepeat
-  for (let sending = 1; ; sending++) {
-    const signal = effect === "read" ? call.callerSignal : undefined // (3)
-    runtime.reached("after_send")
-    const answer = await callProvider(
-      call,
-      deps.rules,
-      actingAs(call.subject, {
-        timeoutMs: Math.max(1, deadline - performance.now()), // (2)
-        ...(signal === undefined ? {} : { signal }),
-      }),
-    )
-    runtime.reached("after_reply")
-    const pauseMs = config.retryBaseMs * 2 ** (sending - 1) * Math.random()
-    const hasTime =
-      performance.now() + pauseMs + minSendingMs < deadline && signal?.aborted !== true
-    const canRepeat = sending < config.maxAttempts && hasTime
-    const next = afterAnswer(effect, answer, { canRepeat, maybeApplied })
-    maybeApplied ||= answer.kind === "lost"
-    switch (next.kind) {
-      case "record":
-        return record(deps, call, next.outcome, isToolsWord(answer.kind) ? undefined : row.attempts)
-      case "probe":
-        return probe(deps, call, row)
-      case "release":
-        await release(deps, call, row)
-        throw unavailable(call)
-      case "repeat": {
-        await sleep(pauseMs)
-        const lease = leaseMs(deps, call)
-        const claimed = await database.tenant(
-          call.workspaceId,
-          (tx) => claimSending(tx, keyOf(call), row.attempts, lease),
-          { name: "claim sending" },
+/** Sends once, and records what came of it. */
+async function send(deps: ExecutorDeps, call: Call, held: Held): Promise<Executed> {
+  const { runtime } = deps
+  const { effect } = call.request.tool
+  using sending = deps.running.begin(call.intent, held.attempt, held.leasedAt)
+  if (effect === "read") sending.follow(call.callerSignal) // (4)
+  runtime.reached("after_send")
+  const timeoutMs = providerTimeoutMs(deps.config, call)
+  const isWanted = timeoutMs >= minSendingMs && !call.callerSignal.aborted
+  const answer =
+    isWanted && sending.stopped === undefined // (3)
+      ? await callProvider(
+          call.request,
+          rulesOf(deps, held.attempt),
+          actingAs(call.subject, { timeoutMs, signal: sending.signal }),
         )
-        if (claimed === undefined) throw inProgress(call)
-        row = claimed
-      }
+      : unwanted
+  runtime.reached("after_reply")
+  const { stopped } = sending as RunningCall
+  if (stopped === "lost" && answer.kind === "lost") throw inProgress(call.intent)
+  const { maybeApplied } = held
+  const next = afterAnswer(effect, answer, { maybeApplied, isCancelled: stopped === "cancelled" })
+  switch (next.kind) {
+    case "record":
+      return record(deps, call, held, next.outcome, isToolsWord(answer))
+    case "release":
+      return release(deps, call, held, next)
+    case "probe": {
+      const outcome = settledBy(effect, await ask(deps, call, held.attempt))
+      if (outcome === undefined) return release(deps, call, held, { ...next, maybeApplied: true })
+      return record(deps, call, held, outcome, outcome.kind !== "outcome_unknown")
     }
   }
-}
-
-/** Asks the provider what became of an unsafe call, and records what it says. */
-async function probe(deps: ExecutorDeps, call: Call, row: ExecutionRow): Promise<ExecutionRow> {
-  const report = await askProvider(
-    call,
-    deps.rules,
-    actingAs(call.subject, { timeoutMs: deps.config.probeTimeoutMs }),
-  )
-  deps.runtime.reached("during_settle")
-  const outcome = settledBy(report)
-  if (outcome.kind === row.state) return row
-  return record(deps, call, outcome, outcome.kind === "outcome_unknown" ? row.attempts : undefined)
 }
 
 /**
- * Records an outcome although the caller may be gone, and tries again for a while: what is not
- * recorded has to be found out again by its effect class, and for an unsafe call perhaps by a person.
+ * Records an outcome. What the tool itself said is so whoever holds the row; a judgement without an
+ * answer is recorded by the sender that holds it alone.
  */
 async function record(
-  { database, runtime }: ExecutorDeps,
-  call: Call,
+  deps: ExecutorDeps,
+  { intent }: Call,
+  { attempt, createdMs }: Held,
   outcome: Outcome,
-  attempt: number | undefined,
+  isWord: boolean,
+): Promise<Executed> {
+  const item = settleItem(intent, outcomeValues(outcome), isWord ? null : attempt, false)
+  const settled = await deps.writer.settle(item)
+  deps.runtime.reached("after_outcome")
+  if (settled === undefined) return found(deps, intent)
+  const row: ExecutionRow = {
+    state: outcome.kind,
+    result: outcome.kind === "succeeded" ? outcome.result : null,
+    error: outcome.kind === "failed" ? outcome.error : null,
+    attempts: attempt,
+    createdMs,
+    endedMs: settled.endedMs,
+  }
+  return { row, isReplayed: false }
+}
+
+/** Gives the row back, so that the next request for its key may send again at once. */
+async function release(
+  deps: ExecutorDeps,
+  { intent }: Call,
+  { attempt, createdMs }: Held,
+  { maybeApplied, failure }: { readonly maybeApplied: boolean; readonly failure: AttemptFailure },
+): Promise<Executed> {
+  const open = ["in_flight", null, null] as const
+  const settled = await deps.writer.settle(settleItem(intent, open, attempt, maybeApplied))
+  if (settled === undefined) return found(deps, intent)
+  const times = { attempts: attempt, createdMs, endedMs: null }
+  return {
+    row: { state: "in_flight", result: null, error: null, ...times },
+    isReplayed: false,
+    failure,
+  }
+}
+
+/** The row as somebody else left it. */
+async function found({ database }: ExecutorDeps, key: ExecutionKey): Promise<Executed> {
+  const row = await database.tenant(key.workspaceId, (tx) => findExecution(tx, key), {
+    name: "find execution",
+  })
+  if (row === undefined || row.state === "in_flight") throw inProgress(key)
+  return { row, isReplayed: false }
+}
+
+async function sealCall(
+  deps: ExecutorDeps,
+  call: SealedCall,
+  signal: AbortSignal,
 ): Promise<ExecutionRow> {
-  for (let tried = 1; ; tried++) {
-    try {
-      const row = await database.tenant(
-        call.workspaceId,
-        (tx) => recordOutcome(tx, keyOf(call), outcome, attempt),
-        { name: "record outcome" },
-      )
-      runtime.reached("after_outcome")
-      return row
-    } catch (error) {
-      if (tried >= recordAttempts) {
-        runtime.log.error(
-          { err: error, tool: call.fullName, outcome: outcome.kind, workspace: call.workspaceId },
-          "outcome not recorded",
-        )
-        throw error
-      }
-      await sleep(recordRetryMs * tried * (0.5 + Math.random()))
-    }
+  const { intent } = call
+  const { isAsked, row } = await deps.database.tenant(
+    intent.workspaceId,
+    (tx) => sealLocked(tx, intent),
+    { signal, name: "seal execution" },
+  )
+  deps.runtime.reached("during_settle")
+  return isAsked ? probe(deps, call, row) : row
+}
+
+/** Asks the provider what became of an unsafe call, and records what it says. */
+async function probe(
+  deps: ExecutorDeps,
+  call: SealedCall,
+  row: ExecutionRow,
+): Promise<ExecutionRow> {
+  const { intent } = call
+  const outcome = settledBy("unsafe", await ask(deps, call, row.attempts)) ?? unknown
+  if (outcome.kind === row.state) return row
+  const settled = await deps.writer.settle(settleItem(intent, outcomeValues(outcome), null, false))
+  deps.runtime.reached("after_outcome")
+  if (settled === undefined) return (await found(deps, intent)).row
+  return {
+    ...row,
+    state: outcome.kind,
+    result: outcome.kind === "succeeded" ? outcome.result : null,
+    error: outcome.kind === "failed" ? outcome.error : null,
+    endedMs: settled.endedMs,
   }
 }
 
-/** A lease that cannot be given back ends by itself. */
-async function release({ database, runtime }: ExecutorDeps, call: Call, row: ExecutionRow) {
-  try {
-    await database.tenant(
-      call.workspaceId,
-      (tx) => releaseExecution(tx, keyOf(call), row.attempts),
-      { name: "release execution" },
-    )
-  } catch (error) {
-    runtime.log.warn({ err: error, tool: call.fullName }, "execution not released")
-  }
+async function ask(deps: ExecutorDeps, call: SealedCall, attempt: number) {
+  const { probeTimeoutMs } = deps.config
+  const options = actingAs(call.subject, { timeoutMs: probeTimeoutMs })
+  const report = await askProvider(call.request, rulesOf(deps, attempt), options)
+  deps.runtime.reached("during_settle")
+  return report
 }
 
-function isToolsWord(kind: string): boolean {
+const unwanted: Answer = {
+  kind: "unsent",
+  reason: "cancelled",
+  message: "Nobody waited for the call any more when it could be sent.",
+}
+const unknown = { kind: "outcome_unknown" } as const
+
+/** What the provider may take: recording, and asking about an unsafe call, need a rest of the time. */
+function providerTimeoutMs(
+  { probeTimeoutMs }: ExecutorConfig,
+  { deadline, request }: Call,
+): number {
+  const leftMs = deadline - performance.now()
+  const reserveMs = recordMs + (request.tool.effect === "unsafe" ? probeTimeoutMs : 0)
+  return leftMs - Math.min(reserveMs, leftMs / 4)
+}
+
+function rulesOf({ config }: ExecutorDeps, attempt: number): AnswerRules {
+  return { maxResultBytes: config.maxResultBytes, attempt }
+}
+
+function isToolsWord({ kind }: Answer): boolean {
   return kind === "result" || kind === "tool_error"
 }
 
-function intentOf(call: Call, lease: number): Intent {
-  return {
-    ...keyOf(call),
-    runId: call.runId,
-    stepIndex: call.stepIndex,
-    requestDigest: call.requestDigest,
-    definitionDigest: call.tool.digest,
-    effect: call.tool.effect,
-    leaseMs: lease,
-  }
-}
-
-function keyOf({ workspaceId, fullName, idempotencyKey }: Call) {
-  return { workspaceId, tool: fullName, idempotencyKey }
-}
-
-function leaseMs({ config }: ExecutorDeps, { deadline }: Call): number {
-  return Math.max(0, deadline - performance.now()) + config.probeTimeoutMs + config.leaseMarginMs
-}
-
-function inProgress(call: Call): RunwardenError {
-  return new RunwardenError(
-    "IDEMPOTENCY_IN_PROGRESS",
-    { tool: call.fullName },
-    { retryAfterMs: inProgressRetryMs },
-  )
-}
-
-function unavailable(call: Call): RunwardenError {
-  return new RunwardenError(
-    "DEPENDENCY_UNAVAILABLE",
-    { dependency: call.tool.provider },
-    { retryAfterMs: releasedRetryMs },
-  )
+function settleItem(
+  { workspaceId, tool, idempotencyKey }: ExecutionKey,
+  [state, result, error]: readonly [string, string | null, string | null],
+  attempt: number | null,
+  maybeApplied: boolean,
+): SettleItem {
+  return { workspaceId, tool, idempotencyKey, state, result, error, attempt, maybeApplied }
 }

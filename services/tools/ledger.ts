@@ -2,16 +2,20 @@
  * The heart of the effect ledger: what may be done under one idempotency key. Pure: no clock, no
  * database, no network; the executor carries out what these functions decide.
  *
- * States: in_flight → succeeded | failed, in_flight → outcome_unknown → succeeded | failed.
+ * States: in_flight → succeeded | failed, in_flight → outcome_unknown → succeeded | failed. A row in
+ * flight is held (its sender lives), expired (its sender vanished) or open (its sender gave it back).
  *
  * Invariants:
  * 1. succeeded and failed never change.
- * 2. An unsafe call is sent once, and never again by anybody.
- * 3. Nothing is sent that is not recorded first; each sending has a number of its own.
+ * 2. An unsafe call that may have been sent is never sent again, by anybody.
+ * 3. Nothing is sent that is not recorded first; each sending has a number of its own, and at most
+ *    one of them is on its way.
  * 4. Only an unsafe call becomes outcome_unknown; a read or keyed one stays open to be repeated.
  * 5. One key belongs to one request.
  * 6. An owner of the run that was overtaken by a later one records and sends nothing.
- * 7. A key is sealed only before anything was sent under it; from then on it is a failed one.
+ * 7. A key is sealed only while nobody is sending it; from then on it is a failed one.
+ * 8. What is said not to have been applied was not: an earlier sending that may have been is kept in
+ *    mind for as long as the key is.
  */
 import type { JsonObject } from "@bufbuild/protobuf"
 import { illegalTransition } from "../../mesh/errors.ts"
@@ -19,6 +23,9 @@ import { illegalTransition } from "../../mesh/errors.ts"
 export type Effect = "read" | "keyed" | "unsafe"
 
 export type LedgerState = "in_flight" | "succeeded" | "failed" | "outcome_unknown"
+
+/** Who has a row in flight, by the clock of the database. */
+export type Hold = "held" | "expired" | "open"
 
 /** Whether a call that gave no usable result took effect. */
 export type Applied = "true" | "false" | "unknown"
@@ -31,15 +38,21 @@ export interface ToolFailure {
 
 /** What the ledger records as the end of a call, or as the lack of one. */
 export type Outcome =
-  | { readonly kind: "succeeded"; readonly result: JsonObject }
+  | {
+      readonly kind: "succeeded"
+      readonly result: JsonObject
+      /** The result as JSON, made once. */
+      readonly text: string
+    }
   | { readonly kind: "failed"; readonly error: ToolFailure }
   | { readonly kind: "outcome_unknown" }
 
-export type LedgerEvent = "resent" | Outcome["kind"]
+export type LedgerEvent = "resent" | "released" | Outcome["kind"]
 
 const transitions = {
   in_flight: {
     resent: "in_flight",
+    released: "in_flight",
     succeeded: "succeeded",
     failed: "failed",
     outcome_unknown: "outcome_unknown",
@@ -60,19 +73,15 @@ export function transition(effect: Effect, state: LedgerState, event: LedgerEven
   return next
 }
 
-/** The states from which an outcome may be recorded. */
-export function statesBefore(event: Outcome["kind"]): readonly LedgerState[] {
-  const states: readonly LedgerState[] = ["in_flight", "outcome_unknown", "succeeded", "failed"]
-  return states.filter((state) => event in transitions[state])
-}
-
-/** The ledger's row, as far as an admission looks at it. */
+/** The ledger's row, as far as a decision looks at it. */
 export interface LedgerEntry {
   readonly requestDigest: string
   readonly effect: Effect
   readonly state: LedgerState
-  /** Whether somebody may still be waiting for the provider, by the clock of the database. */
-  readonly isLeased: boolean
+  /** Of a row in flight. */
+  readonly hold: Hold
+  /** Whether a sending before the last one may have taken effect. */
+  readonly maybeApplied: boolean
 }
 
 export interface LedgerRequest {
@@ -80,10 +89,18 @@ export interface LedgerRequest {
   readonly epoch: bigint
 }
 
+/**
+ * The highest epoch that counts as seen of a run. The first owner of a run has epoch 1, so that
+ * nothing needs to be stored until a second one comes.
+ */
+export function floorOf(stored: bigint | undefined): bigint {
+  return stored ?? 1n
+}
+
 /** What an Execute request may do. */
 export type Admission =
   | { readonly kind: "send" }
-  | { readonly kind: "repeat" }
+  | { readonly kind: "repeat"; readonly maybeApplied: boolean }
   | { readonly kind: "abandon" }
   | { readonly kind: "probe" }
   | { readonly kind: "replay" }
@@ -113,22 +130,63 @@ export function admit(
     case "outcome_unknown":
       return { kind: "probe" }
     case "in_flight":
-      if (entry.isLeased) return { kind: "in_progress" }
-      return { kind: entry.effect === "unsafe" ? "abandon" : "repeat" } // (2)
+      if (entry.hold === "held") return { kind: "in_progress" } // (3)
+      if (isUnsafeAndSent(entry)) return { kind: "abandon" } // (2)
+      return { kind: "repeat", maybeApplied: mayBeApplied(entry) }
   }
 }
 
-/** What a key that is sealed has for its outcome. */
-export const sealed: ToolFailure = {
-  reason: "not_executed",
-  message: "The call was given up before it was sent.",
-  metadata: { applied: "false" },
+/** What a SealExecution request may do. */
+export type Sealing =
+  | { readonly kind: "close"; readonly outcome: Outcome }
+  | { readonly kind: "abandon" }
+  | { readonly kind: "probe" }
+  | { readonly kind: "leave" }
+  | { readonly kind: "lease_lost" }
+
+/** Decides whether a key may be closed for good, given its row. */
+export function seal(
+  entry: LedgerEntry | undefined,
+  request: Pick<LedgerRequest, "epoch">,
+  runEpoch: bigint,
+): Sealing {
+  if (request.epoch < runEpoch) return { kind: "lease_lost" } // (6)
+  if (entry === undefined) return { kind: "close", outcome: givenUp("false") }
+  if (entry.state === "outcome_unknown") return { kind: "probe" }
+  if (entry.state !== "in_flight" || entry.hold === "held") return { kind: "leave" } // (1), (7)
+  if (isUnsafeAndSent(entry)) return { kind: "abandon" } // (2)
+  const isUncertain = entry.effect === "keyed" && mayBeApplied(entry)
+  return { kind: "close", outcome: givenUp(isUncertain ? "unknown" : "false") }
+}
+
+/** The outcome of a call that will not be sent any more. */
+function givenUp(applied: Applied): Outcome {
+  const message =
+    applied === "unknown"
+      ? "The call was given up; whether it took effect is not known."
+      : "The call was given up before it took effect."
+  return failure("given_up", message, applied)
+}
+
+/** A sender that gave its row back says whether it may have sent; one that vanished may have. (8) */
+function mayBeApplied({ hold, maybeApplied }: LedgerEntry): boolean {
+  return maybeApplied || hold === "expired"
+}
+
+function isUnsafeAndSent(entry: LedgerEntry): boolean {
+  return entry.effect === "unsafe" && mayBeApplied(entry)
 }
 
 /** What came back from one sending. */
 export type Answer =
-  | { readonly kind: "result"; readonly result: JsonObject }
-  | { readonly kind: "tool_error"; readonly error: ToolFailure }
+  | { readonly kind: "result"; readonly result: JsonObject; readonly text: string }
+  | {
+      readonly kind: "tool_error"
+      readonly error: ToolFailure
+      /** Whether the retry policy names it, and allows another attempt. */
+      readonly isRetryable: boolean
+      readonly retryAfterMs?: number
+    }
   /** The provider says that it worked, but what it returned cannot be used. */
   | {
       readonly kind: "unusable"
@@ -137,52 +195,81 @@ export type Answer =
     }
   /** The answer was larger than the service reads, so that nothing of it is known. */
   | { readonly kind: "oversized"; readonly message: string }
-  /** The provider refused the call before any effect. */
+  /** The provider refused the call before any effect, and always will. */
   | { readonly kind: "refused"; readonly message: string }
-  /** The call certainly never left. */
-  | { readonly kind: "unsent"; readonly message: string }
+  /** The call certainly never ran, and may later. */
+  | (Failed & { readonly kind: "unsent" })
   /** The call may or may not have taken effect. */
-  | { readonly kind: "lost"; readonly message: string }
+  | (Failed & { readonly kind: "lost" })
 
-export interface Attempts {
-  /** Whether another sending is allowed by number and time. */
-  readonly canRepeat: boolean
-  /** Whether an earlier sending under this key may have reached the provider. */
-  readonly maybeApplied: boolean
+interface Failed {
+  readonly reason: string
+  readonly message: string
+  readonly retryAfterMs?: number
 }
 
-/** What follows an answer. `release` leaves the row open and tells the caller to come back. */
+export interface Attempt {
+  /** Whether an earlier sending under this key may have taken effect. */
+  readonly maybeApplied: boolean
+  /** Whether the provider was told to stop. */
+  readonly isCancelled: boolean
+}
+
+/** What an attempt that ended nothing was. */
+export interface AttemptFailure {
+  readonly fault: "not_sent" | "lost" | "tool_error"
+  readonly reason: string
+  readonly message: string
+  readonly retryAfterMs?: number
+}
+
+/** What follows an answer. `release` gives the row back, for the next request to send again. */
 export type Next =
   | { readonly kind: "record"; readonly outcome: Outcome }
-  | { readonly kind: "repeat" }
-  | { readonly kind: "probe" }
-  | { readonly kind: "release" }
+  | { readonly kind: "probe"; readonly failure: AttemptFailure }
+  | { readonly kind: "release"; readonly maybeApplied: boolean; readonly failure: AttemptFailure }
 
 /** Decides what follows an answer, by the effect class. */
-export function afterAnswer(effect: Effect, answer: Answer, attempts: Attempts): Next {
-  const before: Applied = attempts.maybeApplied ? "unknown" : "false"
+export function afterAnswer(effect: Effect, answer: Answer, attempt: Attempt): Next {
+  const before: Applied = attempt.maybeApplied ? "unknown" : "false"
   switch (answer.kind) {
     case "result":
-      return record({ kind: "succeeded", result: answer.result })
+      return record({ kind: "succeeded", result: answer.result, text: answer.text })
     case "tool_error":
-      return record({ kind: "failed", error: answer.error })
+      if (!answer.isRetryable || effect === "unsafe") {
+        return record({ kind: "failed", error: answer.error })
+      }
+      return {
+        kind: "release",
+        maybeApplied: attempt.maybeApplied,
+        failure: attemptFailure("tool_error", { ...answer, ...answer.error }),
+      }
     case "unusable":
       return record(failure(answer.reason, answer.message, effect === "read" ? "false" : "true"))
     case "oversized":
-      if (effect === "unsafe") return { kind: "probe" }
+      if (effect === "unsafe") {
+        return {
+          kind: "probe",
+          failure: attemptFailure("lost", { ...answer, reason: "oversized" }),
+        }
+      }
       return record(
         failure("result_too_large", answer.message, effect === "read" ? "false" : "unknown"),
       )
     case "refused":
       return record(failure("not_executed", answer.message, before))
     case "unsent":
-      if (attempts.canRepeat && effect !== "unsafe") return { kind: "repeat" } // (2)
-      // A caller that comes back may find the provider there again; an unsafe call has one sending.
-      if (attempts.maybeApplied || effect !== "unsafe") return { kind: "release" }
-      return record(failure("provider_unavailable", answer.message, "false"))
-    case "lost":
-      if (effect === "unsafe") return { kind: "probe" } // (2)
-      return { kind: attempts.canRepeat ? "repeat" : "release" }
+      return {
+        kind: "release",
+        maybeApplied: attempt.maybeApplied,
+        failure: attemptFailure("not_sent", answer),
+      }
+    case "lost": {
+      const failure = attemptFailure("lost", answer)
+      const isAsked = effect === "unsafe" || (effect === "keyed" && attempt.isCancelled)
+      if (isAsked) return { kind: "probe", failure } // (2)
+      return { kind: "release", maybeApplied: true, failure }
+    }
   }
 }
 
@@ -192,18 +279,27 @@ export type Report =
   | { readonly kind: "not_executed" }
   | { readonly kind: "unknown" }
 
-/** The outcome that a provider's report settles an unsafe call with. */
-export function settledBy(report: Report): Outcome {
+/** What a provider's report settles a call with; undefined where a keyed one stays open. */
+export function settledBy(effect: Effect, report: Report): Outcome | undefined {
+  const unknown: Outcome | undefined = effect === "unsafe" ? { kind: "outcome_unknown" } : undefined // (4)
   switch (report.kind) {
     case "not_executed":
       return failure("not_executed", "The provider says that the call never ran.", "false")
     case "unknown":
-      return { kind: "outcome_unknown" }
+      return unknown
     case "completed": {
-      const next = afterAnswer("unsafe", report.answer, { canRepeat: false, maybeApplied: true })
-      return next.kind === "record" ? next.outcome : { kind: "outcome_unknown" }
+      const told = { ...report.answer, isRetryable: false }
+      const next = afterAnswer(effect, told, { maybeApplied: true, isCancelled: true })
+      return next.kind === "record" ? next.outcome : unknown
     }
   }
+}
+
+function attemptFailure(
+  fault: AttemptFailure["fault"],
+  { reason, message, retryAfterMs }: Failed,
+): AttemptFailure {
+  return { fault, reason, message, ...(retryAfterMs === undefined ? {} : { retryAfterMs }) }
 }
 
 function failure(reason: string, message: string, applied: Applied): Outcome {

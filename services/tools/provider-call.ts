@@ -2,15 +2,17 @@
  * One call of a provider, and what its answer or its silence means. Which status proves that a call
  * never ran is decided here and nowhere else: everything that is not on a list counts as lost.
  */
-import type { JsonObject } from "@bufbuild/protobuf"
+import type { JsonObject, JsonValue } from "@bufbuild/protobuf"
+import { durationMs } from "@bufbuild/protobuf/wkt"
 import { type CallOptions, Code, ConnectError } from "@connectrpc/connect"
+import { RetryInfoSchema } from "../../gen/google/rpc/error_details_pb.ts"
 import {
   type ExecuteToolResponse,
   Outcome,
   type ToolError,
 } from "../../gen/runwarden/tools/v1/tool_provider_service_pb.ts"
-import { canonicalJson } from "../../mesh/canonical.ts"
 import { RunwardenError, reasonOf } from "../../mesh/errors.ts"
+import { wasNeverSent } from "../../mesh/never-sent.ts"
 import type { Answer, Report, ToolFailure } from "./ledger.ts"
 import type { PinnedTool } from "./pinned-tool.ts"
 import type { ProviderClient } from "./registry.ts"
@@ -25,9 +27,10 @@ export interface ProviderCall {
   readonly arguments: JsonObject
 }
 
-/** How an answer is judged. */
+/** How an answer is judged. `attempt` is the number of the sending. */
 export interface AnswerRules {
   readonly maxResultBytes: number
+  readonly attempt: number
 }
 
 /** The provider refused before any effect: its contract keeps these codes for calls that did not run. */
@@ -41,13 +44,12 @@ const refusedCodes: ReadonlySet<Code> = new Set([
   Code.OutOfRange,
   Code.Unimplemented,
 ])
-/** What grpc-js says of a call for which it never had a connection. */
-const unconnected =
-  /^((round_robin: )?No connection established\. Last error: |Name resolution failed for target )/
 
 const maxReasonLength = 128
 const maxMessageLength = 4_096
 const maxMetadataBytes = 8_192
+const maxRetryAfterMs = 300_000
+const maxDepth = 100
 
 export async function callProvider(
   call: ProviderCall,
@@ -95,53 +97,88 @@ export async function askProvider(
 
 /** Sorts the error of a call by what it proves. */
 export function answerOfError(error: unknown): Answer {
-  const reason = reasonOf(error)
-  const message = `The provider answered ${reason ?? "with an error"}.`
-  if (reason === "SHUTTING_DOWN") return { kind: "unsent", message }
-  if (isUnconnected(error)) {
-    return { kind: "unsent", message: "No connection to the provider could be made." }
+  const word = reasonOf(error)
+  const failed = {
+    reason: (word ?? "unknown").toLowerCase(),
+    message: `The provider answered ${word ?? "with an error"}.`,
+    ...retryAfterOf(error),
+  }
+  if (word === "SHUTTING_DOWN") return { kind: "unsent", ...failed }
+  if (wasNeverSent(error)) {
+    const message = "No connection to the provider could be made."
+    return { kind: "unsent", reason: "provider_unavailable", message }
   }
   const code = codeOf(error)
   if (code === Code.ResourceExhausted) {
     // A limit by its own word is before the effect; without one it is the size of the answer.
-    if (reason === "LIMIT_EXCEEDED") return { kind: "refused", message }
-    return { kind: "oversized", message: "The result is larger than a message may be." }
+    if (word !== "LIMIT_EXCEEDED") {
+      return { kind: "oversized", message: "The result is larger than a message may be." }
+    }
+    if (failed.retryAfterMs === undefined) return { kind: "refused", ...failed }
+    return { kind: "unsent", ...failed }
   }
-  if (code !== undefined && refusedCodes.has(code)) return { kind: "refused", message }
-  return { kind: "lost", message }
+  if (code !== undefined && refusedCodes.has(code)) return { kind: "refused", ...failed }
+  return { kind: "lost", ...failed }
 }
 
 function readResponse(response: ExecuteToolResponse, tool: PinnedTool, rules: AnswerRules): Answer {
   const { outcome } = response
-  if (outcome.case === "error") return { kind: "tool_error", error: readToolError(outcome.value) }
-  if (outcome.case !== "result") {
-    return { kind: "lost", message: "The provider answered without an outcome." }
-  }
-  try {
-    return readResult(outcome.value, tool, rules)
-  } catch {
-    return invalidResult("The result has no canonical JSON form, or is nested too deeply.")
-  }
+  if (outcome.case === "result") return readResult(outcome.value, tool, rules)
+  if (outcome.case === "error") return readError(outcome.value, tool, rules)
+  const message = "The provider answered without an outcome."
+  return { kind: "lost", reason: "no_outcome", message }
 }
 
-function readResult(result: JsonObject, tool: PinnedTool, rules: AnswerRules): Answer {
-  const text = canonicalJson(result)
+function readResult(result: JsonObject, tool: PinnedTool, { maxResultBytes }: AnswerRules): Answer {
+  const flaw = flawOf(result, maxDepth)
+  if (flaw !== undefined) return invalidResult(`The result holds ${flaw}.`)
+  const text = JSON.stringify(result)
   const size = Buffer.byteLength(text)
-  if (size > rules.maxResultBytes) {
-    const message = `The result has ${size} bytes; ${rules.maxResultBytes} are taken.`
+  if (size > maxResultBytes) {
+    const message = `The result has ${size} bytes; ${maxResultBytes} are taken.`
     return { kind: "unusable", reason: "result_too_large", message }
   }
-  if (/(?<!\\)(?:\\\\)*\\u0000/.test(text))
-    return invalidResult("The result holds a NUL character.")
   const fault = tool.faultOfResult(result)
-  if (fault === undefined) return { kind: "result", result }
+  if (fault === undefined) return { kind: "result", result, text }
   return invalidResult(
     `The result breaks the output schema at "${fault.pointer}": ${fault.description}.`,
   )
 }
 
+/** What a value holds that has no canonical JSON form, or that Postgres does not take. */
+function flawOf(value: JsonValue | undefined, depth: number): string | undefined {
+  switch (typeof value) {
+    case "string":
+      return flawOfText(value)
+    case "number":
+      return Number.isFinite(value) ? undefined : "a number that JSON cannot hold"
+    case "object": {
+      if (value === null) return undefined
+      if (depth === 0) return `values nested deeper than ${maxDepth} levels`
+      for (const [key, member] of Object.entries(value)) {
+        const flaw = flawOfText(key) ?? flawOf(member, depth - 1)
+        if (flaw !== undefined) return flaw
+      }
+    }
+  }
+  return undefined
+}
+
+function flawOfText(text: string): string | undefined {
+  if (text.includes("\0")) return "a NUL character"
+  return text.isWellFormed() ? undefined : "half a character"
+}
+
 function invalidResult(message: string): Answer {
   return { kind: "unusable", reason: "result_invalid", message: storable(message) }
+}
+
+function readError(error: ToolError, tool: PinnedTool, { attempt }: AnswerRules): Answer {
+  const own = readToolError(error)
+  const { maxAttempts, retryableReasons } = tool.retry
+  const isRetryable = retryableReasons.includes(own.reason) && attempt < maxAttempts
+  const waitMs = error.retryAfter === undefined ? undefined : durationMs(error.retryAfter)
+  return { kind: "tool_error", error: own, isRetryable, ...retryAfter(waitMs) }
 }
 
 /** The tool's own error, held to its contract. `applied` is this service's word, not a provider's. */
@@ -168,11 +205,14 @@ function codeOf(error: unknown): Code | undefined {
   return error instanceof ConnectError || error instanceof RunwardenError ? error.code : undefined
 }
 
-/** A status of the own channel: a provider of the mesh puts a reason into each of its own. */
-function isUnconnected(error: unknown): boolean {
-  for (let cause = error; cause instanceof Error; cause = cause.cause) {
-    if (!(cause instanceof ConnectError) || reasonOf(cause) !== undefined) continue
-    return cause.code === Code.Unavailable && unconnected.test(cause.rawMessage)
-  }
-  return false
+function retryAfterOf(error: unknown): { readonly retryAfterMs?: number } {
+  if (error instanceof RunwardenError) return retryAfter(error.retryAfterMs)
+  if (!(error instanceof ConnectError)) return {}
+  const [info] = error.findDetails(RetryInfoSchema)
+  return retryAfter(info?.retryDelay === undefined ? undefined : durationMs(info.retryDelay))
+}
+
+function retryAfter(waitMs: number | undefined): { readonly retryAfterMs?: number } {
+  if (waitMs === undefined || !(waitMs >= 0)) return {}
+  return { retryAfterMs: Math.min(waitMs, maxRetryAfterMs) }
 }

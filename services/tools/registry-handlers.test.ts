@@ -28,8 +28,13 @@ async function start(first: ToolDefinition[], second: ToolDefinition[] = []) {
   await ready()
 }
 
-/** Waits for a refresh that began after now. */
+/** Waits for a refresh that began after now: it is recorded when it ends, so the next one after that. */
 async function ready() {
+  await refreshed()
+  await refreshed()
+}
+
+async function refreshed() {
   const began = Date.now()
   await until(async () => {
     const { providers } = await tools.registry.listProviders({ workspaceId }, options())

@@ -30,7 +30,10 @@ it("a sealed call is answered as failed, and its provider never hears of it", as
   const late = await execute(tools, call)
   expect(late).toMatchObject({
     replayed: true,
-    execution: { state: ExecutionState.FAILED, outcome: { value: { reason: "not_executed" } } },
+    execution: {
+      state: ExecutionState.FAILED,
+      outcome: { value: { reason: "given_up", metadata: { applied: "false" } } },
+    },
   })
   expect(tools.provider.effects.has(call.request.idempotencyKey)).toBe(false)
 })

@@ -9,7 +9,9 @@
  *   pinned-tool.ts      one version, read and compiled; retry-policy.ts: how it is repeated
  * executor.ts           records, sends, records
  *   ledger.ts           what may be done under one key (pure); provider-call.ts: what an answer means
- *   execution-store.ts  SQL of the ledger
+ *   ledger-writer.ts    claims and outcomes of many calls at once; execution-group-store.ts: their SQL
+ *   admission.ts        what to do where a key is taken; execution-store.ts: SQL for one call
+ *   running-calls.ts    leases of calls that take longer, and what stops them
  * *-handlers.ts         one per proto service; tool-message.ts: rows to messages
  */
 import { join } from "node:path"
@@ -23,8 +25,10 @@ import { createCatalogue } from "./catalogue.ts"
 import { type ProviderTarget, readConfig, type ToolsConfig } from "./config.ts"
 import { executionHandlers } from "./execution-handlers.ts"
 import { createExecutor } from "./executor.ts"
+import { createLedgerWriter } from "./ledger-writer.ts"
 import { createRegistry, type ProviderClient } from "./registry.ts"
 import { registryHandlers } from "./registry-handlers.ts"
+import { createRunningCalls } from "./running-calls.ts"
 
 export interface ToolsDeps {
   readonly runtime: Runtime
@@ -52,11 +56,15 @@ export function createTools(config: ToolsConfig, deps: ToolsDeps): Service {
   const database = stack.use(
     openDatabase(config.database, { runtime, migrations: join(import.meta.dirname, "migrations") }),
   )
-  const { refreshMs, maxResultBytes } = config
+  const { refreshMs, execution } = config
   const catalogue = createCatalogue(database, providerNames)
   const registry = stack.use(createRegistry({ database, runtime, catalogue, providers, refreshMs }))
-  const rules = { maxResultBytes }
-  const executor = stack.use(createExecutor({ database, runtime, rules, config: config.execution }))
+  const { leaseMs } = execution
+  const writer = stack.use(createLedgerWriter({ database, runtime, leaseMs }))
+  const running = stack.use(createRunningCalls({ database, runtime, leaseMs }))
+  const executor = stack.use(
+    createExecutor({ database, runtime, writer, running, config: execution }),
+  )
   return {
     routes: [
       route(RegistryService, registryHandlers({ database, registry, providerNames })),

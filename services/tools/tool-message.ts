@@ -1,9 +1,12 @@
 import { create, fromJson } from "@bufbuild/protobuf"
-import { timestampFromDate } from "@bufbuild/protobuf/wkt"
+import { durationFromMs, timestampFromDate, timestampFromMs } from "@bufbuild/protobuf/wkt"
 import {
+  AttemptFault,
   type Execution,
   ExecutionSchema,
   ExecutionState,
+  type FailedAttempt,
+  FailedAttemptSchema,
 } from "../../gen/runwarden/tools/v1/execution_pb.ts"
 import {
   type Provider,
@@ -18,8 +21,8 @@ import {
 } from "../../gen/runwarden/tools/v1/tool_pb.ts"
 import { ToolErrorSchema } from "../../gen/runwarden/tools/v1/tool_provider_service_pb.ts"
 import type { ExecutionRow } from "./execution-store.ts"
-import type { LedgerState } from "./ledger.ts"
-import { fullNameOf } from "./pinned-tool.ts"
+import type { AttemptFailure, LedgerState } from "./ledger.ts"
+import { fullNameOf, type PinnedTool } from "./pinned-tool.ts"
 import { retryPolicyOf } from "./retry-policy.ts"
 import type { ProviderRow, ToolRow } from "./tool-store.ts"
 
@@ -28,6 +31,12 @@ const executionStates: Readonly<Record<LedgerState, ExecutionState>> = {
   succeeded: ExecutionState.SUCCEEDED,
   failed: ExecutionState.FAILED,
   outcome_unknown: ExecutionState.OUTCOME_UNKNOWN,
+}
+
+const attemptFaults: Readonly<Record<AttemptFailure["fault"], AttemptFault>> = {
+  not_sent: AttemptFault.NOT_SENT,
+  lost: AttemptFault.LOST,
+  tool_error: AttemptFault.TOOL_ERROR,
 }
 
 export function toTool(row: ToolRow): Tool {
@@ -48,8 +57,25 @@ export function toExecution(row: ExecutionRow): Execution {
     state: executionStates[row.state],
     outcome: toOutcome(row),
     attempts: row.attempts,
-    createTime: timestampFromDate(row.create_time),
-    ...(row.end_time === null ? {} : { endTime: timestampFromDate(row.end_time) }),
+    createTime: timestampFromMs(row.createdMs),
+    ...(row.endedMs === null ? {} : { endTime: timestampFromMs(row.endedMs) }),
+  })
+}
+
+/** Whether a row was closed without an answer. Those of earlier times were never sent at all. */
+export function isSealed({ state, error, attempts }: ExecutionRow): boolean {
+  return state === "failed" && (attempts === 0 || error?.reason === "given_up")
+}
+
+export function toFailedAttempt(failure: AttemptFailure, { retry }: PinnedTool): FailedAttempt {
+  return create(FailedAttemptSchema, {
+    fault: attemptFaults[failure.fault],
+    reason: failure.reason,
+    message: failure.message,
+    retry,
+    ...(failure.retryAfterMs === undefined
+      ? {}
+      : { retryAfter: durationFromMs(failure.retryAfterMs) }),
   })
 }
 

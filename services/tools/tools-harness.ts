@@ -32,10 +32,25 @@ export interface Started extends AsyncDisposable {
   readonly second: FakeProvider
   readonly registry: ReturnType<typeof testClient<typeof RegistryService>>
   readonly execution: ReturnType<typeof testClient<typeof ExecutionService>>
-  /** Runs a statement as the owner of the database. */
+  /** Runs a statement as the owner of the tables, who sees no row of any workspace. */
   sql<Row>(text: string): Promise<readonly Row[]>
+  /** The ledger's row of a call. */
+  rowOf(call: TestCall): Promise<TestRow | undefined>
+  /** Ends the lease of a call as if its sender had vanished long ago. */
+  expire(call: TestCall): Promise<void>
   /** Another replica on the same database and the same providers. */
   replica(): Promise<Started["execution"]>
+}
+
+/** A row of the ledger as a test sees it. */
+export interface TestRow {
+  readonly state: string
+  readonly attempts: number
+  readonly maybe_applied: boolean
+  /** Whether it was given back. */
+  readonly is_open: boolean
+  /** How long its lease lasts. */
+  readonly left_ms: number
 }
 
 /** Starts the service with two providers, `projects` and `retrieval`. */
@@ -43,10 +58,17 @@ export async function startTools(
   prepare: (provider: FakeProvider, second: FakeProvider) => void = (provider) => {
     provider.tools = [...standardTools]
   },
+  leaseMs = 10_000,
 ): Promise<Started> {
   const stack = new AsyncDisposableStack()
   const database = stack.use(await testDatabase("tools", { poolSize: 20 }))
   const owner = stack.use(await connect(database.ownerUrl))
+  const worker = stack.use(await connect(database.workerUrl))
+  const inLedger = async <Row>({ request }: TestCall, text: string): Promise<readonly Row[]> => {
+    const { workspaceId, idempotencyKey } = request
+    await worker.query(`set runwarden.workspace_ids = '{${workspaceId}}'`)
+    return worker.query<Row>(`${text} where idempotency_key = $1`, [idempotencyKey])
+  }
   const provider = new FakeProvider()
   const second = new FakeProvider()
   prepare(provider, second)
@@ -61,8 +83,7 @@ export async function startTools(
       database,
       providers: [...offers.keys()].map((name) => ({ name, address: "local:1" })),
       refreshMs: 200,
-      maxResultBytes: 4_096,
-      execution: { maxAttempts: 3, retryBaseMs: 10, probeTimeoutMs: 200, leaseMarginMs: 100 },
+      execution: { leaseMs, probeTimeoutMs: 200, maxResultBytes: 4_096 },
     }
     const service = stack.use(
       createTools(config, {
@@ -88,6 +109,19 @@ export async function startTools(
     registry: testClient(RegistryService, target),
     execution: testClient(ExecutionService, target, "orchestrator"),
     sql: (text) => owner.query(text),
+    async rowOf(call) {
+      const [row] = await inLedger<TestRow>(
+        call,
+        `select state, attempts, maybe_applied,
+           state = 'in_flight' and lease_until is null as is_open,
+           extract(epoch from lease_until - clock_timestamp())::float8 * 1000 as left_ms
+         from executions`,
+      )
+      return row
+    },
+    async expire(call) {
+      await inLedger(call, "update executions set lease_until = now() - interval '1 hour'")
+    },
     replica: async () => testClient(ExecutionService, await start(), "orchestrator"),
     [Symbol.asyncDispose]: () => stack.disposeAsync(),
   }
@@ -154,6 +188,6 @@ export function execute(
     digest: request.argumentsDigest,
     ...options.claims,
   }
-  const { timeoutMs = 5_000 } = options
+  const { timeoutMs = 20_000 } = options
   return execution.execute(request, actingAs(subject, { timeoutMs, call }))
 }

@@ -72,7 +72,7 @@ const shortTimes = {
   // These runs are no poison: whoever kills their owner means all of them.
   ORCHESTRATOR_MAX_CRASHES: "1000",
   TOOLS_PROBE_TIMEOUT_MS: "500",
-  TOOLS_LEASE_MARGIN_MS: "500",
+  TOOLS_LEASE_MS: "1500",
 }
 
 /** Starts everything; resolves when all of it serves. */

@@ -17,7 +17,7 @@ import type { JsonObject, Message } from "@bufbuild/protobuf";
  * Describes the file runwarden/tools/v1/execution_service.proto.
  */
 export const file_runwarden_tools_v1_execution_service: GenFile = /*@__PURE__*/
-  fileDesc("CipydW53YXJkZW4vdG9vbHMvdjEvZXhlY3V0aW9uX3NlcnZpY2UucHJvdG8SEnJ1bndhcmRlbi50b29scy52MSL+AgoORXhlY3V0ZVJlcXVlc3QSIgoMd29ya3NwYWNlX2lkGAEgASgJQgy6SAVyA7ABAYi1GAESHAoGcnVuX2lkGAIgASgJQgy6SAVyA7ABAYi1GAUSHAoKc3RlcF9pbmRleBgDIAEoDUIIukgFKgMQkE4SLwoPaWRlbXBvdGVuY3lfa2V5GAQgASgJQha6SBNyERABGIACMgpeW15ceDAwXSokEiQKBHRvb2wYBSABKAlCFrpIE3IREAEYyAEyCl5bXlx4MDBdKiQSMAoRZGVmaW5pdGlvbl9kaWdlc3QYBiABKAlCFbpIEnIQMg5eWzAtOWEtZl17NjR9JBIyCglhcmd1bWVudHMYByABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0Qga6SAPIAQESLwoQYXJndW1lbnRzX2RpZ2VzdBgIIAEoCUIVukgSchAyDl5bMC05YS1mXXs2NH0kEh4KBWVwb2NoGAkgASgEQg+6SAwyChj//////////38ikAEKD0V4ZWN1dGVSZXNwb25zZRIwCglleGVjdXRpb24YASABKAsyHS5ydW53YXJkZW4udG9vbHMudjEuRXhlY3V0aW9uEhAKCHJlcGxheWVkGAIgASgIEjkKDmZhaWxlZF9hdHRlbXB0GAMgASgLMiEucnVud2FyZGVuLnRvb2xzLnYxLkZhaWxlZEF0dGVtcHQi1gIKFFNlYWxFeGVjdXRpb25SZXF1ZXN0EiIKDHdvcmtzcGFjZV9pZBgBIAEoCUIMukgFcgOwAQGItRgBEhwKBnJ1bl9pZBgCIAEoCUIMukgFcgOwAQGItRgFEhwKCnN0ZXBfaW5kZXgYAyABKA1CCLpIBSoDEJBOEi8KD2lkZW1wb3RlbmN5X2tleRgEIAEoCUIWukgTchEQARiAAjIKXlteXHgwMF0qJBIqCgR0b29sGAUgASgJQhy6SBlyFzIVXlthLXowLTkuXy8tXXsxLDIwMH0kEjAKEWRlZmluaXRpb25fZGlnZXN0GAYgASgJQhW6SBJyEDIOXlswLTlhLWZdezY0fSQSLwoQYXJndW1lbnRzX2RpZ2VzdBgHIAEoCUIVukgSchAyDl5bMC05YS1mXXs2NH0kEh4KBWVwb2NoGAggASgEQg+6SAwyChj//////////38iWQoVU2VhbEV4ZWN1dGlvblJlc3BvbnNlEjAKCWV4ZWN1dGlvbhgBIAEoCzIdLnJ1bndhcmRlbi50b29scy52MS5FeGVjdXRpb24SDgoGc2VhbGVkGAIgASgIIpABChNHZXRFeGVjdXRpb25SZXF1ZXN0EiIKDHdvcmtzcGFjZV9pZBgBIAEoCUIMukgFcgOwAQGItRgBEiQKBHRvb2wYAiABKAlCFrpIE3IREAEYyAEyCl5bXlx4MDBdKiQSLwoPaWRlbXBvdGVuY3lfa2V5GAMgASgJQha6SBNyERABGIACMgpeW15ceDAwXSokIkgKFEdldEV4ZWN1dGlvblJlc3BvbnNlEjAKCWV4ZWN1dGlvbhgBIAEoCzIdLnJ1bndhcmRlbi50b29scy52MS5FeGVjdXRpb24y+AUKEEV4ZWN1dGlvblNlcnZpY2USdwoLUmVzb2x2ZVRvb2wSJi5ydW53YXJkZW4udG9vbHMudjEuUmVzb2x2ZVRvb2xSZXF1ZXN0GicucnVud2FyZGVuLnRvb2xzLnYxLlJlc29sdmVUb29sUmVzcG9uc2UiF5ACAYq1GBAIAhoMb3JjaGVzdHJhdG9yEncKC1Jlc29sdmVQbGFuEiYucnVud2FyZGVuLnRvb2xzLnYxLlJlc29sdmVQbGFuUmVxdWVzdBonLnJ1bndhcmRlbi50b29scy52MS5SZXNvbHZlUGxhblJlc3BvbnNlIheQAgGKtRgQCAIaDG9yY2hlc3RyYXRvchKJAQoRVmFsaWRhdGVBcmd1bWVudHMSLC5ydW53YXJkZW4udG9vbHMudjEuVmFsaWRhdGVBcmd1bWVudHNSZXF1ZXN0Gi0ucnVud2FyZGVuLnRvb2xzLnYxLlZhbGlkYXRlQXJndW1lbnRzUmVzcG9uc2UiF5ACAYq1GBAIAhoMb3JjaGVzdHJhdG9yEmsKB0V4ZWN1dGUSIi5ydW53YXJkZW4udG9vbHMudjEuRXhlY3V0ZVJlcXVlc3QaIy5ydW53YXJkZW4udG9vbHMudjEuRXhlY3V0ZVJlc3BvbnNlIheQAgCKtRgQCAIaDG9yY2hlc3RyYXRvchJ9Cg1TZWFsRXhlY3V0aW9uEigucnVud2FyZGVuLnRvb2xzLnYxLlNlYWxFeGVjdXRpb25SZXF1ZXN0GikucnVud2FyZGVuLnRvb2xzLnYxLlNlYWxFeGVjdXRpb25SZXNwb25zZSIXkAICirUYEAgCGgxvcmNoZXN0cmF0b3ISegoMR2V0RXhlY3V0aW9uEicucnVud2FyZGVuLnRvb2xzLnYxLkdldEV4ZWN1dGlvblJlcXVlc3QaKC5ydW53YXJkZW4udG9vbHMudjEuR2V0RXhlY3V0aW9uUmVzcG9uc2UiF5ACAYq1GBAIAhoMb3JjaGVzdHJhdG9yYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_struct, file_runwarden_options_v1_access, file_runwarden_tools_v1_execution, file_runwarden_tools_v1_resolution]);
+  fileDesc("CipydW53YXJkZW4vdG9vbHMvdjEvZXhlY3V0aW9uX3NlcnZpY2UucHJvdG8SEnJ1bndhcmRlbi50b29scy52MSKAAwoORXhlY3V0ZVJlcXVlc3QSIgoMd29ya3NwYWNlX2lkGAEgASgJQgy6SAVyA7ABAYi1GAESHAoGcnVuX2lkGAIgASgJQgy6SAVyA7ABAYi1GAUSHAoKc3RlcF9pbmRleBgDIAEoDUIIukgFKgMQkE4SLwoPaWRlbXBvdGVuY3lfa2V5GAQgASgJQha6SBNyERABGIACMgpeW15ceDAwXSokEiQKBHRvb2wYBSABKAlCFrpIE3IREAEYyAEyCl5bXlx4MDBdKiQSMAoRZGVmaW5pdGlvbl9kaWdlc3QYBiABKAlCFbpIEnIQMg5eWzAtOWEtZl17NjR9JBIyCglhcmd1bWVudHMYByABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0Qga6SAPIAQESLwoQYXJndW1lbnRzX2RpZ2VzdBgIIAEoCUIVukgSchAyDl5bMC05YS1mXXs2NH0kEiAKBWVwb2NoGAkgASgEQhG6SA4yDBj//////////38oASKQAQoPRXhlY3V0ZVJlc3BvbnNlEjAKCWV4ZWN1dGlvbhgBIAEoCzIdLnJ1bndhcmRlbi50b29scy52MS5FeGVjdXRpb24SEAoIcmVwbGF5ZWQYAiABKAgSOQoOZmFpbGVkX2F0dGVtcHQYAyABKAsyIS5ydW53YXJkZW4udG9vbHMudjEuRmFpbGVkQXR0ZW1wdCLYAgoUU2VhbEV4ZWN1dGlvblJlcXVlc3QSIgoMd29ya3NwYWNlX2lkGAEgASgJQgy6SAVyA7ABAYi1GAESHAoGcnVuX2lkGAIgASgJQgy6SAVyA7ABAYi1GAUSHAoKc3RlcF9pbmRleBgDIAEoDUIIukgFKgMQkE4SLwoPaWRlbXBvdGVuY3lfa2V5GAQgASgJQha6SBNyERABGIACMgpeW15ceDAwXSokEioKBHRvb2wYBSABKAlCHLpIGXIXMhVeW2EtejAtOS5fLy1dezEsMjAwfSQSMAoRZGVmaW5pdGlvbl9kaWdlc3QYBiABKAlCFbpIEnIQMg5eWzAtOWEtZl17NjR9JBIvChBhcmd1bWVudHNfZGlnZXN0GAcgASgJQhW6SBJyEDIOXlswLTlhLWZdezY0fSQSIAoFZXBvY2gYCCABKARCEbpIDjIMGP//////////fygBIlkKFVNlYWxFeGVjdXRpb25SZXNwb25zZRIwCglleGVjdXRpb24YASABKAsyHS5ydW53YXJkZW4udG9vbHMudjEuRXhlY3V0aW9uEg4KBnNlYWxlZBgCIAEoCCLTAQoWQ2FuY2VsRXhlY3V0aW9uUmVxdWVzdBIiCgx3b3Jrc3BhY2VfaWQYASABKAlCDLpIBXIDsAEBiLUYARIcCgZydW5faWQYAiABKAlCDLpIBXIDsAEBiLUYBRIvCg9pZGVtcG90ZW5jeV9rZXkYAyABKAlCFrpIE3IREAEYgAIyCl5bXlx4MDBdKiQSJAoEdG9vbBgEIAEoCUIWukgTchEQARjIATIKXlteXHgwMF0qJBIgCgVlcG9jaBgFIAEoBEIRukgOMgwY//////////9/KAEiKwoXQ2FuY2VsRXhlY3V0aW9uUmVzcG9uc2USEAoIc3RvcHBpbmcYASABKAgikAEKE0dldEV4ZWN1dGlvblJlcXVlc3QSIgoMd29ya3NwYWNlX2lkGAEgASgJQgy6SAVyA7ABAYi1GAESJAoEdG9vbBgCIAEoCUIWukgTchEQARjIATIKXlteXHgwMF0qJBIvCg9pZGVtcG90ZW5jeV9rZXkYAyABKAlCFrpIE3IREAEYgAIyCl5bXlx4MDBdKiQiSAoUR2V0RXhlY3V0aW9uUmVzcG9uc2USMAoJZXhlY3V0aW9uGAEgASgLMh0ucnVud2FyZGVuLnRvb2xzLnYxLkV4ZWN1dGlvbjL+BgoQRXhlY3V0aW9uU2VydmljZRJ3CgtSZXNvbHZlVG9vbBImLnJ1bndhcmRlbi50b29scy52MS5SZXNvbHZlVG9vbFJlcXVlc3QaJy5ydW53YXJkZW4udG9vbHMudjEuUmVzb2x2ZVRvb2xSZXNwb25zZSIXkAIBirUYEAgCGgxvcmNoZXN0cmF0b3ISdwoLUmVzb2x2ZVBsYW4SJi5ydW53YXJkZW4udG9vbHMudjEuUmVzb2x2ZVBsYW5SZXF1ZXN0GicucnVud2FyZGVuLnRvb2xzLnYxLlJlc29sdmVQbGFuUmVzcG9uc2UiF5ACAYq1GBAIAhoMb3JjaGVzdHJhdG9yEokBChFWYWxpZGF0ZUFyZ3VtZW50cxIsLnJ1bndhcmRlbi50b29scy52MS5WYWxpZGF0ZUFyZ3VtZW50c1JlcXVlc3QaLS5ydW53YXJkZW4udG9vbHMudjEuVmFsaWRhdGVBcmd1bWVudHNSZXNwb25zZSIXkAIBirUYEAgCGgxvcmNoZXN0cmF0b3ISawoHRXhlY3V0ZRIiLnJ1bndhcmRlbi50b29scy52MS5FeGVjdXRlUmVxdWVzdBojLnJ1bndhcmRlbi50b29scy52MS5FeGVjdXRlUmVzcG9uc2UiF5ACAIq1GBAIAhoMb3JjaGVzdHJhdG9yEn0KDVNlYWxFeGVjdXRpb24SKC5ydW53YXJkZW4udG9vbHMudjEuU2VhbEV4ZWN1dGlvblJlcXVlc3QaKS5ydW53YXJkZW4udG9vbHMudjEuU2VhbEV4ZWN1dGlvblJlc3BvbnNlIheQAgKKtRgQCAIaDG9yY2hlc3RyYXRvchKDAQoPQ2FuY2VsRXhlY3V0aW9uEioucnVud2FyZGVuLnRvb2xzLnYxLkNhbmNlbEV4ZWN1dGlvblJlcXVlc3QaKy5ydW53YXJkZW4udG9vbHMudjEuQ2FuY2VsRXhlY3V0aW9uUmVzcG9uc2UiF5ACAoq1GBAIAhoMb3JjaGVzdHJhdG9yEnoKDEdldEV4ZWN1dGlvbhInLnJ1bndhcmRlbi50b29scy52MS5HZXRFeGVjdXRpb25SZXF1ZXN0GigucnVud2FyZGVuLnRvb2xzLnYxLkdldEV4ZWN1dGlvblJlc3BvbnNlIheQAgGKtRgQCAIaDG9yY2hlc3RyYXRvcmIGcHJvdG8z", [file_buf_validate_validate, file_google_protobuf_struct, file_runwarden_options_v1_access, file_runwarden_tools_v1_execution, file_runwarden_tools_v1_resolution]);
 
 /**
  * ExecuteRequest is one admitted call.
@@ -232,6 +232,76 @@ export const SealExecutionResponseSchema: GenMessage<SealExecutionResponse> = /*
   messageDesc(file_runwarden_tools_v1_execution_service, 3);
 
 /**
+ * CancelExecutionRequest names a call that must stop.
+ *
+ * @generated from message runwarden.tools.v1.CancelExecutionRequest
+ */
+export type CancelExecutionRequest = Message<"runwarden.tools.v1.CancelExecutionRequest"> & {
+  /**
+   * Workspace of the run; equals the identity token's.
+   *
+   * @generated from field: string workspace_id = 1;
+   */
+  workspaceId: string;
+
+  /**
+   * Run of the call.
+   *
+   * @generated from field: string run_id = 2;
+   */
+  runId: string;
+
+  /**
+   * Key of the call.
+   *
+   * @generated from field: string idempotency_key = 3;
+   */
+  idempotencyKey: string;
+
+  /**
+   * Full name of the tool, `provider/name`.
+   *
+   * @generated from field: string tool = 4;
+   */
+  tool: string;
+
+  /**
+   * Lease epoch of the run.
+   *
+   * @generated from field: uint64 epoch = 5;
+   */
+  epoch: bigint;
+};
+
+/**
+ * Describes the message runwarden.tools.v1.CancelExecutionRequest.
+ * Use `create(CancelExecutionRequestSchema)` to create a new message.
+ */
+export const CancelExecutionRequestSchema: GenMessage<CancelExecutionRequest> = /*@__PURE__*/
+  messageDesc(file_runwarden_tools_v1_execution_service, 4);
+
+/**
+ * CancelExecutionResponse says whether there was something to stop.
+ *
+ * @generated from message runwarden.tools.v1.CancelExecutionResponse
+ */
+export type CancelExecutionResponse = Message<"runwarden.tools.v1.CancelExecutionResponse"> & {
+  /**
+   * Whether the call is being sent now, and was told to stop.
+   *
+   * @generated from field: bool stopping = 1;
+   */
+  stopping: boolean;
+};
+
+/**
+ * Describes the message runwarden.tools.v1.CancelExecutionResponse.
+ * Use `create(CancelExecutionResponseSchema)` to create a new message.
+ */
+export const CancelExecutionResponseSchema: GenMessage<CancelExecutionResponse> = /*@__PURE__*/
+  messageDesc(file_runwarden_tools_v1_execution_service, 5);
+
+/**
  * GetExecutionRequest names a row of the ledger.
  *
  * @generated from message runwarden.tools.v1.GetExecutionRequest
@@ -264,7 +334,7 @@ export type GetExecutionRequest = Message<"runwarden.tools.v1.GetExecutionReques
  * Use `create(GetExecutionRequestSchema)` to create a new message.
  */
 export const GetExecutionRequestSchema: GenMessage<GetExecutionRequest> = /*@__PURE__*/
-  messageDesc(file_runwarden_tools_v1_execution_service, 4);
+  messageDesc(file_runwarden_tools_v1_execution_service, 6);
 
 /**
  * GetExecutionResponse carries the row.
@@ -285,7 +355,7 @@ export type GetExecutionResponse = Message<"runwarden.tools.v1.GetExecutionRespo
  * Use `create(GetExecutionResponseSchema)` to create a new message.
  */
 export const GetExecutionResponseSchema: GenMessage<GetExecutionResponse> = /*@__PURE__*/
-  messageDesc(file_runwarden_tools_v1_execution_service, 5);
+  messageDesc(file_runwarden_tools_v1_execution_service, 7);
 
 /**
  * ExecutionService executes calls that the orchestrator has admitted, each effect once, by a
@@ -367,6 +437,20 @@ export const ExecutionService: GenService<{
     methodKind: "unary";
     input: typeof SealExecutionRequestSchema;
     output: typeof SealExecutionResponseSchema;
+  },
+  /**
+   * CancelExecution stops a call that is being sent, at whichever replica sends it: its provider gets
+   * the cancellation, and what is then known becomes its outcome. Where the provider cannot tell, a
+   * READ or KEYED call is left open and an UNSAFE one becomes OUTCOME_UNKNOWN. Answers at once; the
+   * running Execute says how it ended. Without effect on a call that is not being sent. Fails with
+   * ABORTED `LEASE_LOST` like Execute.
+   *
+   * @generated from rpc runwarden.tools.v1.ExecutionService.CancelExecution
+   */
+  cancelExecution: {
+    methodKind: "unary";
+    input: typeof CancelExecutionRequestSchema;
+    output: typeof CancelExecutionResponseSchema;
   },
   /**
    * GetExecution reads the ledger's row of one call. Fails with NOT_FOUND `NOT_FOUND` where the
