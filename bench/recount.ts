@@ -50,10 +50,13 @@ const checks: readonly Check[] = [
   {
     database: "orchestrator",
     expected: { "history without a gap": 1 },
-    query: `select e.run_id, (count(*) = max(r.event_count))::int as "history without a gap"
+    query: `select j.run_id,
+        (sum(entry_count) = max(r.event_count)
+          and max(first_sequence + entry_count) = max(r.event_count) + 1)::int
+          as "history without a gap"
       from unnest($1::uuid[], $2::uuid[]) as a (workspace_id, run_id)
-      join runs r using (workspace_id, run_id) join run_events e using (workspace_id, run_id)
-      group by e.run_id`,
+      join runs r using (workspace_id, run_id) join journal j using (workspace_id, run_id)
+      group by j.run_id`,
   },
   {
     database: "moderation",
@@ -130,7 +133,8 @@ export function createRecounter(adminUrl: string, databases: BenchDatabases): Re
       const rows = await (await connection(service)).query("select 1 from outbox limit 1")
       if (rows.length > 0) return false
     }
-    return true
+    const due = await (await connection("orchestrator")).query("select 1 from journal_due limit 1")
+    return due.length === 0
   }
 
   return {

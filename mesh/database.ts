@@ -128,6 +128,9 @@ const batchSettings = {
   enable_hashjoin: "off",
   enable_mergejoin: "off",
   enable_seqscan: "off",
+  enable_bitmapscan: "off",
+  enable_material: "off",
+  jit: "off",
 }
 /** Administration happens while a server starts, on a machine that is busy with just that. */
 const adminConnectTimeoutMs = 15_000

@@ -23,6 +23,14 @@ export interface AnswerOptions<Response> {
   readonly keep?: (response: Response) => Response
 }
 
+/** What a request that may be sent again is recognised by. */
+export interface RequestKey extends RepeatableRequest {
+  /** Full name of the RPC. */
+  readonly method: string
+  /** SHA-256 (hex) of what the request says. */
+  readonly sha256: string
+}
+
 interface StoredAnswer {
   readonly method: string
   readonly request_sha256: string
@@ -59,8 +67,7 @@ export async function answerOnce<Req extends DescMessage, Res extends DescMessag
   work: (tx: Tx) => Promise<MessageShape<Res>>,
   options: AnswerOptions<MessageShape<Res>> = {},
 ): Promise<MessageShape<Res>> {
-  const name = `${method.parent.typeName}/${method.name}`
-  const digest = digestOf(toJson(method.input, request))
+  const key = requestKeyOf(method, request)
   const { workspaceId, requestId } = request
   const transaction = { name: method.name, ...(options.signal ? { signal: options.signal } : {}) }
   try {
@@ -72,7 +79,7 @@ export async function answerOnce<Req extends DescMessage, Res extends DescMessag
         await tx.query(
           `insert into requests (workspace_id, request_id, method, request_sha256, response)
            values ($1::uuid, $2::uuid, $3::text, $4::text, $5::bytea)`,
-          [workspaceId, requestId, name, digest, toBinary(method.output, kept)],
+          [workspaceId, requestId, key.method, key.sha256, toBinary(method.output, kept)],
         )
         if (isPruner(requestId)) await prune(tx, workspaceId)
         return response
@@ -80,14 +87,53 @@ export async function answerOnce<Req extends DescMessage, Res extends DescMessag
       transaction,
     )
   } catch (error) {
-    if (unanswerable.has(reasonOf(error))) throw error
-    const stored = await findAnswer(database, request, options.signal)
-    if (stored === undefined) throw error
-    if (stored.method !== name || stored.request_sha256 !== digest) {
-      throw new RunwardenError("REQUEST_ID_CONFLICT", { request_id: requestId }, { cause: error })
-    }
-    return fromBinary(method.output, stored.response)
+    return fromBinary(method.output, await answerAfter(error, database, key, options.signal))
   }
+}
+
+/** The key of a request by all that it says. */
+export function requestKeyOf<Req extends DescMessage>(
+  method: DescMethodUnary<Req, DescMessage>,
+  request: MessageShape<Req> & RepeatableRequest,
+): RequestKey {
+  return {
+    workspaceId: request.workspaceId,
+    requestId: request.requestId,
+    method: `${method.parent.typeName}/${method.name}`,
+    sha256: digestOf(toJson(method.input, request)),
+  }
+}
+
+/**
+ * The answer that was given to the request before, where that is why it fails now; else the error is
+ * thrown again. Throws REQUEST_ID_CONFLICT where its id was given to something else.
+ */
+export async function answerAfter(
+  error: unknown,
+  database: Database,
+  key: RequestKey,
+  signal?: AbortSignal,
+): Promise<Uint8Array> {
+  if (unanswerable.has(reasonOf(error))) throw error
+  const stored = await findAnswer(database, key, signal)
+  if (stored === undefined) throw error
+  if (stored.method !== key.method || stored.request_sha256 !== key.sha256) {
+    const metadata = { request_id: key.requestId }
+    throw new RunwardenError("REQUEST_ID_CONFLICT", metadata, { cause: error })
+  }
+  return stored.response
+}
+
+/**
+ * Takes answers away that nobody will ask for any more: at few requests, by their ids, so that they
+ * shrink in number. For those who store answers by statements of their own.
+ */
+export async function pruneAnswers(
+  database: Database,
+  { workspaceId, requestId }: RepeatableRequest,
+): Promise<void> {
+  if (!isPruner(requestId)) return
+  await database.tenant(workspaceId, (tx) => prune(tx, workspaceId), { name: "pruneAnswers" })
 }
 
 function isPruner(requestId: string): boolean {

@@ -35,7 +35,7 @@ afterAll(() => mesh?.[Symbol.asyncDispose]())
 const sure: Readonly<Record<ServiceName, readonly string[]>> = {
   gateway: ["workspaces", "actors", "members", "api_keys", "requests"],
   orchestrator: [
-    ...["runs", "run_events", "tool_calls", "approvals", "verdicts", "requests"],
+    ...["runs", "journal", "tool_calls", "approvals", "verdicts", "requests"],
     ...["approval_rule_versions", "approval_rule_books", "delegations"],
   ],
   tools: ["executions"],

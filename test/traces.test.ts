@@ -43,15 +43,18 @@ describe.each(["local", "grpc"] as const)("traces over %s", (wire) => {
     const secret = "Do-not-trace-me"
     const ended = await run("set-up", "project.create", { name: secret })
     expect(ended.state).toBe(RunState.SUCCEEDED)
-    // Each service sends its spans on its own; the last one to come completes the picture.
+    // Each service sends its spans on its own, some of them later than others; the last one to come
+    // completes the picture.
     const all = await until(
       () => {
         const found = spansOf(ended.traceId)
         const services = new Set(found.map((span) => span.resource.attributes["service.name"]))
+        const ids = new Set([undefined, ...found.map((span) => span.spanContext().spanId)])
         const isWhole = ["gateway", "orchestrator", "tools", "moderation", "projects"].every(
           (name) => services.has(`runwarden-${name}`),
         )
-        return isWhole ? found : undefined
+        const isJoined = found.every((span) => ids.has(span.parentSpanContext?.spanId))
+        return isWhole && isJoined ? found : undefined
       },
       { timeoutMs: 20_000 },
     )

@@ -1,74 +1,45 @@
-/** What people do to a run: cancel it, answer its approval, settle its call. One transaction each. */
-import type { Tx } from "../../mesh/database.ts"
-import { illegalTransition, notFound, RunwardenError } from "../../mesh/errors.ts"
+/** What people do to a run: cancel it, answer its approval, settle its call. Decided without I/O. */
+import { illegalTransition, RunwardenError } from "../../mesh/errors.ts"
 import type { Caller } from "../../mesh/identity.ts"
 import { forbiddenBy } from "./approval.ts"
-import { findApproval } from "./approval-store.ts"
 import { Change } from "./change.ts"
-import { storeChange } from "./change-store.ts"
 import { isTerminalRun, nextRunStates } from "./run.ts"
 import { etagOf } from "./run-message.ts"
-import type {
-  ApprovalRecord,
-  RunRecord,
-  Snapshot,
-  ToolCallRecord,
-  ToolFailure,
-} from "./snapshot.ts"
-import { lockSnapshot } from "./snapshot-store.ts"
+import type { ApprovalRecord, Snapshot, ToolCallRecord, ToolFailure } from "./snapshot.ts"
 import { nextToolCallStates } from "./tool-call.ts"
-import { findToolCall } from "./tool-call-store.ts"
 
-/** What was stored; no change where there was nothing to do. */
-export interface Answered<Resource> {
-  readonly resource: Resource
-  readonly change: Change | undefined
-}
-
-/** Ends a run: no call of it starts once this is committed. */
-export async function cancelRun(
-  tx: Tx,
-  request: { readonly workspaceId: string; readonly runId: string; readonly etag: string },
-): Promise<Answered<RunRecord>> {
-  const { workspaceId, runId, etag } = request
-  const snapshot = await lockSnapshot(tx, workspaceId, runId)
-  if (snapshot === undefined) throw notFound("run", runId)
+/** Ends a run: no call of it starts once this is stored. Undefined where it is ending already. */
+export function cancelRun(
+  snapshot: Snapshot,
+  { etag }: { readonly etag: string },
+): Change | undefined {
   const { run, calls } = snapshot
   if (etag !== "" && etag !== etagOf(run)) {
-    throw new RunwardenError("ETAG_MISMATCH", { resource: "run", id: runId })
+    throw new RunwardenError("ETAG_MISMATCH", { resource: "run", id: run.runId })
   }
-  if (run.state === "cancelled" || run.state === "cancelling") {
-    return { resource: run, change: undefined }
-  }
+  if (run.state === "cancelled" || run.state === "cancelling") return undefined
   if (isTerminalRun(run.state)) {
     throw illegalTransition("run", run.state, "cancelled", nextRunStates(run.state))
   }
   const change = new Change(snapshot)
   const isExecuting = calls[run.stepIndex]?.state === "executing"
   change.moveRun({ kind: "cancel", isExecuting })
-  await storeChange(tx, change)
-  return { resource: change.after().run, change }
+  return change
 }
 
-/** Records one person's answer. The same answer once more by the same person changes nothing. */
-export async function decideApproval(
-  tx: Tx,
+/** One person's answer. Undefined for the same answer once more by the same person. */
+export function decideApproval(
+  snapshot: Snapshot,
+  approval: ApprovalRecord,
   request: {
-    readonly workspaceId: string
-    readonly approvalId: string
     readonly digest: string
     readonly answer: "approve" | "reject"
     readonly comment: string
   },
   caller: Caller,
-): Promise<Answered<ApprovalRecord>> {
-  const { workspaceId, approvalId, answer, comment } = request
-  const asked = await findApproval(tx, workspaceId, approvalId)
-  if (asked === undefined) throw notFound("approval", approvalId)
-  // The run's row is what serialises everything about the run; the approval is read again under it.
-  const snapshot = await lockSnapshot(tx, workspaceId, asked.runId)
-  const approval = await findApproval(tx, workspaceId, approvalId)
-  if (snapshot === undefined || approval === undefined) throw notFound("approval", approvalId)
+): Change | undefined {
+  const { answer, comment } = request
+  const { approvalId } = approval
   const rule = {
     role: approval.approverRole,
     isDistinctFromRequester: approval.isDistinctFromRequester,
@@ -81,9 +52,7 @@ export async function decideApproval(
     throw new RunwardenError("APPROVAL_CONTENT_CHANGED", { approval_id: approvalId })
   }
   const given = answer === "approve" ? "approved" : "rejected"
-  if (approval.state === given && approval.deciderId === caller.actorId) {
-    return { resource: approval, change: undefined }
-  }
+  if (approval.state === given && approval.deciderId === caller.actorId) return undefined
   const isLate = snapshot.clock.now() >= approval.expireTime.getTime()
   if (approval.state !== "pending" || isLate) {
     const state = approval.state === "pending" ? "expired" : approval.state
@@ -98,29 +67,21 @@ export async function decideApproval(
     change.moveCall(approval.stepIndex, "reject", { reason: "approval_rejected" })
     change.moveRun({ kind: "fail", reason: "approval_rejected" })
   }
-  await storeChange(tx, change)
-  const [decided] = change.approvals
-  return { resource: decided ?? approval, change }
+  return change
 }
 
-/** Records what became of a call whose outcome was unknown. */
-export async function settleToolCall(
-  tx: Tx,
-  request: {
-    readonly workspaceId: string
-    readonly toolCallId: string
-    readonly outcome:
-      | { readonly kind: "result"; readonly result: NonNullable<ToolCallRecord["result"]> }
-      | { readonly kind: "error"; readonly error: ToolFailure }
-  },
+/** What was found out about a call. */
+export type SettledOutcome =
+  | { readonly kind: "result"; readonly result: NonNullable<ToolCallRecord["result"]> }
+  | { readonly kind: "error"; readonly error: ToolFailure }
+
+/** What became of a call whose outcome was unknown. */
+export function settleToolCall(
+  snapshot: Snapshot,
+  call: ToolCallRecord,
+  outcome: SettledOutcome,
   caller: Caller,
-): Promise<Answered<ToolCallRecord>> {
-  const { workspaceId, toolCallId, outcome } = request
-  const found = await findToolCall(tx, workspaceId, toolCallId)
-  const snapshot =
-    found === undefined ? undefined : await lockSnapshot(tx, workspaceId, found.runId)
-  const call = snapshot?.calls[found?.stepIndex ?? -1]
-  if (snapshot === undefined || call === undefined) throw notFound("tool_call", toolCallId)
+): Change {
   const requested = outcome.kind === "result" ? "succeeded" : "failed"
   if (call.state !== "outcome_unknown") {
     throw illegalTransition("tool_call", call.state, requested, nextToolCallStates(call.state))
@@ -133,8 +94,7 @@ export async function settleToolCall(
   const event = outcome.kind === "result" ? "settle_succeeded" : "settle_failed"
   change.moveCall(call.stepIndex, event, settled)
   if (waitsFor(snapshot, call)) change.wake()
-  await storeChange(tx, change)
-  return { resource: change.call(call.stepIndex), change }
+  return change
 }
 
 function waitsFor({ run }: Snapshot, call: ToolCallRecord): boolean {

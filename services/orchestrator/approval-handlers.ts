@@ -5,28 +5,23 @@ import {
   ApprovalService,
   DecideResponseSchema,
 } from "../../gen/runwarden/orchestrator/v1/approval_service_pb.ts"
-import type { Database } from "../../mesh/database.ts"
+import type { Tx } from "../../mesh/database.ts"
 import { notFound, RunwardenError } from "../../mesh/errors.ts"
 import { callerOf } from "../../mesh/identity.ts"
 import { nextPage, readPage } from "../../mesh/paging.ts"
-import { answerOnce } from "../../mesh/request-id.ts"
-import { type Answered, decideApproval } from "./answers.ts"
+import { type AnsweredChangeDeps, answerChanging } from "./answered-change.ts"
+import { decideApproval } from "./answers.ts"
 import { toApproval } from "./approval-message.ts"
 import { findApproval, listApprovals } from "./approval-store.ts"
-import type { Change } from "./change.ts"
-import type { ApprovalRecord } from "./snapshot.ts"
+import { readSnapshot } from "./snapshot-store.ts"
 import { approvalStateEnum, wordOf } from "./state-enum.ts"
 import { refuseNul } from "./text.ts"
-
-export interface ApprovalHandlerDeps {
-  readonly database: Database
-  stored(change: Change): void
-}
 
 const sizes = { default: 50, max: 200 }
 
 /** ApprovalService. */
-export function approvalHandlers({ database, stored }: ApprovalHandlerDeps) {
+export function approvalHandlers(deps: AnsweredChangeDeps) {
+  const { database } = deps
   return {
     async listApprovals(request, { signal }) {
       const { workspaceId, runId } = request
@@ -59,22 +54,23 @@ export function approvalHandlers({ database, stored }: ApprovalHandlerDeps) {
       return { approval: toApproval(approval) }
     },
 
-    async decide(request, context) {
+    decide(request, context) {
       refuseNul({ comment: request.comment })
-      const answer = toAnswer(request.answer)
-      let decided: Answered<ApprovalRecord> | undefined
-      const response = await answerOnce(
-        database,
-        ApprovalService.method.decide,
-        request,
-        async (tx) => {
-          decided = await decideApproval(tx, { ...request, answer }, callerOf(context))
-          return create(DecideResponseSchema, { approval: toApproval(decided.resource) })
-        },
-        { signal: context.signal },
-      )
-      if (decided?.change !== undefined) stored(decided.change)
-      return response
+      const { workspaceId, approvalId, digest, comment } = request
+      const given = { digest, comment, answer: toAnswer(request.answer) }
+      const decide = async (tx: Tx) => {
+        const snapshot = await readSnapshot(tx, workspaceId, { kind: "approval", id: approvalId })
+        const approval = snapshot?.approval
+        if (snapshot === undefined || approval === undefined) {
+          throw notFound("approval", approvalId)
+        }
+        const change = decideApproval(snapshot, approval, given, callerOf(context))
+        const decided = change?.approvals[0] ?? approval
+        const response = create(DecideResponseSchema, { approval: toApproval(decided) })
+        return { change, response }
+      }
+      const { decide: method } = ApprovalService.method
+      return answerChanging(deps, method, request, decide, context.signal)
     },
   } satisfies ServiceImpl<typeof ApprovalService>
 }

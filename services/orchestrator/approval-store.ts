@@ -13,7 +13,12 @@ const listColumns = `
   expire_time as "expireTime", decide_time as "decideTime", consume_time as "consumeTime",
   create_time as "createTime"`
 
-interface ApprovalRow extends Omit<ApprovalRecord, "arguments" | "decideTime" | "consumeTime"> {
+/** The columns of a whole approval, by the names of its record. */
+export const approvalColumns = `${listColumns}, arguments`
+
+/** An approval as it is read. */
+export interface ApprovalRow
+  extends Omit<ApprovalRecord, "arguments" | "decideTime" | "consumeTime"> {
   readonly arguments: string
   readonly decideTime: Date | null
   readonly consumeTime: Date | null
@@ -25,11 +30,11 @@ export async function findApproval(
   approvalId: string,
 ): Promise<ApprovalRecord | undefined> {
   const row = await tx.maybe<ApprovalRow>(
-    `select ${listColumns}, arguments from approvals
+    `select ${approvalColumns} from approvals
      where workspace_id = $1::uuid and approval_id = $2::uuid`,
     [workspaceId, approvalId],
   )
-  return row === undefined ? undefined : toRecord(row)
+  return row === undefined ? undefined : toApprovalRecord(row)
 }
 
 export interface ApprovalFilter {
@@ -59,10 +64,10 @@ export async function listApprovals(
       page.limit,
     ],
   )
-  return rows.map(toRecord)
+  return rows.map(toApprovalRecord)
 }
 
-function toRecord(row: ApprovalRow): ApprovalRecord {
+export function toApprovalRecord(row: ApprovalRow): ApprovalRecord {
   return {
     ...row,
     arguments: JSON.parse(row.arguments) as JsonObject,

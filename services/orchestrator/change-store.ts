@@ -1,217 +1,274 @@
 /**
- * Stores a change: one statement for everything but telemetry, whatever the change consists of, so
- * that concurrent runs' changes can be given to it together.
+ * Stores changes: one statement for all that are due at the same moment, whatever they consist of.
  *
- * 1. Every part hangs on the update of the run, which asks for its epoch and its state. Where that
- *    updates nothing, nothing is stored.
- * 2. The run's row is locked before everything that belongs to the run.
- * 3. A part that finds fewer rows than it changes undoes the whole.
+ * 1. Every part of a change hangs on the update of its run, which asks for its epoch and its revision
+ *    and, where an approval is used up, for a valid, unused yes to exactly that digest. Where it
+ *    updates nothing, nothing of the change is stored, and its caller is told that it is stale.
+ * 2. Whatever belongs to a run moves its revision. A part that still finds fewer rows than it changes
+ *    is a fault, which undoes the statement; the group then stores the others without it.
+ * 3. Rows are locked in one order: runs by workspace and id, what belongs to them, heads of journals
+ *    by workspace.
+ * 4. The worker's role holds: only rows of the workspaces that the changes name are reached.
  */
-import type { Tx } from "../../mesh/database.ts"
-import { recordEvents } from "../../mesh/events.ts"
+import type { Database, Statement } from "../../mesh/database.ts"
+import { createGroup } from "../../mesh/group.ts"
 import type { Change } from "./change.ts"
-import type { ToolCallRecord } from "./snapshot.ts"
+import {
+  type Answer,
+  answeredRow,
+  answerRow,
+  askedRow,
+  Content,
+  callRow,
+  runRow,
+  verdictRow,
+} from "./change-rows.ts"
+import { appendSql, requireHeads } from "./journal-sql.ts"
 
-/** The run, a call or an approval is not as the change found it: read anew and decide again. */
-export class StaleChange extends Error {
-  readonly part: "run" | "calls" | "approvals" | "consumption"
-  constructor(part: StaleChange["part"]) {
-    super(`the stored ${part} differ from what the change started from`)
-    this.part = part
+/** What became of a change. */
+export type Stored =
+  | {
+      readonly kind: "stored"
+      /** When, by the clock of the database. */
+      readonly at: Date
+    }
+  /** The run is not as the change found it: read it anew and decide again. */
+  | { readonly kind: "stale" }
+
+export interface ChangeStore extends AsyncDisposable {
+  /**
+   * Stores a change, and with it the answer to the request that led to it. A request whose id is
+   * known already fails the change with a unique violation.
+   */
+  store(change: Change, answer?: Answer): Promise<Stored>
+}
+
+interface Item {
+  readonly change: Change
+  readonly answer: Answer | undefined
+}
+
+/** What the statement answers: which changes were stored, and when. */
+interface Reply {
+  readonly stored: readonly number[]
+  readonly time: Date
+}
+
+/** As many as `runwarden.violated` and the bits of `kept` can tell apart. */
+export const maxChanges = 256
+
+export function createChangeStore(database: Database): ChangeStore {
+  const group = createGroup<Item, Stored>({
+    name: "changes",
+    maxItems: maxChanges,
+    run: (items) => storeAll(database, items),
+  })
+  return {
+    store: (change, answer) => group.add({ change, answer }),
+    [Symbol.asyncDispose]: () => group[Symbol.asyncDispose](),
   }
 }
 
-interface Counts {
-  readonly runs: number
-  readonly calls: number
-  readonly approvals: number
-  readonly consumed: number
-}
-
-/** Stores a change in the transaction. Throws StaleChange where it no longer applies. */
-export async function storeChange(tx: Tx, change: Change): Promise<void> {
-  const { run, before, calls, approvals, consumption, claim } = change
-  const counts = await tx.one<Counts>(sql, [
-    run.workspaceId,
-    run.runId,
-    before.run.epoch,
-    before.run.state,
-    run.state,
-    run.reason,
-    run.policyDenial === undefined ? null : JSON.stringify(run.policyDenial),
-    run.moderationOutcome ?? null,
-    run.stepIndex,
-    run.requesterRole,
-    change.entries,
-    JSON.stringify(change.verdicts.map(verdictRow)),
-    JSON.stringify(calls.map((call) => callRow(call, before.calls[call.stepIndex], change))),
-    JSON.stringify(approvals.map((approval) => approvalRow(approval, change))),
-    consumption?.approvalId ?? null,
-    consumption?.digest ?? null,
-    claim.kind,
-    claim.kind === "release" ? claim.dueAt : null,
+async function storeAll(database: Database, items: readonly Item[]): Promise<readonly Stored[]> {
+  const sorted = items.toSorted((one, other) => compareRuns(one.change.run, other.change.run))
+  const content = new Content()
+  const rows = {
+    runs: sorted.map(({ change }, n) => runRow(n, change, content)),
+    verdicts: sorted.flatMap(({ change }, n) =>
+      change.verdicts.map((verdict) => verdictRow(n, change, verdict)),
+    ),
+    calls: sorted.flatMap(({ change }, n) => change.calls.map((call) => callRow(n, change, call))),
+    asked: sorted.flatMap(({ change }, n) =>
+      change.approvals
+        .filter((approval) => isNew(change, approval))
+        .map((approval) => askedRow(n, change, approval)),
+    ),
+    answered: sorted.flatMap(({ change }, n) =>
+      change.approvals
+        .filter((approval) => !isNew(change, approval))
+        .map((approval) => answeredRow(n, change, approval)),
+    ),
+    answers: sorted.flatMap(({ answer }, n) =>
+      answer === undefined ? [] : [answerRow(n, answer, content)],
+    ),
+  }
+  const workspaceIds = [...new Set(rows.runs.map((row) => row.workspace_id))]
+  const { runs, verdicts, calls, asked, answered, answers } = rows
+  const values = [runs, verdicts, calls, asked, answered, answers].map((each) =>
+    JSON.stringify(each),
+  )
+  const [reply] = await database.batch<Reply>(workspaceIds, statement, [
+    ...values,
+    content.concat(),
   ])
-  if (counts.runs !== 1) throw new StaleChange("run")
-  if (counts.consumed !== (consumption === undefined ? 0 : 1)) throw new StaleChange("consumption")
-  if (counts.calls !== calls.length) throw new StaleChange("calls")
-  if (counts.approvals !== approvals.length) throw new StaleChange("approvals")
-  if (change.events.length > 0) await recordEvents(tx, change.events)
+  if (reply === undefined) throw new Error("the statement answers one row")
+  const stored = new Set(reply.stored.map((n) => sorted[n]))
+  const at: Stored = { kind: "stored", at: reply.time }
+  return items.map((item) => (stored.has(item) ? at : { kind: "stale" }))
 }
 
-function verdictRow({ stepIndex, judgement }: Change["verdicts"][number]) {
-  return {
-    step_index: stepIndex,
-    digest: judgement.digest,
-    verdict: judgement.verdict,
-    decision_id: judgement.decisionId,
-    policy_version: judgement.policyVersion,
-  }
+/** The order in which rows of runs are locked. */
+export function compareRuns(one: RunKey, other: RunKey): number {
+  return compare(one.workspaceId, other.workspaceId) || compare(one.runId, other.runId)
 }
 
-function callRow(call: ToolCallRecord, before: ToolCallRecord | undefined, change: Change) {
-  const isAdmitted = call.state === "executing" && before?.state !== "executing"
-  const used = isAdmitted ? change.consumption : undefined
-  return {
-    step_index: call.stepIndex,
-    from_state: before?.state,
-    state: call.state,
-    reason: call.reason,
-    policy_denial: call.policyDenial === undefined ? null : JSON.stringify(call.policyDenial),
-    arguments: call.arguments === undefined ? null : JSON.stringify(call.arguments),
-    arguments_digest: call.argumentsDigest ?? null,
-    provenance: call.provenance,
-    verdict: call.verdict ?? null,
-    decision_id: call.decisionId,
-    policy_version: call.policyVersion,
-    matched_rules: call.matchedRules,
-    moderation_outcome: call.moderationOutcome ?? null,
-    approval_id: call.approvalId ?? null,
-    approval_digest: used?.digest ?? null,
-    attempts: call.attempts,
-    result: call.result === undefined ? null : JSON.stringify(call.result),
-    error: call.error === undefined ? null : JSON.stringify(call.error),
-    is_withheld: call.isWithheld,
-    settler_id: call.settlerId,
-    trace_id: call.traceId,
-  }
+interface RunKey {
+  readonly workspaceId: string
+  readonly runId: string
 }
 
-function approvalRow(approval: Change["approvals"][number], change: Change) {
-  const known = change.before.approval
-  return {
-    approval_id: approval.approvalId,
-    is_new: known?.approvalId !== approval.approvalId,
-    step_index: approval.stepIndex,
-    tool_call_id: approval.toolCallId,
-    tool: approval.tool,
-    tool_version: approval.toolVersion,
-    definition_digest: approval.definitionDigest,
-    risk_class: approval.riskClass,
-    title: approval.title,
-    arguments: JSON.stringify(approval.arguments),
-    verdict: approval.verdict,
-    policy_version: approval.policyVersion,
-    matched_rules: approval.matchedRules,
-    requester_id: approval.requesterId,
-    digest: approval.digest,
-    state: approval.state,
-    approver_role: approval.approverRole,
-    distinct_from_requester: approval.isDistinctFromRequester,
-    decider_id: approval.deciderId,
-    comment: approval.comment,
-    expire_time: approval.expireTime,
-  }
+function compare(one: string, other: string): number {
+  if (one === other) return 0
+  return one < other ? -1 : 1
 }
 
-const sql = `
-  with run as (
-    update runs set state = $5::text, reason = $6::text, policy_denial = $7::text,
-      moderation_outcome = $8::text, step_index = $9::integer, requester_role = $10::smallint,
-      event_count = event_count + cardinality($11::bytea[]), revision = revision + 1,
-      update_time = now(),
-      end_time = case when $5::text in ('succeeded', 'failed', 'cancelled', 'expired')
-        then coalesce(end_time, now()) end
-    where workspace_id = $1::uuid and run_id = $2::uuid and epoch = $3::bigint
-      and state = $4::text
-    returning event_count - cardinality($11::bytea[]) as base
-  ), listed as (
-    insert into run_events (workspace_id, run_id, sequence, payload)
-    select $1::uuid, $2::uuid, run.base + entry.position, entry.payload
-    from run, unnest($11::bytea[]) with ordinality as entry (payload, position)
+function isNew({ before }: Change, { approvalId }: Change["approvals"][number]): boolean {
+  return before.approval?.approvalId !== approvalId
+}
+
+const statement: Statement = {
+  name: "store-changes",
+  text: `
+  with item as materialized (
+    select * from json_to_recordset($1::json) as i (n integer, workspace_id uuid, run_id uuid,
+      epoch bigint, revision bigint, state text, reason text, policy_denial text,
+      moderation_outcome text, step_index integer, requester_role smallint, entries integer,
+      first_byte integer, bytes integer, claim text, due_time timestamptz, owner uuid,
+      lease_ms double precision, approval_id uuid, approval_digest text)
+  ), run as (
+    update runs r set state = coalesce(i.state, r.state), reason = coalesce(i.reason, r.reason),
+      policy_denial = coalesce(i.policy_denial, r.policy_denial),
+      moderation_outcome = coalesce(i.moderation_outcome, r.moderation_outcome),
+      step_index = coalesce(i.step_index, r.step_index),
+      requester_role = coalesce(i.requester_role, r.requester_role),
+      epoch = r.epoch + (i.claim is not distinct from 'take')::integer,
+      event_count = r.event_count + i.entries, revision = r.revision + 1, update_time = now(),
+      end_time = case when i.state in ('succeeded', 'failed', 'cancelled', 'expired')
+        then coalesce(r.end_time, now()) else r.end_time end
+    from item i
+    where r.workspace_id = i.workspace_id and r.run_id = i.run_id
+      and r.epoch = i.epoch and r.revision = i.revision
+      and (i.approval_id is null or exists (
+        select from approvals a
+        where a.workspace_id = i.workspace_id and a.approval_id = i.approval_id
+          and a.run_id = i.run_id and a.digest = i.approval_digest and a.state = 'approved'
+          and a.consume_time is null and a.expire_time > now()))
+    returning i.n, r.workspace_id, r.run_id, r.epoch, r.event_count - i.entries + 1 as first_sequence,
+      i.entries, i.first_byte, i.bytes, i.claim, i.due_time, i.owner, i.lease_ms, i.approval_id
+  ), kept as materialized (
+    -- A bit per change that was stored: cheaper to ask than a join.
+    select coalesce(bit_or(set_bit(b'0'::bit(${maxChanges}), n, 1)), b'0'::bit(${maxChanges})) as bits
+    from run
+  ), verdict as materialized (
+    select * from json_to_recordset($2::json) as v (n integer, workspace_id uuid, run_id uuid,
+      step_index integer, is_new boolean, digest text, verdict text, decision_id text,
+      policy_version text)
+    where get_bit((select bits from kept), n) = 1
   ), judged as (
     insert into verdicts (workspace_id, run_id, step_index, digest, verdict, decision_id,
       policy_version)
-    select $1::uuid, $2::uuid, v.step_index, v.digest, v.verdict, v.decision_id, v.policy_version
-    from run, jsonb_to_recordset($12::jsonb) as v (step_index integer, digest text, verdict text,
-      decision_id text, policy_version text)
-    on conflict (workspace_id, run_id, step_index, digest) do update
-      set verdict = excluded.verdict, decision_id = excluded.decision_id,
-        policy_version = excluded.policy_version, create_time = now()
+    select workspace_id, run_id, step_index, digest, verdict, decision_id, policy_version
+    from verdict where is_new
+  ), judged_again as (
+    update verdicts t set digest = v.digest, verdict = v.verdict, decision_id = v.decision_id,
+      policy_version = v.policy_version, create_time = now()
+    from verdict v
+    where not v.is_new and t.workspace_id = v.workspace_id and t.run_id = v.run_id
+      and t.step_index = v.step_index
+    returning 1
   ), consumed as (
-    update approvals t set consume_time = now() from run
-    where t.workspace_id = $1::uuid and t.approval_id = $15::uuid and t.run_id = $2::uuid
-      and t.digest = $16::text and t.state = 'approved' and t.consume_time is null
-      and t.expire_time > now()
-    returning t.approval_id
+    update approvals t set consume_time = now() from run r
+    where t.workspace_id = r.workspace_id and t.approval_id = r.approval_id
+    returning 1
+  ), call as materialized (
+    select * from json_to_recordset($3::json) as c (n integer, workspace_id uuid, run_id uuid,
+      step_index integer, from_state text, state text, reason text, policy_denial text,
+      arguments text, arguments_digest text, provenance integer[], verdict text, decision_id text,
+      policy_version text, matched_rules text[], moderation_outcome text, approval_id uuid,
+      approval_digest text, attempts integer, result text, error text, is_withheld boolean,
+      settler_id text, trace_id text)
+    where get_bit((select bits from kept), n) = 1
   ), called as (
-    update tool_calls t set state = c.state, reason = c.reason, policy_denial = c.policy_denial,
-      arguments = c.arguments, arguments_digest = c.arguments_digest, provenance = c.provenance,
-      verdict = c.verdict, decision_id = c.decision_id, policy_version = c.policy_version,
-      matched_rules = c.matched_rules, moderation_outcome = c.moderation_outcome,
-      approval_id = c.approval_id,
+    update tool_calls t set state = c.state, reason = coalesce(c.reason, t.reason),
+      policy_denial = coalesce(c.policy_denial, t.policy_denial),
+      arguments = coalesce(c.arguments, t.arguments),
+      arguments_digest = coalesce(c.arguments_digest, t.arguments_digest),
+      provenance = coalesce(c.provenance, t.provenance), verdict = coalesce(c.verdict, t.verdict),
+      decision_id = coalesce(c.decision_id, t.decision_id),
+      policy_version = coalesce(c.policy_version, t.policy_version),
+      matched_rules = coalesce(c.matched_rules, t.matched_rules),
+      moderation_outcome = coalesce(c.moderation_outcome, t.moderation_outcome),
+      approval_id = coalesce(c.approval_id, t.approval_id),
       approval_digest = coalesce(c.approval_digest, t.approval_digest),
       approval_consumed = case when c.approval_digest is not null then true
         else t.approval_consumed end,
-      attempts = c.attempts, result = c.result, error = c.error, is_withheld = c.is_withheld,
-      settler_id = c.settler_id, trace_id = c.trace_id, revision = revision + 1,
-      update_time = now(),
+      attempts = coalesce(c.attempts, t.attempts), result = coalesce(c.result, t.result),
+      error = coalesce(c.error, t.error), is_withheld = coalesce(c.is_withheld, t.is_withheld),
+      settler_id = coalesce(c.settler_id, t.settler_id),
+      trace_id = coalesce(c.trace_id, t.trace_id), revision = t.revision + 1, update_time = now(),
       start_time = coalesce(t.start_time, case when c.state = 'executing' then now() end),
       end_time = coalesce(t.end_time, case when c.state in ('succeeded', 'failed', 'denied',
         'expired', 'cancelled') then now() end)
-    from run, jsonb_to_recordset($13::jsonb) as c (step_index integer, from_state text, state text,
-      reason text, policy_denial text, arguments text, arguments_digest text,
-      provenance integer[], verdict text, decision_id text, policy_version text,
-      matched_rules text[], moderation_outcome text, approval_id uuid, approval_digest text,
-      attempts integer, result text, error text, is_withheld boolean, settler_id text,
-      trace_id text)
-    where t.workspace_id = $1::uuid and t.run_id = $2::uuid and t.step_index = c.step_index
-      and t.state = c.from_state and ($15::uuid is null or exists (select from consumed))
-    returning t.step_index
+    from call c
+    where t.workspace_id = c.workspace_id and t.run_id = c.run_id and t.step_index = c.step_index
+      and t.state = c.from_state
+    returning 1
+  ), reply as materialized (
+    select * from json_to_recordset($5::json) as a (n integer, workspace_id uuid,
+      approval_id uuid, state text, decider_id text, comment text)
+    where get_bit((select bits from kept), n) = 1
   ), answered as (
     update approvals t set state = a.state, decider_id = a.decider_id, comment = a.comment,
       decide_time = now()
-    from run, jsonb_to_recordset($14::jsonb) as a (approval_id uuid, is_new boolean, state text,
-      decider_id text, comment text)
-    where not a.is_new and t.workspace_id = $1::uuid and t.approval_id = a.approval_id
-      and t.state = 'pending'
-    returning t.approval_id
+    from reply a
+    where t.workspace_id = a.workspace_id and t.approval_id = a.approval_id and t.state = 'pending'
+    returning 1
   ), asked as (
+    -- After the answers: at most one approval of a call is pending.
     insert into approvals (workspace_id, approval_id, run_id, step_index, tool_call_id, tool,
       tool_version, definition_digest, risk_class, title, arguments, verdict, policy_version,
       matched_rules, requester_id, digest, state, approver_role, distinct_from_requester,
       expire_time)
-    select $1::uuid, a.approval_id, $2::uuid, a.step_index, a.tool_call_id, a.tool, a.tool_version,
-      a.definition_digest, a.risk_class, a.title, a.arguments, a.verdict, a.policy_version,
-      a.matched_rules, a.requester_id, a.digest, a.state, a.approver_role,
-      a.distinct_from_requester, a.expire_time
-    from run, jsonb_to_recordset($14::jsonb) as a (approval_id uuid, is_new boolean,
-      step_index integer, tool_call_id uuid, tool text, tool_version text, definition_digest text,
-      risk_class text, title text, arguments text, verdict text, policy_version text,
-      matched_rules text[], requester_id text, digest text, state text, approver_role smallint,
-      distinct_from_requester boolean, expire_time timestamptz)
-    where a.is_new
-    returning approval_id
+    select workspace_id, approval_id, run_id, step_index, tool_call_id, tool, tool_version,
+      definition_digest, risk_class, title, arguments, verdict, policy_version, matched_rules,
+      requester_id, digest, 'pending', approver_role, distinct_from_requester, expire_time
+    from json_to_recordset($4::json) as a (n integer, workspace_id uuid, approval_id uuid,
+      run_id uuid, step_index integer, tool_call_id uuid, tool text, tool_version text,
+      definition_digest text, risk_class text, title text, arguments text, verdict text,
+      policy_version text, matched_rules text[], requester_id text, digest text,
+      approver_role smallint, distinct_from_requester boolean, expire_time timestamptz)
+    where get_bit((select bits from kept), n) = 1 and (select count(*) from answered) >= 0
+  ), repeatable as (
+    insert into requests (workspace_id, request_id, method, request_sha256, response)
+    select workspace_id, request_id, method, request_sha256,
+      substring($7::bytea from first_byte for bytes)
+    from json_to_recordset($6::json) as q (n integer, workspace_id uuid, request_id uuid,
+      method text, request_sha256 text, first_byte integer, bytes integer)
+    where get_bit((select bits from kept), n) = 1
   ), released as (
-    update run_claims t set owner = null, crashes = 0,
-      due_time = greatest($18::timestamptz, now()) from run
-    where $17::text = 'release' and t.workspace_id = $1::uuid and t.run_id = $2::uuid
+    update run_claims t set owner = null, crashes = 0, due_time = greatest(r.due_time, now())
+    from run r
+    where r.claim = 'release' and t.workspace_id = r.workspace_id and t.run_id = r.run_id
+  ), taken as (
+    update run_claims t set owner = r.owner, epoch = r.epoch, crashes = 0,
+      due_time = now() + r.lease_ms * interval '1 millisecond'
+    from run r
+    where r.claim = 'take' and t.workspace_id = r.workspace_id and t.run_id = r.run_id
   ), flagged as (
-    update run_claims t set is_cancelled = true from run
-    where $17::text = 'cancel' and t.workspace_id = $1::uuid and t.run_id = $2::uuid
+    update run_claims t set is_cancelled = true from run r
+    where r.claim = 'cancel' and t.workspace_id = r.workspace_id and t.run_id = r.run_id
   ), dropped as (
-    delete from run_claims t using run
-    where $17::text = 'drop' and t.workspace_id = $1::uuid and t.run_id = $2::uuid
-  )
-  select (select count(*) from run) as runs, (select count(*) from called) as calls,
-    (select count(*) from answered) + (select count(*) from asked) as approvals,
-    (select count(*) from consumed) as consumed`
+    delete from run_claims t using run r
+    where r.claim = 'drop' and t.workspace_id = r.workspace_id and t.run_id = r.run_id
+  ), ${appendSql("run", { before: "called", content: "$7" })}
+  select array(select n from run) as stored, now() as time, case
+    when (select count(*) from called) <> (select count(*) from call)
+      then runwarden.violated('a call is not as its run says')
+    when (select count(*) from judged_again) <> (select count(*) from verdict where not is_new)
+      then runwarden.violated('a verdict is missing')
+    when (select count(*) from consumed) <> (select count(*) from run where approval_id is not null)
+      then runwarden.violated('an approval is not as its run says')
+    when (select count(*) from answered) <> (select count(*) from reply)
+      then runwarden.violated('an approval is not as its run says')
+    ${requireHeads("run")} end as checked`,
+}

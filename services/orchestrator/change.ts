@@ -2,24 +2,17 @@
  * One transaction's worth of change to one run.
  *
  * Owns: the run, its calls and its approval as they will be, every one moved only by its transition
- * table; and what must be stored beside them: verdicts, history, telemetry, the claim.
+ * table; and what must be stored beside them: verdicts, entries of the journal, the claim.
  *
  * 1. Nothing here touches the database: a change is built, then stored whole or not at all.
  * 2. What a state demands (closing what is open, giving the lease back) is done here by the effects
  *    of the transition, never by whoever asks for it.
- * 3. A change knows the states it started from; storing it fails where they are not the stored ones.
+ * 3. A change knows the revision it started from; storing it does nothing where that is not the
+ *    stored one. Whatever belongs to a run moves its revision.
  */
 import { graver } from "./action.ts"
 import { type ApprovalEvent, transitionApproval } from "./approval.ts"
-import {
-  approvalChanged,
-  encodeEntry,
-  moderated,
-  runChanged,
-  type TelemetryEvent,
-  type Trace,
-  toolCallChanged,
-} from "./history.ts"
+import { JournalEntries } from "./journal-entries.ts"
 import type { Judgement } from "./judgement.ts"
 import { isTerminalRun, type RunEffect, type RunEvent, transitionRun } from "./run.ts"
 import type { ApprovalRecord, Denial, RunRecord, Snapshot, ToolCallRecord } from "./snapshot.ts"
@@ -33,6 +26,8 @@ export type ClaimChange =
   | { readonly kind: "release"; readonly dueAt: Date }
   /** The owner, wherever it is, is told to stop its call. */
   | { readonly kind: "cancel" }
+  /** It is this owner's from now on, under the next epoch. */
+  | { readonly kind: "take"; readonly owner: string; readonly leaseMs: number }
 
 export interface VerdictRow {
   readonly stepIndex: number
@@ -46,8 +41,7 @@ export interface Consumption {
 
 export class Change {
   readonly before: Snapshot
-  readonly entries: Uint8Array[] = []
-  readonly events: TelemetryEvent[] = []
+  readonly entries = new JournalEntries()
   readonly verdicts: VerdictRow[] = []
   consumption: Consumption | undefined
   claim: ClaimChange = { kind: "keep" }
@@ -76,13 +70,25 @@ export class Change {
     return [...this.#approvals.values()]
   }
 
-  /** The run with everything as it will be once this is stored. */
-  after(): Snapshot {
+  /** The run with everything as it is once this was stored, at that time by the database's clock. */
+  after(at: Date): Snapshot {
     const { calls, approval, clock } = this.before
     const changed = [...this.#approvals.values()].at(-1)
+    const run = this.#run
     return {
-      run: { ...this.#run, revision: this.#run.revision + 1 },
-      calls: calls.map((call) => this.#calls.get(call.stepIndex) ?? call),
+      run: {
+        ...run,
+        revision: run.revision + 1,
+        epoch: this.claim.kind === "take" ? run.epoch + 1 : run.epoch,
+        updateTime: at,
+        endTime: isTerminalRun(run.state) ? (run.endTime ?? at) : undefined,
+      },
+      calls: calls.map((call) => {
+        const moved = this.#calls.get(call.stepIndex)
+        return moved === undefined
+          ? call
+          : { ...moved, revision: moved.revision + 1, updateTime: at }
+      }),
       approval: changed ?? approval,
       clock,
     }
@@ -94,6 +100,13 @@ export class Change {
     return call
   }
 
+  /** Opens the history of a new run, which waits for a replica or is this one's at once. */
+  open(isClaimed: boolean): void {
+    this.entries.runStarted(this.#run)
+    if (isClaimed) this.moveRun({ kind: "claim" })
+    else this.entries.runChanged(this.#run)
+  }
+
   moveRun(event: RunEvent, denial?: Denial): void {
     const { state, reason, effects } = transitionRun(this.#run.state, event)
     this.#run = {
@@ -101,10 +114,9 @@ export class Change {
       state,
       reason,
       policyDenial: denial ?? this.#run.policyDenial,
-      ...(isTerminalRun(state) ? { endTime: new Date(this.#now()) } : {}),
     }
     for (const effect of effects) this.#followRun(effect, event)
-    this.#leave(runChanged(this.#run, this.#now() - this.#run.createTime.getTime()))
+    this.entries.runChanged(this.#run)
   }
 
   /** Sets members of the run that no transition owns. */
@@ -122,7 +134,7 @@ export class Change {
     const { state, effects } = transitionToolCall(call.state, event)
     const moved = { ...call, reason: "", ...members, state }
     this.#calls.set(stepIndex, moved)
-    this.#leave(toolCallChanged(moved, executionMs))
+    this.entries.toolCallChanged(moved, executionMs)
     if (effects.includes("supersede_approval")) this.#moveOpenApproval(stepIndex, "supersede")
     if (effects.includes("cancel_approval")) this.#moveOpenApproval(stepIndex, "cancel")
   }
@@ -142,13 +154,13 @@ export class Change {
         this.verdicts.push({ stepIndex: call.stepIndex, judgement })
       }
     }
-    this.#leave(moderated(this.#run, judgement, call))
+    this.entries.moderated(judgement, call)
   }
 
   openApproval(approval: ApprovalRecord): void {
     this.#approvals.set(approval.approvalId, approval)
     this.setCall(approval.stepIndex, { approvalId: approval.approvalId })
-    this.#leave(approvalChanged(approval, this.#now()))
+    this.entries.approvalChanged(approval, this.#now())
   }
 
   moveApproval(
@@ -159,7 +171,7 @@ export class Change {
     const { state } = transitionApproval(approval.state, event)
     const moved = { ...approval, ...members, state, decideTime: new Date(this.#now()) }
     this.#approvals.set(approval.approvalId, moved)
-    this.#leave(approvalChanged(moved, this.#now()))
+    this.entries.approvalChanged(moved, this.#now())
   }
 
   /** Uses an approval up; storing the change fails unless it is a valid, unused yes. */
@@ -208,11 +220,6 @@ export class Change {
     if (approval === undefined || approval.stepIndex !== stepIndex) return
     const current = this.#approvals.get(approval.approvalId) ?? approval
     if (current.state === "pending") this.moveApproval(current, event)
-  }
-
-  #leave(trace: Trace): void {
-    this.entries.push(encodeEntry(trace.entry))
-    this.events.push(trace.event)
   }
 
   #now(): number {

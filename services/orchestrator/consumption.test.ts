@@ -6,14 +6,14 @@ import { newId } from "../../mesh/ids.ts"
 import { testRuntime } from "../../mesh/testing.ts"
 import { findApproval } from "./approval-store.ts"
 import { Change } from "./change.ts"
-import { StaleChange, storeChange } from "./change-store.ts"
+import { createChangeStore } from "./change-store.ts"
 import {
   createPeers,
   inWorkspace,
   type Orchestrator,
   startOrchestrator,
 } from "./orchestrator-harness.ts"
-import { lockSnapshot } from "./snapshot-store.ts"
+import { readSnapshot } from "./snapshot-store.ts"
 
 let orchestrator: Orchestrator
 let database: Database
@@ -29,30 +29,28 @@ afterAll(async () => {
   await orchestrator[Symbol.asyncDispose]()
 })
 
-it.each<[string, Answered, "used" | "consumption"]>([
-  ["takes a yes", {}, "used"],
-  ["takes it once", { isUsed: true }, "consumption"],
-  ["takes no yes to something else", { digest: "0".repeat(64) }, "consumption"],
-  ["takes no yes whose time is over", { expiresIn: "-1 second" }, "consumption"],
-  ["takes no no", { state: "rejected" }, "consumption"],
+it.each<[string, Answered, "stored" | "stale"]>([
+  ["takes a yes", {}, "stored"],
+  ["takes it once", { isUsed: true }, "stale"],
+  ["takes no yes to something else", { digest: "0".repeat(64) }, "stale"],
+  ["takes no yes whose time is over", { expiresIn: "-1 second" }, "stale"],
+  ["takes no no", { state: "rejected" }, "stale"],
 ])("%s", async (_, answered, outcome) => {
   const me = inWorkspace(orchestrator)
+  const { workspaceId } = me
   const { runId } = await me.start([{ tool: "high.keyed", arguments: { a: 1 } }])
   const { approvalId } = await me.pendingApproval(runId)
-  const undone = new Error("undone")
-  const tried = database.tenant(me.workspaceId, async (tx) => {
+  const [approval, snapshot] = await database.tenant(workspaceId, async (tx) => {
     const answeredId = await insertAnswered(tx, approvalId, answered)
-    const approval = await findApproval(tx, me.workspaceId, answeredId)
-    const snapshot = await lockSnapshot(tx, me.workspaceId, runId)
-    if (approval === undefined || snapshot === undefined) throw new Error("nothing to use")
-    const change = new Change(snapshot)
-    change.consume(approval, answered.digest ?? approval.digest)
-    await storeChange(tx, change)
-    throw undone
+    return [
+      await findApproval(tx, workspaceId, answeredId),
+      await readSnapshot(tx, workspaceId, { kind: "run", id: runId }),
+    ] as const
   })
-  const error = await tried.catch((caught: unknown) => caught)
-  if (outcome === "used") expect(error).toBe(undone)
-  else expect(error).toMatchObject({ constructor: StaleChange, part: outcome })
+  if (approval === undefined || snapshot === undefined) throw new Error("nothing to use")
+  const change = new Change(snapshot)
+  change.consume(approval, answered.digest ?? approval.digest)
+  expect(await createChangeStore(database).store(change)).toMatchObject({ kind: outcome })
 })
 
 interface Answered {

@@ -85,7 +85,7 @@ describe("the database", () => {
   it("shows and changes nothing of another workspace", async () => {
     const me = await waitingRun()
     const stranger = { ...inWorkspace(orchestrator), runId: me.runId }
-    const tables = ["runs", "tool_calls", "approvals", "verdicts", "run_events", "run_claims"]
+    const tables = ["runs", "tool_calls", "approvals", "verdicts", "journal", "run_claims"]
     await inTenant(stranger, async () => {
       for (const table of tables) {
         const rows = await app.query(`select 1 from ${table} where run_id = $1`, [me.runId])

@@ -3,7 +3,7 @@
  *
  * Owns: the snapshot, which follows every stored change.
  *
- * 1. Nothing is stored once the lease is lost, nor on a state or epoch that is not the stored one.
+ * 1. Nothing is stored once the lease is lost, nor on an epoch or revision that is not the stored one.
  * 2. A run that is read anew is fenced against earlier owners in the same transaction.
  *
  * What moves a run that has not ended, by its state and its current call's. Every one of them has a
@@ -28,7 +28,7 @@
 import type { Database } from "../../mesh/database.ts"
 import type { Runtime } from "../../mesh/service.ts"
 import type { Change } from "./change.ts"
-import { StaleChange, storeChange } from "./change-store.ts"
+import type { ChangeStore } from "./change-store.ts"
 import { dropClaim, releaseClaim } from "./claim-store.ts"
 import type { Lease } from "./lease.ts"
 import type { Snapshot } from "./snapshot.ts"
@@ -36,8 +36,9 @@ import { takeSnapshot } from "./snapshot-store.ts"
 
 export interface HeldRunDeps {
   readonly database: Database
-  /** Told after every stored change. */
-  stored(change: Change): void
+  readonly changes: ChangeStore
+  /** Told after every stored change, and when it was stored. */
+  stored(change: Change, at: Date): void
   readonly reached: Runtime["reached"]
 }
 
@@ -59,17 +60,12 @@ export class HeldRun {
   /** Stores a change; false where the run is no longer as the change found it. */
   async store(change: Change): Promise<boolean> {
     this.#lease.lost.throwIfAborted()
-    const { database, stored, reached } = this.#deps
+    const { changes, stored, reached } = this.#deps
     if (change.calls.some(({ state }) => state === "executing")) reached("before_intent")
-    const options = { name: "storeChange" }
-    try {
-      await database.tenant(this.#lease.workspaceId, (tx) => storeChange(tx, change), options)
-    } catch (error) {
-      if (error instanceof StaleChange) return false
-      throw error
-    }
-    this.#snapshot = change.after()
-    stored(change)
+    const outcome = await changes.store(change)
+    if (outcome.kind === "stale") return false
+    this.#snapshot = change.after(outcome.at)
+    stored(change, outcome.at)
     if (change.approvals.some(({ state }) => state === "pending")) reached("during_approval_wait")
     return true
   }

@@ -4,23 +4,23 @@ import {
   CancelRunResponseSchema,
   RunService,
 } from "../../gen/runwarden/orchestrator/v1/run_service_pb.ts"
+import type { Tx } from "../../mesh/database.ts"
 import { notFound } from "../../mesh/errors.ts"
 import { callerOf, outgoing } from "../../mesh/identity.ts"
 import { nextPage, readPage } from "../../mesh/paging.ts"
-import { answerOnce } from "../../mesh/request-id.ts"
-import { type Answered, cancelRun } from "./answers.ts"
-import type { Change } from "./change.ts"
-import { entriesAfter } from "./run-event-store.ts"
-import { toRun, toRunEvent } from "./run-message.ts"
+import { type AnsweredChangeDeps, answerChanging } from "./answered-change.ts"
+import { cancelRun } from "./answers.ts"
+import { historyAfter } from "./journal-store.ts"
+import { toRun, toRunEvents } from "./run-message.ts"
 import { findRun, findRunState, listRuns } from "./run-store.ts"
-import type { RunRecord } from "./snapshot.ts"
+import { nowOf } from "./snapshot.ts"
+import { readSnapshot } from "./snapshot-store.ts"
 import { type StartRunDeps, startRun } from "./start-run.ts"
 import { runStateEnum, wordOf } from "./state-enum.ts"
 import type { Watch } from "./watch.ts"
 
-export interface RunHandlerDeps extends StartRunDeps {
+export interface RunHandlerDeps extends StartRunDeps, AnsweredChangeDeps {
   readonly watch: Watch
-  stored(change: Change): void
 }
 
 const runSizes = { default: 50, max: 200 }
@@ -60,46 +60,44 @@ export function runHandlers(deps: RunHandlerDeps) {
       }
     },
 
-    async cancelRun(request, { signal }) {
-      let cancelled: Answered<RunRecord> | undefined
-      const response = await answerOnce(
-        database,
-        RunService.method.cancelRun,
-        request,
-        async (tx) => {
-          cancelled = await cancelRun(tx, request)
-          return create(CancelRunResponseSchema, { run: toRun(cancelled.resource) })
-        },
-        { signal },
-      )
-      if (cancelled?.change !== undefined) deps.stored(cancelled.change)
-      return response
+    cancelRun(request, { signal }) {
+      const { workspaceId, runId } = request
+      const decide = async (tx: Tx) => {
+        const snapshot = await readSnapshot(tx, workspaceId, { kind: "run", id: runId })
+        if (snapshot === undefined) throw notFound("run", runId)
+        const change = cancelRun(snapshot, request)
+        const { run } = change?.after(nowOf(snapshot)) ?? snapshot
+        return { change, response: create(CancelRunResponseSchema, { run: toRun(run) }) }
+      }
+      return answerChanging(deps, RunService.method.cancelRun, request, decide, signal)
     },
 
     async *watchRun({ workspaceId, runId, afterSequence }, { signal }) {
       const request = { workspaceId, runId, after: Number(afterSequence) }
-      for await (const entry of watch(request, signal)) yield { event: toRunEvent(entry) }
+      for await (const event of watch(request, signal)) yield { event }
     },
 
     async listRunEvents(request, { signal }) {
       const { workspaceId, runId } = request
       const filters = { workspaceId, runId }
-      const { limit, after } = readPage(request, filters, eventSizes)
-      const entries = await database.tenant(
+      const page = readPage(request, filters, eventSizes)
+      const after = Number(page.after?.[0] ?? 0)
+      const limit = page.limit + 1
+      const rows = await database.tenant(
         workspaceId,
         async (tx) => {
           const state = await findRunState(tx, workspaceId, runId)
           if (state === undefined) throw notFound("run", runId)
-          const page = { after: Number(after?.[0] ?? 0), limit: limit + 1 }
-          return entriesAfter(tx, workspaceId, runId, page)
+          return historyAfter(tx, workspaceId, runId, { after, limit })
         },
         { signal },
       )
-      const page = entries.slice(0, limit)
-      const last = String(page.at(-1)?.sequence ?? 0)
+      const found = rows.flatMap((row) => toRunEvents(row, after))
+      const events = found.slice(0, page.limit)
+      const last = String(events.at(-1)?.sequence ?? 0)
       return {
-        events: page.map(toRunEvent),
-        nextPageToken: entries.length > limit ? nextPage(filters, [last]) : "",
+        events,
+        nextPageToken: found.length > page.limit ? nextPage(filters, [last]) : "",
       }
     },
   } satisfies ServiceImpl<typeof RunService>

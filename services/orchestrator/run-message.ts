@@ -2,9 +2,10 @@ import { create, fromBinary, fromJsonString, type MessageInitShape } from "@bufb
 import { timestampFromDate } from "@bufbuild/protobuf/wkt"
 import { PolicyDenialSchema } from "../../gen/runwarden/errors/v1/policy_denial_pb.ts"
 import { PlanSchema } from "../../gen/runwarden/orchestrator/v1/plan_pb.ts"
-import { type RunEvent, RunEventSchema } from "../../gen/runwarden/orchestrator/v1/run_event_pb.ts"
+import type { RunEvent } from "../../gen/runwarden/orchestrator/v1/run_event_pb.ts"
 import { type Run, RunSchema } from "../../gen/runwarden/orchestrator/v1/run_pb.ts"
-import type { StoredEntry } from "./run-event-store.ts"
+import { ListRunEventsResponseSchema } from "../../gen/runwarden/orchestrator/v1/run_service_pb.ts"
+import type { JournalRow } from "./journal-store.ts"
 import type { Denial, RunRecord } from "./snapshot.ts"
 import { runStateEnum, verdictEnum } from "./state-enum.ts"
 
@@ -45,11 +46,15 @@ export function toDenial(denial: Denial): MessageInitShape<typeof PolicyDenialSc
   })
 }
 
-export function toRunEvent(entry: StoredEntry): RunEvent {
-  const event = fromBinary(RunEventSchema, entry.payload)
-  event.sequence = BigInt(entry.sequence)
-  event.time = timestampFromDate(entry.createTime)
-  return event
+/** The entries of a row that come after a sequence, with their places and their time. */
+export function toRunEvents(row: JournalRow, after: number): readonly RunEvent[] {
+  const time = timestampFromDate(row.createTime)
+  const { events } = fromBinary(ListRunEventsResponseSchema, row.entries)
+  events.forEach((event, index) => {
+    event.sequence = BigInt(row.firstSequence + index)
+    event.time = time
+  })
+  return events.slice(Math.max(0, after + 1 - row.firstSequence))
 }
 
 export function etagOf({ revision }: { readonly revision: number }): string {

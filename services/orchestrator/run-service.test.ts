@@ -82,14 +82,11 @@ describe("a plan", () => {
     ])
     const events = await until(() => {
       const own = peers.events.filter(({ runId }) => runId === run.runId)
-      return own.length === 8 && own
+      return own.length >= 5 && own
     })
     expect(events.map(({ payload }) => payload.case)).toEqual([
       "runChanged",
-      "toolCallChanged",
       "moderated",
-      "toolCallChanged",
-      "toolCallChanged",
       "toolCallChanged",
       "moderated",
       "runChanged",

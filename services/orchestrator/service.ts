@@ -2,11 +2,13 @@
  * The orchestrator: runs, their tool calls and the approvals they wait for.
  *
  * run.ts, tool-call.ts, approval.ts, action.ts, plan.ts   the pure hearts
- * change.ts, history.ts, outcome.ts   one transaction's worth of change, built without I/O
- * start-run.ts, tool-pinning.ts, answers.ts, watch.ts   what callers do
+ * change.ts, journal-entries.ts, outcome.ts   one transaction's worth of change, built without I/O
+ * start-run.ts, tool-pinning.ts, answers.ts, answered-change.ts, watch.ts   what callers do
  * executor.ts, lease.ts, run-driver.ts, held-run.ts   who carries a run out, and how far
  * membership.ts, step.ts, judgement.ts, execution.ts   ask, resolve, judge, act, execute
- * change-store.ts, snapshot-store.ts, *-store.ts   every SQL statement
+ * change-store.ts, change-rows.ts, start-store.ts   many changes in one statement
+ * journal-sql.ts, journal-chain.ts, journal-delivery.ts, journal-events.ts   what happened, for ever
+ * snapshot-store.ts, *-store.ts   every other SQL statement
  * *-handlers.ts, *-message.ts, state-enum.ts   the RPCs and records as messages
  */
 import { fileURLToPath } from "node:url"
@@ -21,17 +23,19 @@ import { ToolCallService } from "../../gen/runwarden/orchestrator/v1/tool_call_s
 import { EventService } from "../../gen/runwarden/telemetry/v1/event_service_pb.ts"
 import { ExecutionService } from "../../gen/runwarden/tools/v1/execution_service_pb.ts"
 import { openDatabase } from "../../mesh/database.ts"
-import { createEventOutbox } from "../../mesh/events.ts"
 import { type Runtime, route, type Service, type ServiceModule } from "../../mesh/service.ts"
 import { approvalHandlers } from "./approval-handlers.ts"
 import { approvalRuleHandlers } from "./approval-rule-handlers.ts"
 import type { Change } from "./change.ts"
+import { createChangeStore } from "./change-store.ts"
 import { type OrchestratorConfig, readConfig } from "./config.ts"
 import { delegationHandlers } from "./delegation-handlers.ts"
 import { Executor } from "./executor.ts"
+import { createJournalDelivery } from "./journal-delivery.ts"
 import { createNotifier } from "./notifier.ts"
 import { createRetryBudgets } from "./retry-budget.ts"
 import { runHandlers } from "./run-handlers.ts"
+import { createStartStore } from "./start-store.ts"
 import { toolCallHandlers } from "./tool-call-handlers.ts"
 import { createWatch } from "./watch.ts"
 
@@ -43,7 +47,6 @@ export interface OrchestratorDeps {
   readonly telemetry: Client<typeof EventService>
 }
 
-const telemetryDelayMs = 100
 const migrations = fileURLToPath(new URL("./migrations", import.meta.url))
 
 export const orchestratorModule: ServiceModule<OrchestratorConfig> = {
@@ -66,24 +69,17 @@ export function createOrchestrator(config: OrchestratorConfig, deps: Orchestrato
   const { tracer, log, reached } = runtime
   const stack = new AsyncDisposableStack()
   const database = stack.use(openDatabase(config.database, { runtime, migrations }))
-  const events = stack.use(createEventOutbox({ database, runtime, telemetry }))
+  const delivery = stack.use(createJournalDelivery({ database, runtime, telemetry }))
+  const changes = stack.use(createChangeStore(database))
+  const starts = stack.use(createStartStore(database))
   const notifier = createNotifier()
-  // Telemetry may come a moment later: one look at the outbox then serves many changes.
-  let poking: NodeJS.Timeout | undefined
-  const changed = () => {
-    poking ??= setTimeout(() => {
-      poking = undefined
-      events.poke()
-    }, telemetryDelayMs)
-  }
-  stack.defer(() => clearTimeout(poking))
   const advanced = ({ run }: Change) => {
     notifier.notify(run.runId)
-    changed()
+    delivery.poke()
   }
   const executor = stack.use(
     new Executor({
-      ...{ database, moderation, tools, membership, approval, tracer, log, reached },
+      ...{ database, changes, moderation, tools, membership, approval, tracer, log, reached },
       config: config.executor,
       retries: createRetryBudgets(),
       stored: advanced,
@@ -101,19 +97,20 @@ export function createOrchestrator(config: OrchestratorConfig, deps: Orchestrato
     config: config.watch,
     stopping: stopping.signal,
   })
-  const start = { database, tools, executor, runTimeoutMs, changed }
+  const answering = { database, changes, stored }
+  const starting = { starts, tools, executor, runTimeoutMs }
   return {
     routes: [
-      route(RunService, runHandlers({ ...start, watch, stored })),
-      route(ToolCallService, toolCallHandlers({ database, stored })),
-      route(ApprovalService, approvalHandlers({ database, stored })),
+      route(RunService, runHandlers({ ...answering, ...starting, watch })),
+      route(ToolCallService, toolCallHandlers(answering)),
+      route(ApprovalService, approvalHandlers(answering)),
       route(ApprovalRuleService, approvalRuleHandlers({ database, defaultRule: approval })),
       route(DelegationService, delegationHandlers({ database, membership })),
     ],
     async start(signal) {
       await database.migrate(signal)
       await database.verify()
-      events.start()
+      delivery.start()
       executor.start()
     },
     [Symbol.asyncDispose]: () => stack.disposeAsync(),

@@ -67,6 +67,8 @@ export interface ToolCallRecord {
   readonly reason: string
   readonly policyDenial: Denial | undefined
   readonly plannedArguments: JsonObject
+  /** Whether the planned arguments hold no reference: then they are the arguments. */
+  readonly isLiteral: boolean
   readonly arguments: JsonObject | undefined
   readonly argumentsDigest: string | undefined
   readonly provenance: readonly number[]
@@ -135,4 +137,9 @@ export interface Clock {
 export function clockFrom(databaseNow: Date): Clock {
   const offset = databaseNow.getTime() - performance.now()
   return { now: () => Math.floor(offset + performance.now()) }
+}
+
+/** The time of the database, as far as this process knows it. */
+export function nowOf({ clock }: Pick<Snapshot, "clock">): Date {
+  return new Date(clock.now())
 }

@@ -15,11 +15,14 @@ const listColumns = `
   create_time as "createTime", update_time as "updateTime", start_time as "startTime",
   end_time as "endTime"`
 
-const columns = `${listColumns}, planned_arguments as "plannedArguments", arguments, result, error`
+/** The columns of a whole call, by the names of its record. */
+export const toolCallColumns = `${listColumns}, planned_arguments as "plannedArguments",
+  is_literal as "isLiteral", arguments, result, error`
 
 type Nullable<T> = { readonly [Key in keyof T]: undefined extends T[Key] ? T[Key] | null : T[Key] }
 
-interface ToolCallRow
+/** A call as it is read. */
+export interface ToolCallRow
   extends Omit<
     Nullable<ToolCallRecord>,
     "policyDenial" | "plannedArguments" | "arguments" | "result" | "error"
@@ -31,32 +34,21 @@ interface ToolCallRow
   readonly error: string | null
 }
 
-/** Every call of a run, by step. */
-export async function callsOfRun(
-  tx: Tx,
-  workspaceId: string,
-  runId: string,
-): Promise<readonly ToolCallRecord[]> {
-  const rows = await tx.query<ToolCallRow>(
-    `select ${columns} from tool_calls
-     where workspace_id = $1::uuid and run_id = $2::uuid order by step_index`,
-    [workspaceId, runId],
-  )
-  return rows.map(toRecord)
-}
-
 export async function findToolCall(
   tx: Tx,
   workspaceId: string,
   toolCallId: string,
 ): Promise<ToolCallRecord | undefined> {
   const row = await tx.maybe<ToolCallRow>(
-    `select ${columns} from tool_calls
+    `select ${toolCallColumns} from tool_calls
      where workspace_id = $1::uuid and tool_call_id = $2::uuid`,
     [workspaceId, toolCallId],
   )
-  return row === undefined ? undefined : toRecord(row)
+  return row === undefined ? undefined : toToolCallRecord(row)
 }
+
+/** No run has this id: all come before it. */
+const lastId = "ffffffff-ffff-ffff-ffff-ffffffffffff"
 
 export interface ToolCallFilter {
   readonly runId: string
@@ -69,38 +61,43 @@ export async function listToolCalls(
   tx: Tx,
   workspaceId: string,
   filter: ToolCallFilter,
-  page: { readonly limit: number; readonly after: string | undefined },
+  page: { readonly limit: number; readonly after: readonly string[] | undefined },
 ): Promise<readonly ToolCallRecord[]> {
   const ofRun = filter.runId !== ""
+  const [after, afterStep] = page.after ?? []
   const scope = ofRun
-    ? "run_id = $2::uuid and ($3::text is null or step_index > $3::text::integer)"
-    : "$2::text is null and ($3::text is null or tool_call_id < $3::text::uuid)"
+    ? "run_id = $2::uuid and ($3::integer is null or step_index > $3::integer)"
+    : `(run_id, step_index) < (coalesce($2::uuid, '${lastId}'), coalesce($3::integer, 0))`
   const rows = await tx.query<ToolCallRow>(
-    `select ${listColumns}, '{}' as "plannedArguments", null as arguments, null as result,
-       null as error
+    `select ${listColumns}, '{}' as "plannedArguments", false as "isLiteral", null as arguments,
+       null as result, null as error
      from tool_calls
      where workspace_id = $1::uuid and ${scope}
        and ($4::text[] = '{}' or state = any ($4::text[]))
        and ($5::text = '' or tool = $5::text)
-     order by ${ofRun ? "step_index" : "tool_call_id desc"} limit $6::integer`,
+     order by ${ofRun ? "step_index" : "run_id desc, step_index desc"} limit $6::integer`,
     [
       workspaceId,
-      ofRun ? filter.runId : null,
-      page.after ?? null,
+      ofRun ? filter.runId : (after ?? null),
+      afterStep ?? null,
       filter.states,
       filter.tool,
       page.limit,
     ],
   )
-  return rows.map(toRecord)
+  return rows.map(toToolCallRecord)
 }
 
-function toRecord(row: ToolCallRow): ToolCallRecord {
+export function toToolCallRecord(row: ToolCallRow): ToolCallRecord {
+  const plannedArguments = JSON.parse(row.plannedArguments) as JsonObject
+  // What is literal is stored once; it is the arguments from when it was judged.
+  const isPlanned = row.isLiteral && row.argumentsDigest !== null
+  const stored = row.arguments === null ? undefined : (JSON.parse(row.arguments) as JsonObject)
   return {
     ...row,
     policyDenial: row.policyDenial === null ? undefined : (JSON.parse(row.policyDenial) as Denial),
-    plannedArguments: JSON.parse(row.plannedArguments) as JsonObject,
-    arguments: row.arguments === null ? undefined : (JSON.parse(row.arguments) as JsonObject),
+    plannedArguments,
+    arguments: isPlanned ? plannedArguments : stored,
     result: row.result === null ? undefined : (JSON.parse(row.result) as JsonObject),
     error: row.error === null ? undefined : (JSON.parse(row.error) as ToolFailure),
     argumentsDigest: row.argumentsDigest ?? undefined,

@@ -6,12 +6,14 @@
  * 2. A watcher holds no connection while it waits, and ends with its caller.
  * 3. The history of a run that has ended is complete: the end is seen before its last page is read.
  */
+import type { RunEvent } from "../../gen/runwarden/orchestrator/v1/run_event_pb.ts"
 import type { Database } from "../../mesh/database.ts"
 import { notFound, RunwardenError } from "../../mesh/errors.ts"
 import type { OrchestratorConfig } from "./config.ts"
+import { historyAfter } from "./journal-store.ts"
 import type { Notifier } from "./notifier.ts"
 import { isTerminalRun } from "./run.ts"
-import { entriesAfter, type StoredEntry } from "./run-event-store.ts"
+import { toRunEvents } from "./run-message.ts"
 import { findRunState } from "./run-store.ts"
 
 export interface WatchDeps {
@@ -25,7 +27,7 @@ export interface WatchDeps {
 export type Watch = (
   request: { readonly workspaceId: string; readonly runId: string; readonly after: number },
   signal: AbortSignal,
-) => AsyncIterable<StoredEntry>
+) => AsyncIterable<RunEvent>
 
 const pageSize = 200
 
@@ -45,14 +47,15 @@ export function createWatch({ database, notifier, config, stopping }: WatchDeps)
       for (;;) {
         if (stopping.aborted) throw new RunwardenError("SHUTTING_DOWN", { service: "orchestrator" })
         if (signal.aborted) return
-        const { isEnded, entries } = await look(workspaceId, runId, sequence, signal)
-        for (const entry of entries) {
-          yield entry
-          sequence = entry.sequence
+        const { isEnded, rows } = await look(workspaceId, runId, sequence, signal)
+        const events = rows.flatMap((row) => toRunEvents(row, sequence))
+        for (const event of events) {
+          yield event
+          sequence = Number(event.sequence)
         }
-        if (entries.length === pageSize) continue
+        if (rows.length === pageSize) continue
         if (isEnded) return
-        if (entries.length === 0) await notices.wait(config.pollMs, signal)
+        if (events.length === 0) await notices.wait(config.pollMs, signal)
       }
     } finally {
       watchers -= 1
@@ -65,8 +68,8 @@ export function createWatch({ database, notifier, config, stopping }: WatchDeps)
       async (tx) => {
         const state = await findRunState(tx, workspaceId, runId)
         if (state === undefined) throw notFound("run", runId)
-        const entries = await entriesAfter(tx, workspaceId, runId, { after, limit: pageSize })
-        return { isEnded: isTerminalRun(state), entries }
+        const rows = await historyAfter(tx, workspaceId, runId, { after, limit: pageSize })
+        return { isEnded: isTerminalRun(state), rows }
       },
       { name: "watchRun", signal },
     )

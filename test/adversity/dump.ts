@@ -1,7 +1,7 @@
 /** Reads the world, as the database's superuser: row-level security hides nothing from it. */
 import { fromBinary, type JsonObject } from "@bufbuild/protobuf"
 import { Role } from "../../gen/runwarden/options/v1/access_pb.ts"
-import { RunEventSchema } from "../../gen/runwarden/orchestrator/v1/run_event_pb.ts"
+import { ListRunEventsResponseSchema } from "../../gen/runwarden/orchestrator/v1/run_service_pb.ts"
 import { MetricsService } from "../../gen/runwarden/telemetry/v1/metrics_service_pb.ts"
 import { digestOfStruct } from "../../mesh/canonical.ts"
 import { type Connection, connect } from "../../mesh/database.ts"
@@ -54,7 +54,7 @@ export async function readWorld(
     approvals: (await orchestrator.query<StoredApproval>(approvalsSql, [ids])).map(toApproval),
     claims: await orchestrator.query<ClaimRow>(claimsSql, [ids]),
     executions: await tools.query<ExecutionRow>(executionsSql, [ids]),
-    events: (await orchestrator.query<StoredEvent>(eventsSql, [ids])).map(toEvent),
+    events: (await orchestrator.query<JournalRow>(eventsSql, [ids])).flatMap(toEvents),
     belongings,
     ledger: readLedger(cluster.ledgerFile).filter((line) => known.has(line.workspaceId)),
     counts,
@@ -148,8 +148,8 @@ const executionsSql = `
   from executions where ${ofThese}`
 
 const eventsSql = `
-  select workspace_id as "workspaceId", run_id as "runId", sequence, payload
-  from run_events where ${ofThese} order by workspace_id, run_id, sequence`
+  select workspace_id as "workspaceId", run_id as "runId", first_sequence as "firstSequence", entries
+  from journal where ${ofThese} order by workspace_id, run_id, first_sequence`
 
 type StoredCall = Omit<CallRow, "next" | "applied"> & {
   readonly result: string | null
@@ -177,8 +177,12 @@ function toApproval({ arguments: shown, decideTime, consumeTime, ...row }: Store
   }
 }
 
-type StoredEvent = Omit<EventRow, "kind"> & { readonly payload: Uint8Array }
+type JournalRow = Omit<EventRow, "kind" | "sequence"> & {
+  readonly firstSequence: number
+  readonly entries: Uint8Array
+}
 
-function toEvent({ payload, ...row }: StoredEvent): EventRow {
-  return { ...row, sequence: Number(row.sequence), kind: fromBinary(RunEventSchema, payload).kind }
+function toEvents({ entries, firstSequence, ...row }: JournalRow): EventRow[] {
+  const { events } = fromBinary(ListRunEventsResponseSchema, entries)
+  return events.map(({ kind }, index) => ({ ...row, sequence: firstSequence + index, kind }))
 }

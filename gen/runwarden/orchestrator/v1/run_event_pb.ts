@@ -20,7 +20,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file runwarden/orchestrator/v1/run_event.proto.
  */
 export const file_runwarden_orchestrator_v1_run_event: GenFile = /*@__PURE__*/
-  fileDesc("CilydW53YXJkZW4vb3JjaGVzdHJhdG9yL3YxL3J1bl9ldmVudC5wcm90bxIZcnVud2FyZGVuLm9yY2hlc3RyYXRvci52MSLGAwoIUnVuRXZlbnQSEAoIc2VxdWVuY2UYASABKAQSKAoEdGltZRgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASPAoLcnVuX3N0YXJ0ZWQYCiABKAsyJS5ydW53YXJkZW4ub3JjaGVzdHJhdG9yLnYxLlJ1blN0YXJ0ZWRIABJHChFydW5fc3RhdGVfY2hhbmdlZBgLIAEoCzIqLnJ1bndhcmRlbi5vcmNoZXN0cmF0b3IudjEuUnVuU3RhdGVDaGFuZ2VkSAASUgoXdG9vbF9jYWxsX3N0YXRlX2NoYW5nZWQYDCABKAsyLy5ydW53YXJkZW4ub3JjaGVzdHJhdG9yLnYxLlRvb2xDYWxsU3RhdGVDaGFuZ2VkSAASSAoRY29udGVudF9tb2RlcmF0ZWQYDSABKAsyKy5ydW53YXJkZW4ub3JjaGVzdHJhdG9yLnYxLkNvbnRlbnRNb2RlcmF0ZWRIABJRChZhcHByb3ZhbF9zdGF0ZV9jaGFuZ2VkGA4gASgLMi8ucnVud2FyZGVuLm9yY2hlc3RyYXRvci52MS5BcHByb3ZhbFN0YXRlQ2hhbmdlZEgAQgYKBGtpbmQiSQoKUnVuU3RhcnRlZBIUCgxyZXF1ZXN0ZXJfaWQYASABKAkSEQoJcGxhbl9uYW1lGAIgASgJEhIKCnN0ZXBfY291bnQYAyABKA0iVQoPUnVuU3RhdGVDaGFuZ2VkEjIKBXN0YXRlGAEgASgOMiMucnVud2FyZGVuLm9yY2hlc3RyYXRvci52MS5SdW5TdGF0ZRIOCgZyZWFzb24YAiABKAkilwEKFFRvb2xDYWxsU3RhdGVDaGFuZ2VkEhQKDHRvb2xfY2FsbF9pZBgBIAEoCRISCgpzdGVwX2luZGV4GAIgASgNEgwKBHRvb2wYAyABKAkSNwoFc3RhdGUYBCABKA4yKC5ydW53YXJkZW4ub3JjaGVzdHJhdG9yLnYxLlRvb2xDYWxsU3RhdGUSDgoGcmVhc29uGAUgASgJIsYBChBDb250ZW50TW9kZXJhdGVkEjEKB3N1YmplY3QYASABKA4yIC5ydW53YXJkZW4ubW9kZXJhdGlvbi52MS5TdWJqZWN0EjEKB3ZlcmRpY3QYAiABKA4yIC5ydW53YXJkZW4ubW9kZXJhdGlvbi52MS5WZXJkaWN0EhMKC2RlY2lzaW9uX2lkGAMgASgJEhcKCnN0ZXBfaW5kZXgYBCABKA1IAIgBARIPCgdmYWlsdXJlGAUgASgJQg0KC19zdGVwX2luZGV4IowBChRBcHByb3ZhbFN0YXRlQ2hhbmdlZBITCgthcHByb3ZhbF9pZBgBIAEoCRISCgpzdGVwX2luZGV4GAIgASgNEjcKBXN0YXRlGAMgASgOMigucnVud2FyZGVuLm9yY2hlc3RyYXRvci52MS5BcHByb3ZhbFN0YXRlEhIKCmRlY2lkZXJfaWQYBCABKAliBnByb3RvMw", [file_google_protobuf_timestamp, file_runwarden_moderation_v1_decision, file_runwarden_orchestrator_v1_approval, file_runwarden_orchestrator_v1_run, file_runwarden_orchestrator_v1_tool_call]);
+  fileDesc("CilydW53YXJkZW4vb3JjaGVzdHJhdG9yL3YxL3J1bl9ldmVudC5wcm90bxIZcnVud2FyZGVuLm9yY2hlc3RyYXRvci52MSLGAwoIUnVuRXZlbnQSEAoIc2VxdWVuY2UYASABKAQSKAoEdGltZRgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASPAoLcnVuX3N0YXJ0ZWQYCiABKAsyJS5ydW53YXJkZW4ub3JjaGVzdHJhdG9yLnYxLlJ1blN0YXJ0ZWRIABJHChFydW5fc3RhdGVfY2hhbmdlZBgLIAEoCzIqLnJ1bndhcmRlbi5vcmNoZXN0cmF0b3IudjEuUnVuU3RhdGVDaGFuZ2VkSAASUgoXdG9vbF9jYWxsX3N0YXRlX2NoYW5nZWQYDCABKAsyLy5ydW53YXJkZW4ub3JjaGVzdHJhdG9yLnYxLlRvb2xDYWxsU3RhdGVDaGFuZ2VkSAASSAoRY29udGVudF9tb2RlcmF0ZWQYDSABKAsyKy5ydW53YXJkZW4ub3JjaGVzdHJhdG9yLnYxLkNvbnRlbnRNb2RlcmF0ZWRIABJRChZhcHByb3ZhbF9zdGF0ZV9jaGFuZ2VkGA4gASgLMi8ucnVud2FyZGVuLm9yY2hlc3RyYXRvci52MS5BcHByb3ZhbFN0YXRlQ2hhbmdlZEgAQgYKBGtpbmQiSQoKUnVuU3RhcnRlZBIUCgxyZXF1ZXN0ZXJfaWQYASABKAkSEQoJcGxhbl9uYW1lGAIgASgJEhIKCnN0ZXBfY291bnQYAyABKA0iVQoPUnVuU3RhdGVDaGFuZ2VkEjIKBXN0YXRlGAEgASgOMiMucnVud2FyZGVuLm9yY2hlc3RyYXRvci52MS5SdW5TdGF0ZRIOCgZyZWFzb24YAiABKAkisQEKFFRvb2xDYWxsU3RhdGVDaGFuZ2VkEhQKDHRvb2xfY2FsbF9pZBgBIAEoCRISCgpzdGVwX2luZGV4GAIgASgNEgwKBHRvb2wYAyABKAkSNwoFc3RhdGUYBCABKA4yKC5ydW53YXJkZW4ub3JjaGVzdHJhdG9yLnYxLlRvb2xDYWxsU3RhdGUSDgoGcmVhc29uGAUgASgJEhgKEGV4ZWN1dGlvbl9taWxsaXMYBiABKAQi1AEKEENvbnRlbnRNb2RlcmF0ZWQSMQoHc3ViamVjdBgBIAEoDjIgLnJ1bndhcmRlbi5tb2RlcmF0aW9uLnYxLlN1YmplY3QSMQoHdmVyZGljdBgCIAEoDjIgLnJ1bndhcmRlbi5tb2RlcmF0aW9uLnYxLlZlcmRpY3QSEwoLZGVjaXNpb25faWQYAyABKAkSFwoKc3RlcF9pbmRleBgEIAEoDUgAiAEBEg8KB2ZhaWx1cmUYBSABKAkSDAoEdG9vbBgGIAEoCUINCgtfc3RlcF9pbmRleCKhAQoUQXBwcm92YWxTdGF0ZUNoYW5nZWQSEwoLYXBwcm92YWxfaWQYASABKAkSEgoKc3RlcF9pbmRleBgCIAEoDRI3CgVzdGF0ZRgDIAEoDjIoLnJ1bndhcmRlbi5vcmNoZXN0cmF0b3IudjEuQXBwcm92YWxTdGF0ZRISCgpkZWNpZGVyX2lkGAQgASgJEhMKC3dhaXRfbWlsbGlzGAUgASgEYgZwcm90bzM", [file_google_protobuf_timestamp, file_runwarden_moderation_v1_decision, file_runwarden_orchestrator_v1_approval, file_runwarden_orchestrator_v1_run, file_runwarden_orchestrator_v1_tool_call]);
 
 /**
  * RunEvent is one entry of a run's history. The history is complete and only ever grows: every
@@ -202,6 +202,13 @@ export type ToolCallStateChanged = Message<"runwarden.orchestrator.v1.ToolCallSt
    * @generated from field: string reason = 5;
    */
   reason: string;
+
+  /**
+   * Milliseconds that the execution took; 0 where none has ended with this.
+   *
+   * @generated from field: uint64 execution_millis = 6;
+   */
+  executionMillis: bigint;
 };
 
 /**
@@ -251,6 +258,13 @@ export type ContentModerated = Message<"runwarden.orchestrator.v1.ContentModerat
    * @generated from field: string failure = 5;
    */
   failure: string;
+
+  /**
+   * Full name of the tool; empty for the run's input.
+   *
+   * @generated from field: string tool = 6;
+   */
+  tool: string;
 };
 
 /**
@@ -293,6 +307,13 @@ export type ApprovalStateChanged = Message<"runwarden.orchestrator.v1.ApprovalSt
    * @generated from field: string decider_id = 4;
    */
   deciderId: string;
+
+  /**
+   * Milliseconds since it was asked for; 0 while pending.
+   *
+   * @generated from field: uint64 wait_millis = 5;
+   */
+  waitMillis: bigint;
 };
 
 /**

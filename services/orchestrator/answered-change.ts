@@ -1,0 +1,69 @@
+/**
+ * A request that changes a run: read, decide, and store the change with its answer.
+ *
+ * 1. Nothing is locked while it is decided: where the run has changed meanwhile, storing says so, and
+ *    it is decided anew, until the request's deadline.
+ * 2. The answer is stored with the change, in one statement. The same request again gets it, however
+ *    many arrive at once.
+ */
+import {
+  type DescMessage,
+  type DescMethodUnary,
+  fromBinary,
+  type MessageShape,
+  toBinary,
+} from "@bufbuild/protobuf"
+import type { Database, Tx } from "../../mesh/database.ts"
+import { RunwardenError } from "../../mesh/errors.ts"
+import {
+  answerAfter,
+  answerOnce,
+  pruneAnswers,
+  type RepeatableRequest,
+  requestKeyOf,
+} from "../../mesh/request-id.ts"
+import type { Change } from "./change.ts"
+import type { ChangeStore } from "./change-store.ts"
+
+export interface AnsweredChangeDeps {
+  readonly database: Database
+  readonly changes: ChangeStore
+  /** Told after every stored change, and when it was stored. */
+  stored(change: Change, at: Date): void
+}
+
+/** What a request leads to: an answer, and the change that makes it true, where one is needed. */
+export interface Decision<Response> {
+  readonly change: Change | undefined
+  readonly response: Response
+}
+
+/** Answers a request once. `decide` may be called again, and has no effect outside its change. */
+export async function answerChanging<Req extends DescMessage, Res extends DescMessage>(
+  { database, changes, stored }: AnsweredChangeDeps,
+  method: DescMethodUnary<Req, Res>,
+  request: MessageShape<Req> & RepeatableRequest,
+  decide: (tx: Tx) => Promise<Decision<MessageShape<Res>>>,
+  signal: AbortSignal,
+): Promise<MessageShape<Res>> {
+  const key = requestKeyOf(method, request)
+  const read = { name: method.name, signal, isOneRead: true }
+  try {
+    for (;;) {
+      if (signal.aborted) throw new RunwardenError("CANCELLED", {}, { cause: signal.reason })
+      const { change, response } = await database.tenant(request.workspaceId, decide, read)
+      if (change === undefined) {
+        return await answerOnce(database, method, request, async () => response, { signal })
+      }
+      const answer = { key, response: toBinary(method.output, response) }
+      const outcome = await changes.store(change, answer)
+      if (outcome.kind === "stale") continue
+      stored(change, outcome.at)
+      // The answer stands, whether old ones could be taken away or not.
+      await pruneAnswers(database, request).catch(() => {})
+      return response
+    }
+  } catch (error) {
+    return fromBinary(method.output, await answerAfter(error, database, key, signal))
+  }
+}

@@ -1,0 +1,173 @@
+/**
+ * What a change consists of as rows of the statements that store many: one object per row, with `n`
+ * for the change it belongs to. A member that is undefined is left out, and what is left out stays as
+ * it is stored.
+ */
+import type { RequestKey } from "../../mesh/request-id.ts"
+import type { Change } from "./change.ts"
+import type { ApprovalRecord, Denial, ToolCallRecord } from "./snapshot.ts"
+
+/** The answer that is kept with a change, for when its request is sent again. */
+export interface Answer {
+  readonly key: RequestKey
+  readonly response: Uint8Array
+}
+
+/** Bytes of many changes one after the other, as the one parameter that holds them all. */
+export class Content {
+  readonly #parts: Uint8Array[] = []
+  #length = 0
+
+  /** Where the bytes stand, as Postgres counts: from 1. */
+  add(bytes: Uint8Array): { readonly first_byte: number; readonly bytes: number } {
+    const place = { first_byte: this.#length + 1, bytes: bytes.length }
+    this.#parts.push(bytes)
+    this.#length += bytes.length
+    return place
+  }
+
+  concat(): Buffer {
+    return Buffer.concat(this.#parts, this.#length)
+  }
+}
+
+export function runRow(n: number, change: Change, content: Content) {
+  const { run, before, claim, consumption } = change
+  const from = before.run
+  return {
+    n,
+    workspace_id: run.workspaceId,
+    run_id: run.runId,
+    epoch: from.epoch,
+    revision: from.revision,
+    state: changed(from.state, run.state),
+    reason: changed(from.reason, run.reason),
+    policy_denial: run.policyDenial === from.policyDenial ? undefined : denial(run.policyDenial),
+    moderation_outcome: changed(from.moderationOutcome, run.moderationOutcome),
+    step_index: changed(from.stepIndex, run.stepIndex),
+    requester_role: changed(from.requesterRole, run.requesterRole),
+    entries: change.entries.count,
+    ...content.add(change.entries.bytes),
+    claim: claim.kind === "keep" ? undefined : claim.kind,
+    due_time: claim.kind === "release" ? claim.dueAt.toISOString() : undefined,
+    owner: claim.kind === "take" ? claim.owner : undefined,
+    lease_ms: claim.kind === "take" ? claim.leaseMs : undefined,
+    approval_id: consumption?.approvalId,
+    approval_digest: consumption?.digest,
+  }
+}
+
+export function verdictRow(
+  n: number,
+  { run, before }: Change,
+  { stepIndex, judgement }: Change["verdicts"][number],
+) {
+  return {
+    n,
+    workspace_id: run.workspaceId,
+    run_id: run.runId,
+    step_index: stepIndex,
+    is_new: before.calls[stepIndex]?.verdict === undefined,
+    digest: judgement.digest,
+    verdict: judgement.verdict,
+    decision_id: judgement.decisionId,
+    policy_version: judgement.policyVersion,
+  }
+}
+
+export function callRow(n: number, change: Change, call: ToolCallRecord) {
+  const from = change.before.calls[call.stepIndex]
+  if (from === undefined) throw new Error(`the run has no step ${call.stepIndex}`)
+  const isAdmitted = call.state === "executing" && from.state !== "executing"
+  return {
+    n,
+    workspace_id: call.workspaceId,
+    run_id: call.runId,
+    step_index: call.stepIndex,
+    from_state: from.state,
+    state: call.state,
+    reason: changed(from.reason, call.reason),
+    policy_denial: call.policyDenial === from.policyDenial ? undefined : denial(call.policyDenial),
+    arguments: call.isLiteral ? undefined : json(from.arguments, call.arguments),
+    arguments_digest: changed(from.argumentsDigest, call.argumentsDigest),
+    provenance: changedList(from.provenance, call.provenance),
+    verdict: changed(from.verdict, call.verdict),
+    decision_id: changed(from.decisionId, call.decisionId),
+    policy_version: changed(from.policyVersion, call.policyVersion),
+    matched_rules: changedList(from.matchedRules, call.matchedRules),
+    moderation_outcome: changed(from.moderationOutcome, call.moderationOutcome),
+    approval_id: changed(from.approvalId, call.approvalId),
+    approval_digest: isAdmitted ? change.consumption?.digest : undefined,
+    attempts: changed(from.attempts, call.attempts),
+    result: json(from.result, call.result),
+    error: json(from.error, call.error),
+    is_withheld: changed(from.isWithheld, call.isWithheld),
+    settler_id: changed(from.settlerId, call.settlerId),
+    trace_id: changed(from.traceId, call.traceId),
+  }
+}
+
+/** An approval that is asked for. */
+export function askedRow(n: number, { run }: Change, approval: ApprovalRecord) {
+  return {
+    n,
+    workspace_id: run.workspaceId,
+    run_id: run.runId,
+    approval_id: approval.approvalId,
+    step_index: approval.stepIndex,
+    tool_call_id: approval.toolCallId,
+    tool: approval.tool,
+    tool_version: approval.toolVersion,
+    definition_digest: approval.definitionDigest,
+    risk_class: approval.riskClass,
+    title: approval.title,
+    arguments: JSON.stringify(approval.arguments),
+    verdict: approval.verdict,
+    policy_version: approval.policyVersion,
+    matched_rules: approval.matchedRules,
+    requester_id: approval.requesterId,
+    digest: approval.digest,
+    approver_role: approval.approverRole,
+    distinct_from_requester: approval.isDistinctFromRequester,
+    expire_time: approval.expireTime.toISOString(),
+  }
+}
+
+/** An approval that is not pending any more. */
+export function answeredRow(n: number, { run }: Change, approval: ApprovalRecord) {
+  return {
+    n,
+    workspace_id: run.workspaceId,
+    approval_id: approval.approvalId,
+    state: approval.state,
+    decider_id: approval.deciderId,
+    comment: approval.comment,
+  }
+}
+
+export function answerRow(n: number, { key, response }: Answer, content: Content) {
+  return {
+    n,
+    workspace_id: key.workspaceId,
+    request_id: key.requestId,
+    method: key.method,
+    request_sha256: key.sha256,
+    ...content.add(response),
+  }
+}
+
+function changed<T>(before: T, after: T): T | undefined {
+  return after === before ? undefined : after
+}
+
+function changedList<T>(before: readonly T[], after: readonly T[]): readonly T[] | undefined {
+  return before === after || (before.length === 0 && after.length === 0) ? undefined : after
+}
+
+function json(before: unknown, after: unknown): string | undefined {
+  return after === before || after === undefined ? undefined : JSON.stringify(after)
+}
+
+export function denial(value: Denial | undefined): string | undefined {
+  return value === undefined ? undefined : JSON.stringify(value)
+}

@@ -1,0 +1,120 @@
+/** Entries as the hand-written encoder stores them, read by the general one. */
+import { create, fromBinary, toBinary } from "@bufbuild/protobuf"
+import fc from "fast-check"
+import { describe, expect, it } from "vitest"
+import { ListRunEventsResponseSchema } from "../../gen/runwarden/orchestrator/v1/run_service_pb.ts"
+import type { Verdict } from "./action.ts"
+import { approvalStates } from "./approval.ts"
+import { JournalEntries } from "./journal-entries.ts"
+import type { Judgement } from "./judgement.ts"
+import { runStates } from "./run.ts"
+import type { ApprovalRecord, RunRecord, ToolCallRecord } from "./snapshot.ts"
+import {
+  approvalStateEnum,
+  runStateEnum,
+  type SubjectName,
+  subjectEnum,
+  toolCallStateEnum,
+  verdictEnum,
+} from "./state-enum.ts"
+import { toolCallStates } from "./tool-call.ts"
+
+const text = fc.string({ unit: "binary", maxLength: 300 })
+const count = fc.integer({ min: 0, max: 2 ** 31 - 1 })
+const millis = fc.integer({ min: 0, max: Number.MAX_SAFE_INTEGER })
+const verdicts: readonly Verdict[] = ["allowed", "flagged", "blocked"]
+const subjects: readonly SubjectName[] = ["run_input", "tool_arguments", "tool_result"]
+
+/** What is added, and what must be read. */
+const entry = fc.oneof(
+  fc.record({ requesterId: text, planName: text, stepCount: count }).map((value) => ({
+    add: (entries: JournalEntries) => entries.runStarted(value as RunRecord),
+    kind: { case: "runStarted" as const, value },
+  })),
+  fc.record({ state: fc.constantFrom(...runStates), reason: text }).map((value) => ({
+    add: (entries: JournalEntries) => entries.runChanged(value as RunRecord),
+    kind: {
+      case: "runStateChanged" as const,
+      value: { ...value, state: runStateEnum[value.state] },
+    },
+  })),
+  fc
+    .record({
+      toolCallId: text,
+      stepIndex: count,
+      tool: text,
+      state: fc.constantFrom(...toolCallStates),
+      reason: text,
+      executionMs: millis,
+    })
+    .map(({ executionMs, ...value }) => ({
+      add: (entries: JournalEntries) =>
+        entries.toolCallChanged(value as ToolCallRecord, executionMs),
+      kind: {
+        case: "toolCallStateChanged" as const,
+        value: {
+          ...value,
+          state: toolCallStateEnum[value.state],
+          executionMillis: BigInt(executionMs),
+        },
+      },
+    })),
+  fc
+    .record({
+      subject: fc.constantFrom(...subjects),
+      verdict: fc.constantFrom(...verdicts),
+      decisionId: text,
+      failure: text,
+      call: fc.option(fc.record({ stepIndex: count, tool: text }), { nil: undefined }),
+    })
+    .map(({ call, ...value }) => ({
+      add: (entries: JournalEntries) =>
+        entries.moderated(value as Judgement, call as ToolCallRecord | undefined),
+      kind: {
+        case: "contentModerated" as const,
+        value: {
+          ...value,
+          ...call,
+          subject: subjectEnum[value.subject],
+          verdict: verdictEnum[value.verdict],
+        },
+      },
+    })),
+  fc
+    .record({
+      approvalId: text,
+      stepIndex: count,
+      state: fc.constantFrom(...approvalStates),
+      deciderId: text,
+      waitMs: fc.integer({ min: 0, max: 2 ** 40 }),
+    })
+    .map(({ waitMs, ...value }) => ({
+      add: (entries: JournalEntries) => {
+        const createTime = new Date(1_000)
+        entries.approvalChanged({ ...value, createTime } as ApprovalRecord, 1_000 + waitMs)
+      },
+      kind: {
+        case: "approvalStateChanged" as const,
+        value: {
+          ...value,
+          state: approvalStateEnum[value.state],
+          waitMillis: BigInt(value.state === "pending" ? 0 : waitMs),
+        },
+      },
+    })),
+)
+
+describe("entries of the journal", () => {
+  it("are the bytes of a ListRunEventsResponse", () => {
+    const check = fc.property(fc.array(entry, { maxLength: 30 }), (added) => {
+      const entries = new JournalEntries()
+      for (const { add } of added) add(entries)
+      const events = added.map(({ kind }) => ({ kind }))
+      const expected = create(ListRunEventsResponseSchema, { events })
+      expect(entries.count).toBe(added.length)
+      expect(fromBinary(ListRunEventsResponseSchema, entries.bytes)).toEqual(expected)
+      expect(entries.bytes.equals(toBinary(ListRunEventsResponseSchema, expected))).toBe(true)
+    })
+    fc.assert(check, { seed: 20_261_124, numRuns: 500 })
+  })
+})

@@ -1,0 +1,127 @@
+/** A run as a request plans it, with its tools pinned, before anything is stored. */
+import { toJsonString } from "@bufbuild/protobuf"
+import type { CallOptions, Client } from "@connectrpc/connect"
+import { OnError, type Plan, PlanSchema } from "../../gen/runwarden/orchestrator/v1/plan_pb.ts"
+import type { StartRunRequest } from "../../gen/runwarden/orchestrator/v1/run_service_pb.ts"
+import type { ExecutionService } from "../../gen/runwarden/tools/v1/execution_service_pb.ts"
+import type { ResolvedTool } from "../../gen/runwarden/tools/v1/resolution_pb.ts"
+import { RunwardenError } from "../../mesh/errors.ts"
+import type { Caller } from "../../mesh/identity.ts"
+import { newId } from "../../mesh/ids.ts"
+import { activeTraceId } from "../../mesh/tracing.ts"
+import { checkPlan, isLiteral, type PlanStep } from "./plan.ts"
+import { clockFrom, type RunRecord, type Snapshot, type ToolCallRecord } from "./snapshot.ts"
+import { activeTraceParent } from "./span.ts"
+import { toEffect, toRiskClass } from "./state-enum.ts"
+import { refuseNul } from "./text.ts"
+import { pinTools } from "./tool-pinning.ts"
+
+/** Checks everything that can be checked before a run is stored. */
+export async function planRun(
+  tools: Client<typeof ExecutionService>,
+  request: StartRunRequest,
+  caller: Caller,
+  options: CallOptions,
+): Promise<Snapshot> {
+  const { workspaceId, plan } = request
+  if (plan === undefined) throw new RunwardenError("INVALID_REQUEST", { field: "plan" })
+  refuseNul({ input: request.input, ...textsOf(plan) })
+  const steps = plan.steps.map(
+    (step): PlanStep => ({
+      tool: step.tool,
+      version: step.version,
+      arguments: step.arguments ?? {},
+      onError: step.onError === OnError.CONTINUE ? "continue" : "stop",
+      title: step.title,
+    }),
+  )
+  checkPlan(steps)
+  const pinned = await pinTools(tools, workspaceId, steps, options)
+  const run = newRun(request, plan, caller)
+  const calls = pinned.map((tool, index) => newCall(run, steps[index] as PlanStep, index, tool))
+  return { run, calls, approval: undefined, clock: clockFrom(run.createTime) }
+}
+
+function textsOf(plan: Plan): Record<string, string> {
+  return Object.fromEntries([
+    ["plan.name", plan.name],
+    ...plan.steps.flatMap((step, index) => [
+      [`plan.steps[${index}].tool`, step.tool],
+      [`plan.steps[${index}].version`, step.version],
+      [`plan.steps[${index}].title`, step.title],
+    ]),
+  ])
+}
+
+function newRun(request: StartRunRequest, plan: Plan, caller: Caller): RunRecord {
+  const now = new Date()
+  return {
+    workspaceId: request.workspaceId,
+    runId: newId(),
+    threadId: request.threadId === "" ? newId() : request.threadId,
+    requesterId: caller.actorId,
+    requesterRole: caller.role,
+    state: "queued",
+    reason: "",
+    policyDenial: undefined,
+    moderationOutcome: undefined,
+    planName: plan.name,
+    plan: toJsonString(PlanSchema, plan),
+    input: request.input,
+    stepIndex: 0,
+    stepCount: plan.steps.length,
+    epoch: 1,
+    revision: 0,
+    traceId: activeTraceId(),
+    traceParent: activeTraceParent(),
+    requestId: request.requestId,
+    // Until the database says when it was.
+    deadline: now,
+    createTime: now,
+    updateTime: now,
+    endTime: undefined,
+  }
+}
+
+function newCall(run: RunRecord, step: PlanStep, stepIndex: number, tool: ResolvedTool) {
+  const now = run.createTime
+  return {
+    workspaceId: run.workspaceId,
+    runId: run.runId,
+    stepIndex,
+    toolCallId: newId(),
+    idempotencyKey: `${run.runId}/${stepIndex}`,
+    tool: tool.fullName,
+    toolVersion: tool.version,
+    definitionDigest: tool.definitionDigest,
+    riskClass: toRiskClass(tool.riskClass),
+    effect: toEffect(tool.effect),
+    title: step.title,
+    onError: step.onError,
+    state: "proposed",
+    reason: "",
+    policyDenial: undefined,
+    plannedArguments: step.arguments,
+    isLiteral: isLiteral(step.arguments),
+    arguments: undefined,
+    argumentsDigest: undefined,
+    provenance: [],
+    verdict: undefined,
+    decisionId: "",
+    policyVersion: "",
+    matchedRules: [],
+    moderationOutcome: undefined,
+    approvalId: undefined,
+    attempts: 0,
+    result: undefined,
+    error: undefined,
+    isWithheld: false,
+    settlerId: "",
+    traceId: "",
+    revision: 0,
+    createTime: now,
+    updateTime: now,
+    startTime: undefined,
+    endTime: undefined,
+  } satisfies ToolCallRecord
+}

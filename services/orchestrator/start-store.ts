@@ -1,0 +1,270 @@
+/**
+ * Stores new runs: one statement for all that are due at the same moment, each with its calls, its
+ * claim, its answer, the beginning of its history and, where it has come that far already, the
+ * admission of its first call.
+ *
+ * 1. A run is stored only where its request's id is new in the workspace. The index decides, not a
+ *    read: of any number of equal requests at once, one stores its run.
+ * 2. Everything else hangs on that: where the id was known, nothing is stored. What is kept as the
+ *    answer is the run's id; the rest of it follows from the run (started-before.ts).
+ * 3. A workspace has a head of its journal before a run of it is stored.
+ */
+import type { Database, Statement } from "../../mesh/database.ts"
+import { reasonOf } from "../../mesh/errors.ts"
+import { createGroup } from "../../mesh/group.ts"
+import type { RequestKey } from "../../mesh/request-id.ts"
+import type { Change } from "./change.ts"
+import { askedRow, Content, denial, verdictRow } from "./change-rows.ts"
+import { compareRuns, maxChanges } from "./change-store.ts"
+import { appendSql, requireHeads } from "./journal-sql.ts"
+import type { ToolCallRecord } from "./snapshot.ts"
+
+/** A run to store, and what belongs to it that is no part of a change. */
+export interface Start {
+  /** From nothing to how the run begins. */
+  readonly change: Change
+  readonly key: RequestKey
+  readonly timeoutMs: number
+  /** Who owns the run from the start; undefined leaves it to whoever comes first. */
+  readonly lease: { readonly owner: string; readonly leaseMs: number } | undefined
+}
+
+/** What became of a start. */
+export type Started =
+  | {
+      readonly kind: "started"
+      /** When, by the clock of the database. */
+      readonly at: Date
+    }
+  /** The request's id was used before: its answer, or a conflict, is where answers are kept. */
+  | { readonly kind: "known" }
+
+export interface StartStore extends AsyncDisposable {
+  start(start: Start): Promise<Started>
+}
+
+/** As many workspaces as are remembered to have a journal. */
+const maxKnown = 10_000
+
+export function createStartStore(database: Database): StartStore {
+  const known = new Set<string>()
+  const group = createGroup<Start, Started>({
+    name: "starts",
+    maxItems: maxChanges,
+    async run(starts) {
+      try {
+        return await storeAll(database, starts, known)
+      } catch (error) {
+        if (known.size === 0 || reasonOf(error) === "DEPENDENCY_UNAVAILABLE") throw error
+        // The database may have been restored to a time before a journal began.
+        known.clear()
+        return storeAll(database, starts, known)
+      }
+    },
+  })
+  return {
+    start: (start) => group.add(start),
+    [Symbol.asyncDispose]: () => group[Symbol.asyncDispose](),
+  }
+}
+
+async function storeAll(
+  database: Database,
+  starts: readonly Start[],
+  known: Set<string>,
+): Promise<readonly Started[]> {
+  const sorted = starts.toSorted((one, other) => compareRuns(one.change.run, other.change.run))
+  const content = new Content()
+  const runs = sorted.map((start, n) => startRow(n, start, content))
+  const calls = sorted.flatMap(({ change }, n) =>
+    change.before.calls.map(({ stepIndex }) => plannedRow(n, change, change.call(stepIndex))),
+  )
+  const verdicts = sorted.flatMap(({ change }, n) =>
+    change.verdicts.map((verdict) => verdictRow(n, change, verdict)),
+  )
+  const asked = sorted.flatMap(({ change }, n) =>
+    change.approvals.map((approval) => askedRow(n, change, approval)),
+  )
+  const workspaceIds = [...new Set(runs.map((row) => row.workspace_id))]
+  await ensureJournals(database, workspaceIds, known)
+  const [reply] = await database.batch<Reply>(workspaceIds, statement, [
+    JSON.stringify(runs),
+    JSON.stringify(calls),
+    JSON.stringify(verdicts),
+    JSON.stringify(asked),
+    content.concat(),
+  ])
+  if (reply === undefined) throw new Error("the statement answers one row")
+  const stored = new Set(reply.stored.map((n) => sorted[n]))
+  const at: Started = { kind: "started", at: reply.time }
+  return starts.map((start) => (stored.has(start) ? at : { kind: "known" }))
+}
+
+interface Reply {
+  readonly stored: readonly number[]
+  readonly time: Date
+}
+
+/** Before the runs: a statement does not see what it has just inserted, and could not lock it. */
+async function ensureJournals(
+  database: Database,
+  workspaceIds: readonly string[],
+  known: Set<string>,
+): Promise<void> {
+  const fresh = workspaceIds.filter((workspaceId) => !known.has(workspaceId))
+  if (fresh.length === 0) return
+  await database.batch(fresh, ensureStatement, [fresh])
+  if (known.size > maxKnown) known.clear()
+  for (const workspaceId of fresh) known.add(workspaceId)
+}
+
+function startRow(n: number, { change, key, timeoutMs, lease }: Start, content: Content) {
+  const { run } = change
+  return {
+    n,
+    workspace_id: run.workspaceId,
+    run_id: run.runId,
+    thread_id: run.threadId,
+    requester_id: run.requesterId,
+    requester_role: run.requesterRole,
+    state: run.state,
+    reason: run.reason,
+    policy_denial: denial(run.policyDenial),
+    moderation_outcome: run.moderationOutcome,
+    plan_name: run.planName,
+    plan: run.plan,
+    input: run.input,
+    step_count: run.stepCount,
+    trace_id: run.traceId,
+    trace_parent: run.traceParent,
+    request_id: key.requestId,
+    method: key.method,
+    request_sha256: key.sha256,
+    timeout_ms: timeoutMs,
+    claim: change.claim.kind,
+    due_time: change.claim.kind === "release" ? change.claim.dueAt.toISOString() : undefined,
+    owner: lease?.owner,
+    lease_ms: lease?.leaseMs ?? 0,
+    entries: change.entries.count,
+    ...content.add(change.entries.bytes),
+  }
+}
+
+function plannedRow(n: number, { run }: Change, call: ToolCallRecord) {
+  return {
+    n,
+    workspace_id: run.workspaceId,
+    run_id: run.runId,
+    step_index: call.stepIndex,
+    tool_call_id: call.toolCallId,
+    tool: call.tool,
+    tool_version: call.toolVersion,
+    definition_digest: call.definitionDigest,
+    risk_class: call.riskClass,
+    effect: call.effect,
+    title: call.title,
+    on_error: call.onError,
+    planned_arguments: JSON.stringify(call.plannedArguments),
+    is_literal: call.isLiteral,
+    state: call.state,
+    reason: call.reason,
+    policy_denial: denial(call.policyDenial),
+    arguments_digest: call.argumentsDigest,
+    verdict: call.verdict,
+    decision_id: call.decisionId,
+    policy_version: call.policyVersion,
+    matched_rules: call.matchedRules,
+    moderation_outcome: call.moderationOutcome,
+    approval_id: call.approvalId,
+    attempts: call.attempts,
+  }
+}
+
+const ensureStatement: Statement = {
+  name: "ensure-journals",
+  text: `insert into journal_heads (workspace_id) select unnest($1::uuid[])
+    on conflict (workspace_id) do nothing`,
+}
+
+const statement: Statement = {
+  name: "store-starts",
+  text: `
+  with item as materialized (
+    select * from json_to_recordset($1::json) as i (n integer, workspace_id uuid, run_id uuid,
+      thread_id uuid, requester_id text, requester_role smallint, state text, reason text,
+      policy_denial text, moderation_outcome text, plan_name text, plan text, input text,
+      step_count integer, trace_id text, trace_parent text, request_id uuid, method text,
+      request_sha256 text, timeout_ms double precision, claim text, due_time timestamptz,
+      owner uuid, lease_ms double precision, entries integer, first_byte integer, bytes integer)
+  ), repeatable as (
+    insert into requests (workspace_id, request_id, method, request_sha256, response)
+    select workspace_id, request_id, method, request_sha256, convert_to(run_id::text, 'UTF8')
+    from item order by workspace_id, request_id
+    on conflict (workspace_id, request_id) do nothing
+    returning workspace_id, request_id, response
+  ), fresh as materialized (
+    select i.*, 1::bigint as first_sequence from item i
+    where exists (select from repeatable q where q.workspace_id = i.workspace_id
+      and q.request_id = i.request_id and q.response = convert_to(i.run_id::text, 'UTF8'))
+  ), kept as materialized (
+    -- A bit per run that is stored: cheaper to ask than a join.
+    select coalesce(bit_or(set_bit(b'0'::bit(${maxChanges}), n, 1)), b'0'::bit(${maxChanges})) as bits
+    from fresh
+  ), run as (
+    insert into runs (workspace_id, run_id, thread_id, requester_id, requester_role, state, reason,
+      policy_denial, moderation_outcome, plan_name, plan, input, step_count, epoch, event_count,
+      trace_id, trace_parent, request_id, deadline, end_time)
+    select workspace_id, run_id, thread_id, requester_id, requester_role, state, reason,
+      policy_denial, moderation_outcome, plan_name, plan, input, step_count, 1, entries, trace_id,
+      trace_parent, request_id, now() + timeout_ms * interval '1 millisecond',
+      case when state in ('succeeded', 'failed', 'cancelled', 'expired') then now() end
+    from fresh
+  ), claimed as (
+    insert into run_claims (workspace_id, run_id, owner, epoch, due_time)
+    select workspace_id, run_id, case when claim <> 'release' then owner end, 1,
+      greatest(due_time, now() + lease_ms * interval '1 millisecond')
+    from fresh where claim <> 'drop'
+  ), judged as (
+    insert into verdicts (workspace_id, run_id, step_index, digest, verdict, decision_id,
+      policy_version)
+    select workspace_id, run_id, step_index, digest, verdict, decision_id, policy_version
+    from json_to_recordset($3::json) as v (n integer, workspace_id uuid, run_id uuid,
+      step_index integer, digest text, verdict text, decision_id text, policy_version text)
+    where get_bit((select bits from kept), n) = 1
+  ), called as (
+    insert into tool_calls (workspace_id, run_id, step_index, tool_call_id, idempotency_key, tool,
+      tool_version, definition_digest, risk_class, effect, title, on_error, planned_arguments,
+      is_literal, state, reason, policy_denial, arguments_digest, verdict, decision_id,
+      policy_version, matched_rules, moderation_outcome, approval_id, attempts, start_time, end_time)
+    select workspace_id, run_id, step_index, tool_call_id, run_id::text || '/' || step_index::text,
+      tool, tool_version, definition_digest, risk_class, effect, title, on_error,
+      planned_arguments, is_literal, state, reason, policy_denial, arguments_digest, verdict,
+      decision_id, policy_version, matched_rules, moderation_outcome, approval_id, attempts,
+      case when state = 'executing' then now() end,
+      case when state in ('denied', 'cancelled') then now() end
+    from json_to_recordset($2::json) as c (n integer, workspace_id uuid, run_id uuid,
+      step_index integer, tool_call_id uuid, tool text, tool_version text,
+      definition_digest text, risk_class text, effect text, title text, on_error text,
+      planned_arguments text, is_literal boolean, state text, reason text, policy_denial text,
+      arguments_digest text, verdict text, decision_id text, policy_version text,
+      matched_rules text[], moderation_outcome text, approval_id uuid, attempts integer)
+    where get_bit((select bits from kept), n) = 1
+    returning 1
+  ), asked as (
+    insert into approvals (workspace_id, approval_id, run_id, step_index, tool_call_id, tool,
+      tool_version, definition_digest, risk_class, title, arguments, verdict, policy_version,
+      matched_rules, requester_id, digest, state, approver_role, distinct_from_requester,
+      expire_time)
+    select workspace_id, approval_id, run_id, step_index, tool_call_id, tool, tool_version,
+      definition_digest, risk_class, title, arguments, verdict, policy_version, matched_rules,
+      requester_id, digest, 'pending', approver_role, distinct_from_requester, expire_time
+    from json_to_recordset($4::json) as a (n integer, workspace_id uuid, approval_id uuid,
+      run_id uuid, step_index integer, tool_call_id uuid, tool text, tool_version text,
+      definition_digest text, risk_class text, title text, arguments text, verdict text,
+      policy_version text, matched_rules text[], requester_id text, digest text,
+      approver_role smallint, distinct_from_requester boolean, expire_time timestamptz)
+    where get_bit((select bits from kept), n) = 1
+  ), ${appendSql("fresh", { before: "called", content: "$5" })}
+  select array(select n from fresh) as stored, now() as time,
+    case ${requireHeads("fresh")} end as checked`,
+}

@@ -1,0 +1,51 @@
+import type { Run } from "../../gen/runwarden/orchestrator/v1/run_pb.ts"
+import type { Database } from "../../mesh/database.ts"
+import { notFound } from "../../mesh/errors.ts"
+import { graver, type Verdict } from "./action.ts"
+import { historyAfter } from "./journal-store.ts"
+import { isTerminalRun, type RunState } from "./run.ts"
+import { toRun, toRunEvents } from "./run-message.ts"
+import { findRun } from "./run-store.ts"
+import { runStateEnum, verdictEnum, wordOf } from "./state-enum.ts"
+
+/**
+ * The run as it was stored when it was started: what never changes of its row, and what the first row
+ * of its history says.
+ */
+export async function startedBefore(
+  database: Database,
+  workspaceId: string,
+  runId: string,
+): Promise<Run> {
+  const { run, rows } = await database.tenant(
+    workspaceId,
+    async (tx) => ({
+      run: await findRun(tx, workspaceId, runId),
+      rows: await historyAfter(tx, workspaceId, runId, { after: 0, limit: 1 }),
+    }),
+    { name: "startedBefore" },
+  )
+  if (run === undefined) throw notFound("run", runId)
+  let state: RunState = "queued"
+  let reason = ""
+  let moderationOutcome: Verdict | undefined
+  for (const { kind } of rows.flatMap((row) => toRunEvents(row, 0))) {
+    if (kind.case === "runStateChanged") {
+      state = wordOf(runStateEnum, kind.value.state) ?? state
+      reason = kind.value.reason
+    } else if (kind.case === "contentModerated") {
+      const verdict = wordOf(verdictEnum, kind.value.verdict) ?? "blocked"
+      moderationOutcome = graver(moderationOutcome, verdict)
+    }
+  }
+  const isEnded = isTerminalRun(state)
+  return toRun({
+    ...run,
+    ...{ state, reason, moderationOutcome },
+    policyDenial: isEnded ? run.policyDenial : undefined,
+    stepIndex: 0,
+    revision: 1,
+    updateTime: run.createTime,
+    endTime: isEnded ? run.createTime : undefined,
+  })
+}
