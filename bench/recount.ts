@@ -86,28 +86,20 @@ const checks: readonly Check[] = [
   },
   {
     database: "telemetry",
-    expected: { "run delivered to telemetry": 1 },
-    query: `select s.run_id, count(*)::int as "run delivered to telemetry"
+    // The tally is the calls by state, then the verdicts. A call that was approved was judged once more.
+    expected: {
+      "run delivered to telemetry": 1,
+      "call delivered to telemetry": 3,
+      "verdict delivered to telemetry": 6,
+    },
+    query: `select r.record_id as run_id, 1 as "run delivered to telemetry",
+        coalesce((r.tally::json->0->>'succeeded')::int, 0) as "call delivered to telemetry",
+        least(verdicts.count, 6)::int as "verdict delivered to telemetry"
       from unnest($1::uuid[], $2::uuid[]) as a (workspace_id, run_id)
-      join run_states s using (workspace_id, run_id)
-      where s.state = 'succeeded' group by s.run_id`,
-  },
-  {
-    database: "telemetry",
-    expected: { "call delivered to telemetry": 3 },
-    query: `select s.run_id, count(*)::int as "call delivered to telemetry"
-      from unnest($1::uuid[], $2::uuid[]) as a (workspace_id, run_id)
-      join tool_call_states s using (workspace_id, run_id)
-      where s.state = 'succeeded' group by s.run_id`,
-  },
-  {
-    database: "telemetry",
-    // A call that was approved was judged once more.
-    expected: { "verdict delivered to telemetry": 6 },
-    query: `select e.run_id, least(count(*), 6)::int
-        as "verdict delivered to telemetry"
-      from unnest($1::uuid[], $2::uuid[]) as a (workspace_id, run_id)
-      join events e using (workspace_id, run_id) where e.kind = 'moderation' group by e.run_id`,
+      join run_records r on r.workspace_id = a.workspace_id and r.record_id = a.run_id
+      cross join lateral (select coalesce(sum(value::int), 0) as count
+        from json_each_text(r.tally::json->1)) as verdicts
+      where r.state = 'succeeded' and r.tally <> ''`,
   },
 ]
 

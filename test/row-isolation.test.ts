@@ -41,7 +41,7 @@ const sure: Readonly<Record<ServiceName, readonly string[]>> = {
   tools: ["executions"],
   moderation: ["policies", "policy_versions", "decisions", "requests"],
   retrieval: ["documents", "document_versions", "postings", "corpora", "requests"],
-  telemetry: ["events", "run_states", "tool_call_states", "approval_states", "alerts"],
+  telemetry: ["run_records", "approval_states", "alerts"],
   projects: ["projects", "documents", "requests"],
 }
 

@@ -1,18 +1,22 @@
 /**
- * Owns: when the alerts of which workspace are looked at, and writing what came out.
+ * Owns: when the alerts of which workspace are looked at, writing what came out, and deleting what is
+ * past retention.
  *
  * A workspace is `quiet → due (event arrived) → evaluated → due (timer) … → quiet`.
  *
  * Invariants:
- * 1. New events are looked at within `debounceMs`, by the replica that took them in; bursts of
- *    events make one evaluation, and evaluations take at most a tenth of a replica's time.
+ * 1. New events are looked at after `debounceMs` by the replica that took them in; bursts of events
+ *    make one evaluation. These evaluations come one after the other and take at most a twentieth
+ *    of a replica's time: what that delays, the timer looks at.
  * 2. A workspace with recent events or live alerts is looked at every `intervalMs` by some replica,
- *    so that alerts are resolved when nothing arrives any more. The timer survives a restart.
+ *    so that alerts are resolved when nothing arrives any more; a quiet one when the oldest of what
+ *    it holds is past retention. The timer survives a restart.
  * 3. Two evaluations of one workspace at once do no harm: live alerts are locked, and the database
  *    holds at most one live alert per code.
  */
 import { setTimeout as sleep } from "node:timers/promises"
 import type { Database, Tx } from "../../mesh/database.ts"
+import { createExpiringMap } from "../../mesh/expiring-map.ts"
 import { newId } from "../../mesh/ids.ts"
 import type { Runtime } from "../../mesh/service.ts"
 import {
@@ -33,52 +37,89 @@ import {
 import type { AlertConfig } from "./config.ts"
 import {
   claimDueEvaluations,
-  forgetEvaluation,
   hasEventsSince,
+  postponeEvaluation,
   rememberEvaluation,
 } from "./evaluation-store.ts"
-import { countByStep, countDenials, countUnknownOutcomes } from "./metrics-store.ts"
+import { countByStep, countDenials } from "./metrics-store.ts"
 import { readingsOf } from "./readings.ts"
+import { removeExpired } from "./retention-store.ts"
 
 /** How many windows before the present one say what is usual. */
 const usualWindows = 12
 const claimLimit = 32
+/** How many times what an evaluation took passes until the next one after an event. */
+const restFactor = 19
+const removeLimit = 5_000
+const maxWatched = 100_000
 
 export interface Evaluator extends AsyncDisposable {
   start(): void
   /** New events of the workspace are stored. */
   arrived(workspaceId: string): void
+  /** Which of these workspaces the timer may not know of; who asks tells it with their events. */
+  unwatched(workspaceIds: readonly string[]): Watch
 }
+
+/** Workspaces for the timer, which those that it looks at within the interval are already with. */
+export interface Watch {
+  readonly workspaceIds: readonly string[]
+  readonly intervalMs: number
+}
+
+/** Nothing to do until then, or until something happens. */
+interface Quiet {
+  readonly untilMs: number | undefined
+}
+
+type Evaluation = (tx: Tx) => Promise<Quiet | undefined>
 
 export function createEvaluator(deps: {
   readonly database: Database
   readonly runtime: Runtime
   readonly config: AlertConfig
+  readonly retentionMs: number
   readonly now: () => number
 }): Evaluator {
-  const { database, runtime, config, now } = deps
+  const { database, runtime, config, retentionMs, now } = deps
   const stop = new AbortController()
   const waiting = new Set<string>()
+  const watched = createExpiringMap<true>(maxWatched)
   const running = new Set<Promise<void>>()
   let loop: Promise<void> | undefined
-  let lastTookMs = 0
+  let lane = Promise.resolve()
 
   function arrived(workspaceId: string): void {
+    watched.set(workspaceId, true, Date.now() + config.intervalMs / 2)
     if (stop.signal.aborted || waiting.has(workspaceId)) return
     waiting.add(workspaceId)
     track(afterDebounce(workspaceId))
   }
 
+  function unwatched(workspaceIds: readonly string[]): Watch {
+    const unknown = workspaceIds.filter((id) => watched.get(id) === undefined)
+    return { workspaceIds: unknown, intervalMs: config.intervalMs }
+  }
+
   async function afterDebounce(workspaceId: string): Promise<void> {
-    await pause(Math.min(config.intervalMs, Math.max(config.debounceMs, lastTookMs * 10)))
-    waiting.delete(workspaceId)
-    await evaluateQuietly(workspaceId)
+    await pause(config.debounceMs)
+    lane = lane.then(() => evaluateInTurn(workspaceId))
+    await lane
+  }
+
+  async function evaluateInTurn(workspaceId: string): Promise<void> {
+    // The timer may have been there in the meantime.
+    if (!waiting.has(workspaceId)) return
+    const startMs = performance.now()
+    await evaluateQuietly(workspaceId, evaluateArrival)
+    const tookMs = performance.now() - startMs
+    await pause(Math.min(config.intervalMs, tookMs * restFactor))
   }
 
   async function run(): Promise<void> {
     while (!stop.signal.aborted) {
       const due = await claim()
-      for (const workspaceId of due) await evaluateQuietly(workspaceId)
+      for (const workspaceId of due) await evaluateQuietly(workspaceId, evaluateByTimer)
       if (due.length < claimLimit) await pause(config.pollMs)
     }
   }
@@ -96,34 +137,42 @@ export function createEvaluator(deps: {
     }
   }
 
-  async function evaluateQuietly(workspaceId: string): Promise<void> {
+  async function evaluateQuietly(workspaceId: string, work: Evaluation): Promise<void> {
     if (stop.signal.aborted) return
-    const startMs = performance.now()
+    waiting.delete(workspaceId)
     try {
-      const isIdle = await database.tenant(workspaceId, evaluateWorkspace, {
-        signal: stop.signal,
-        name: "evaluate alerts",
-      })
-      if (isIdle) await database.worker([], (tx) => forgetEvaluation(tx, workspaceId))
+      const options = { signal: stop.signal, name: "evaluate alerts" }
+      const quiet = await database.tenant(workspaceId, work, options)
+      if (quiet === undefined) return
+      await database.worker([], (tx) => postponeEvaluation(tx, workspaceId, quiet.untilMs))
     } catch (error) {
       if (!stop.signal.aborted) runtime.log.warn({ err: error, workspaceId }, "evaluation failed")
-    } finally {
-      lastTookMs = performance.now() - startMs
     }
   }
 
-  /** True when the timer has nothing to do here any more. */
-  async function evaluateWorkspace(tx: Tx): Promise<boolean> {
+  async function evaluateArrival(tx: Tx): Promise<undefined> {
+    await evaluateWorkspace(tx, now())
+    await rememberEvaluation(tx, config.intervalMs)
+  }
+
+  async function evaluateByTimer(tx: Tx): Promise<Quiet | undefined> {
     const nowMs = now()
+    const isLive = await evaluateWorkspace(tx, nowMs)
+    const expiry = { beforeMs: nowMs - retentionMs, limit: removeLimit }
+    const { isMore, oldestMs } = await removeExpired(tx, expiry)
+    // Twice the window: what was received while an idle workspace is put off is not lost to it.
+    if (isMore) return { untilMs: nowMs }
+    if (isLive || (await hasEventsSince(tx, nowMs - 2 * config.windowMs))) return undefined
+    return { untilMs: oldestMs === undefined ? undefined : oldestMs + retentionMs }
+  }
+
+  /** Whether alerts are live afterwards. */
+  async function evaluateWorkspace(tx: Tx, nowMs: number): Promise<boolean> {
     const live = await lockLiveAlerts(tx)
     const readings = readingsOf(await readEvidence(tx, nowMs))
     const changes = evaluate(config.rules, readings, new Set(live.map(codeOf)))
     for (const change of changes) await apply(tx, change, live)
-    const isLive = changes.some((change) => change.kind !== "resolve")
-    // Twice the window: what was received while an idle workspace is forgotten is not lost to it.
-    if (!isLive && !(await hasEventsSince(tx, nowMs - 2 * config.windowMs))) return true
-    await rememberEvaluation(tx, config.intervalMs)
-    return false
+    return changes.some((change) => change.kind !== "resolve")
   }
 
   async function readEvidence(tx: Tx, nowMs: number) {
@@ -135,7 +184,6 @@ export function createEvaluator(deps: {
         endMs: Number.POSITIVE_INFINITY,
         stepMs: Number.POSITIVE_INFINITY,
       }),
-      unknownOutcomes: await countUnknownOutcomes(tx),
       usualDenials:
         (await countDenials(tx, { startMs: usualStartMs, endMs: startMs })) / usualWindows,
     }
@@ -173,6 +221,7 @@ export function createEvaluator(deps: {
 
   return {
     arrived,
+    unwatched,
     start() {
       loop ??= run()
     },

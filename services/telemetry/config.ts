@@ -18,6 +18,8 @@ export interface AlertConfig {
 export interface TelemetryConfig {
   readonly database: DatabaseConfig
   readonly alerts: AlertConfig
+  /** How long events, and the figures of them, are kept. */
+  readonly retentionMs: number
 }
 
 const part = z.coerce.number().gt(0).max(1)
@@ -37,11 +39,13 @@ const thresholds = {
 } as const satisfies Readonly<Record<ThresholdName, readonly [string, z.ZodType<number>, number]>>
 
 export function readConfig(env: Environment): TelemetryConfig {
-  const [database, alerts] = readAll(
+  const [database, alerts, { TELEMETRY_RETENTION_DAYS: days }] = readAll(
     () => readDatabaseConfig("telemetry", env),
     () => readAlertConfig(env),
+    // The longest window of a question is 31 days.
+    () => readEnv({ TELEMETRY_RETENTION_DAYS: count.max(3_650).default(35) }, env),
   )
-  return { database, alerts }
+  return { database, alerts, retentionMs: days * 86_400_000 }
 }
 
 /** The alert configuration alone: windows and thresholds, each with its default. */

@@ -17,29 +17,45 @@ export async function claimDueEvaluations(
   return rows.map((row) => row.workspaceId)
 }
 
-/** Takes a workspace off the timer; its next event puts it back. */
-export async function forgetEvaluation(tx: Tx, workspaceId: string): Promise<void> {
-  await tx.query("delete from alert_evaluations_due where workspace_id = $1::uuid", [workspaceId])
+/** Takes a workspace off the timer until then, or for good; its next event puts it back. */
+export async function postponeEvaluation(
+  tx: Tx,
+  workspaceId: string,
+  untilMs: number | undefined,
+): Promise<void> {
+  await tx.query(
+    untilMs === undefined
+      ? "delete from alert_evaluations_due where workspace_id = $1::uuid"
+      : `insert into alert_evaluations_due (workspace_id, due_time) values ($1::uuid, $2::timestamptz)
+         on conflict (workspace_id) do update set due_time = excluded.due_time`,
+    untilMs === undefined ? [workspaceId] : [workspaceId, new Date(untilMs).toISOString()],
+  )
 }
 
-/** Puts the workspace on the timer, unless it is. */
+/** Has the workspace looked at within the interval. */
 export async function rememberEvaluation(tx: Tx, intervalMs: number): Promise<void> {
   await tx.query(
-    `insert into alert_evaluations_due (workspace_id, due_time)
-     values (runwarden.current_workspace(), now() + $1::bigint * interval '1 millisecond')
-     on conflict do nothing`,
+    `insert into alert_evaluations_due as due (workspace_id, due_time)
+     select own.workspace_id, own.due_time
+     from (select runwarden.current_workspace() as workspace_id,
+       now() + $1::bigint * interval '1 millisecond' as due_time) as own
+     where not exists (select from alert_evaluations_due held
+       where held.workspace_id = own.workspace_id and held.due_time <= own.due_time)
+     on conflict (workspace_id) do update set due_time = excluded.due_time
+     where due.due_time > excluded.due_time`,
     [intervalMs],
   )
 }
 
-/** Whether any event of the workspace was received since. */
+/** Whether anything happened since that figures are of. */
 export async function hasEventsSince(tx: Tx, sinceMs: number): Promise<boolean> {
   const { found } = await tx.one<{ readonly found: boolean }>(
-    `select exists (select from events
+    `select exists (select from run_records
        where workspace_id = runwarden.current_workspace()
-         and kind in ('run', 'tool_call', 'moderation', 'approval')
-         and occur_time >= $1::timestamptz) as found`,
-    [new Date(sinceMs).toISOString()],
+         and last_micros >= 0 and last_micros >= $1::bigint and (state is not null or tally <> ''))
+       or exists (select from approval_states
+       where workspace_id = runwarden.current_workspace() and occur_time >= $2::timestamptz) as found`,
+    [sinceMs * 1_000, new Date(sinceMs).toISOString()],
   )
   return found
 }

@@ -56,14 +56,9 @@ function isText(text: string, least: number, most: number): boolean {
   return text.length <= most || (text.length <= 2 * most && [...text].length <= most)
 }
 
-/** The years 1 to 9999, which is what a Timestamp may say and its text can hold. */
+/** The years 1970 to 2199, whose microseconds are exact numbers. */
 function isStorableTime(time: Timestamp | undefined): boolean {
   if (time === undefined) return false
   const { seconds, nanos } = time
-  return (
-    seconds >= -62_135_596_800n &&
-    seconds <= 253_402_300_799n &&
-    nanos >= 0 &&
-    nanos < 1_000_000_000
-  )
+  return seconds >= 0n && seconds < 7_258_118_400n && nanos >= 0 && nanos < 1_000_000_000
 }

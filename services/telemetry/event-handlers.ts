@@ -1,61 +1,65 @@
+import type { MessageInitShape } from "@bufbuild/protobuf"
 import type { HandlerContext, ServiceImpl } from "@connectrpc/connect"
 import type {
   BatchRecordEventsRequest,
   EventService,
+  RefusedEventSchema,
 } from "../../gen/runwarden/telemetry/v1/event_service_pb.ts"
 import type { Database } from "../../mesh/database.ts"
 import { RunwardenError } from "../../mesh/errors.ts"
 import { callerOf } from "../../mesh/identity.ts"
+import type { Evaluator } from "./alert-evaluator.ts"
 import { brokenField } from "./event-check.ts"
-import { toEventRow } from "./event-row.ts"
-import { recordEvents } from "./event-store.ts"
+import { recordEvents, type WorkspaceEvents } from "./event-recorder.ts"
 
 /** The most events of one batch, over all its workspaces. */
 const maxBatchEvents = 5_000
 
 export interface EventHandlerDeps {
   readonly database: Database
-  /** Told which workspace has new events, after they are stored. */
-  readonly arrived: (workspaceId: string) => void
+  readonly evaluator: Pick<Evaluator, "arrived" | "unwatched">
 }
 
-export function eventHandlers({ database, arrived }: EventHandlerDeps) {
+export function eventHandlers({ database, evaluator }: EventHandlerDeps) {
+  async function record(workspaces: readonly WorkspaceEvents[], signal: AbortSignal) {
+    const ids = workspaces.map(({ workspaceId }) => workspaceId)
+    const counts = await recordEvents(database, workspaces, evaluator.unwatched(ids), signal)
+    for (const [place, workspaceId] of ids.entries()) {
+      if (counts[place] !== 0) evaluator.arrived(workspaceId)
+    }
+    return counts.reduce((total, count) => total + count, 0)
+  }
+
   return {
     async recordEvents({ workspaceId, events }, { signal }) {
       for (const [index, event] of events.entries()) {
         const field = brokenField(event)
         if (field !== undefined) throw invalid(`events[${index}].${field}`)
       }
-      const rows = events.map(toEventRow)
-      const recordedCount = await database.tenant(workspaceId, (tx) => recordEvents(tx, rows), {
-        signal,
-        name: "record events",
-      })
-      if (recordedCount > 0) arrived(workspaceId)
-      return { recordedCount }
+      return { recordedCount: await record([{ workspaceId, events }], signal) }
     },
 
     async batchRecordEvents(request, context) {
       requireServiceItself(context)
       requireBatchLimits(request)
-      const refused: { workspaceIndex: number; eventIndex: number; field: string }[] = []
-      let recordedCount = 0
-      for (const [workspaceIndex, { workspaceId, events }] of request.workspaces.entries()) {
-        const fields = events.map(brokenField)
-        for (const [eventIndex, field] of fields.entries()) {
-          if (field !== undefined) refused.push({ workspaceIndex, eventIndex, field })
-        }
-        const rows = events.filter((_, index) => fields[index] === undefined).map(toEventRow)
-        const count = await database.tenant(workspaceId, (tx) => recordEvents(tx, rows), {
-          signal: context.signal,
-          name: "record events",
-        })
-        if (count > 0) arrived(workspaceId)
-        recordedCount += count
-      }
-      return { recordedCount, refused }
+      const { workspaces, refused } = sort(request)
+      return { recordedCount: await record(workspaces, context.signal), refused }
     },
   } satisfies ServiceImpl<typeof EventService>
+}
+
+/** What can be stored, and what cannot, by its place. */
+function sort(request: BatchRecordEventsRequest) {
+  const refused: MessageInitShape<typeof RefusedEventSchema>[] = []
+  const workspaces = request.workspaces.map(({ workspaceId, events }, workspaceIndex) => ({
+    workspaceId,
+    events: events.filter((event, eventIndex) => {
+      const field = brokenField(event)
+      if (field !== undefined) refused.push({ workspaceIndex, eventIndex, field })
+      return field === undefined
+    }),
+  }))
+  return { workspaces, refused }
 }
 
 /**

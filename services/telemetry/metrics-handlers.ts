@@ -2,8 +2,8 @@ import { type Timestamp, timestampMs } from "@bufbuild/protobuf/wkt"
 import type { ServiceImpl } from "@connectrpc/connect"
 import type { MetricsService } from "../../gen/runwarden/telemetry/v1/metrics_service_pb.ts"
 import type { Database } from "../../mesh/database.ts"
-import { toMetrics } from "./metrics.ts"
-import { countByStep, countUnknownOutcomes } from "./metrics-store.ts"
+import { toMetrics, unknownOutcomes } from "./metrics.ts"
+import { countByStep } from "./metrics-store.ts"
 
 const defaultWindowSeconds = 86_400
 const defaultStepSeconds = 3_600
@@ -21,15 +21,12 @@ export function metricsHandlers({ database, now }: MetricsHandlerDeps) {
       // Without an end the window is open: an event whose clock is a little ahead counts at once.
       const until = request.endTime === undefined ? Number.POSITIVE_INFINITY : endMs
       const query = { startMs: span.startMs, endMs: until, stepMs: Number.POSITIVE_INFINITY }
-      const { rows, unknown } = await database.tenant(
-        request.workspaceId,
-        async (tx) => ({
-          rows: await countByStep(tx, query),
-          unknown: await countUnknownOutcomes(tx),
-        }),
-        { signal, name: "get metrics" },
-      )
-      return { metrics: { ...toMetrics(rows, span), outcomeUnknownOpen: unknown } }
+      const rows = await database.tenant(request.workspaceId, (tx) => countByStep(tx, query), {
+        signal,
+        name: "get metrics",
+        isOneRead: true,
+      })
+      return { metrics: { ...toMetrics(rows, span), outcomeUnknownOpen: unknownOutcomes(rows) } }
     },
 
     async queryTimeSeries(request, { signal }) {
@@ -41,6 +38,7 @@ export function metricsHandlers({ database, now }: MetricsHandlerDeps) {
       const rows = await database.tenant(request.workspaceId, (tx) => countByStep(tx, query), {
         signal,
         name: "query time series",
+        isOneRead: true,
       })
       const byStep = Map.groupBy(rows, (row) => row.step)
       return {

@@ -1,5 +1,7 @@
 import type { Tx } from "../../mesh/database.ts"
 import type { CountRow } from "./metrics.ts"
+import { readEntries } from "./record-codec.ts"
+import { findingsOf, readTally, verdictOf } from "./run-record.ts"
 
 export interface CountQuery {
   readonly startMs: number
@@ -9,20 +11,48 @@ export interface CountQuery {
   readonly stepMs: number
 }
 
-/** Every count of a span by steps from its start, in one statement and so in one snapshot. */
-export function countByStep(tx: Tx, query: CountQuery): Promise<readonly CountRow[]> {
-  const end = Number.isFinite(query.endMs) ? new Date(query.endMs).toISOString() : "infinity"
-  const step = Number.isFinite(query.stepMs) ? query.stepMs : null
-  return tx.query<CountRow>(countSql, [new Date(query.startMs).toISOString(), end, step])
-}
+/** What the statement gives beside counts: tallies of many records, and records to be looked into. */
+type FoundRow =
+  | CountRow
+  | {
+      readonly family: "tally"
+      readonly step: number
+      readonly key: string
+      readonly count: number
+    }
+  | { readonly family: "record"; readonly entries: Buffer }
 
-/** Tool calls whose outcome is unknown now. */
-export async function countUnknownOutcomes(tx: Tx): Promise<number> {
-  const { count } = await tx.one<{ readonly count: number }>(
-    `select count(*)::int as count from tool_call_states
-     where workspace_id = runwarden.current_workspace() and state = 'outcome_unknown'`,
-  )
-  return count
+/**
+ * Every count of a span by steps from its start, in one statement and so in one snapshot. Records
+ * whose events are all in one step count by their columns; those that lie across a border of the span
+ * or of a step are few, and are looked into.
+ */
+export async function countByStep(tx: Tx, query: CountQuery): Promise<readonly CountRow[]> {
+  const span = {
+    start: query.startMs * 1_000,
+    end: query.endMs * 1_000,
+    step: query.stepMs * 1_000,
+  }
+  const found = await tx.query<FoundRow>(countSql, [
+    span.start,
+    Number.isFinite(span.end) ? span.end : lastMicros,
+    Number.isFinite(span.step) ? span.step : null,
+  ])
+  const counts = createCounts()
+  const rows: CountRow[] = []
+  for (const row of found) {
+    if (row.family === "record") countRecord(counts, row.entries, span)
+    else if (row.family === "tally") {
+      const [calls, verdicts] = readTally(row.key)
+      for (const [state, count] of Object.entries(calls)) {
+        counts.add(row.step, "tool_call_state", state, count * row.count)
+      }
+      for (const [verdict, count] of Object.entries(verdicts)) {
+        counts.add(row.step, "verdict", verdict, count * row.count)
+      }
+    } else rows.push(row)
+  }
+  return [...rows, ...counts.rows()]
 }
 
 /** Runs that a policy denied in a span. */
@@ -31,53 +61,94 @@ export async function countDenials(
   span: { readonly startMs: number; readonly endMs: number },
 ): Promise<number> {
   const { count } = await tx.one<{ readonly count: number }>(
-    `select count(*)::int as count from run_states
+    `select count(*)::int as count from run_records
      where workspace_id = runwarden.current_workspace()
-       and occur_time >= $1::timestamptz and occur_time < $2::timestamptz
+       and state_micros >= $1::bigint and state_micros < $2::bigint
        and state = 'failed' and reason = 'policy_denied'`,
-    [new Date(span.startMs).toISOString(), new Date(span.endMs).toISOString()],
+    [span.startMs * 1_000, span.endMs * 1_000],
   )
   return count
 }
 
-const inSpan = `workspace_id = runwarden.current_workspace()
-      and occur_time >= $1::timestamptz and occur_time < $2::timestamptz`
-const stepOf = `case when $3::bigint is null then 0 else
-      floor(extract(epoch from occur_time - $1::timestamptz) * 1000 / $3::bigint)::int end as step`
+function countRecord(
+  counts: ReturnType<typeof createCounts>,
+  bytes: Buffer,
+  span: { readonly start: number; readonly end: number; readonly step: number },
+): void {
+  // Only a run has more than one event, and so events on both sides of a border.
+  const { calls, verdicts } = findingsOf({ isRun: true, entries: readEntries(bytes) })
+  const add = (family: "tool_call_state" | "verdict", key: string, micros: number) => {
+    if (micros < span.start || micros >= span.end) return
+    const step = Number.isFinite(span.step) ? Math.floor((micros - span.start) / span.step) : 0
+    counts.add(step, family, key, 1)
+  }
+  for (const call of calls) add("tool_call_state", call.state, call.micros)
+  for (const verdict of verdicts) add("verdict", verdictOf(verdict), verdict.micros)
+}
+
+function createCounts() {
+  const counts = new Map<string, CountRow>()
+  return {
+    add(step: number, family: "tool_call_state" | "verdict", key: string, count: number): void {
+      const name = `${step} ${family} ${key}`
+      const before = counts.get(name)?.count ?? 0
+      counts.set(name, { step, family, key, count: before + count, p50: null, p95: null })
+    },
+    rows: () => counts.values(),
+  }
+}
+
+/** Later than any event can be. */
+const lastMicros = Number.MAX_SAFE_INTEGER
+
+const stepOf = (micros: string) =>
+  `case when $3::bigint is null then 0 else (${micros} - $1::bigint) / $3::bigint end`
 
 const countSql = `
-  with runs as (
-    select ${stepOf}, state, reason, millis from run_states where ${inSpan}
-  ), calls as (
-    select ${stepOf}, state from tool_call_states where ${inSpan}
-  ), verdicts as (
-    select ${stepOf}, case when is_unavailable then 'unavailable' else state end as verdict
-    from events where ${inSpan} and kind = 'moderation'
+  with found as materialized (
+    select record_id, first_micros, last_micros, state_micros, state, reason, millis, tally,
+      first_micros >= $1::bigint and last_micros < $2::bigint
+        and ${stepOf("first_micros")} = ${stepOf("last_micros")} as is_whole
+    from run_records
+    where workspace_id = runwarden.current_workspace()
+      and last_micros >= 0 and last_micros >= $1::bigint and first_micros < $2::bigint
+  ), runs as (
+    select ${stepOf("state_micros")} as step, state, reason, millis
+    from found where state_micros >= $1::bigint and state_micros < $2::bigint
   ), approvals as (
-    select ${stepOf}, state, millis from approval_states where ${inSpan}
+    select ${stepOf("micros")} as step, state, millis
+    from approval_states, lateral (select (extract(epoch from occur_time) * 1000000)::bigint) as at (micros)
+    where workspace_id = runwarden.current_workspace()
+      and occur_time >= timestamptz 'epoch' + $1::bigint * interval '1 microsecond' and micros < $2::bigint
   )
   select step, 'run_state' as family, state as key, count(*)::int as count,
-    null::bigint as p50, null::bigint as p95
+    null::bigint as p50, null::bigint as p95, null::bytea as entries
   from runs group by step, state
   union all
-  select step, 'run_reason', reason, count(*)::int, null, null
+  select step, 'run_reason', reason, count(*)::int, null, null, null
   from runs where state in ('failed', 'expired') group by step, reason
   union all
   select step, 'run_latency', '', count(*)::int,
     percentile_disc(0.5) within group (order by millis),
-    percentile_disc(0.95) within group (order by millis)
+    percentile_disc(0.95) within group (order by millis), null
   from runs where state in ('succeeded', 'failed') group by step
   union all
-  select step, 'tool_call_state', state, count(*)::int, null, null
-  from calls group by step, state
+  select ${stepOf("first_micros")}, 'tally', tally, count(*)::int, null, null, null
+  from found where is_whole and tally <> '' group by 1, tally
   union all
-  select step, 'verdict', verdict, count(*)::int, null, null
-  from verdicts group by step, verdict
+  select 0, 'record', '', 1, null, null, record.entries
+  from found join run_records record on record.workspace_id = runwarden.current_workspace()
+    and record.record_id = found.record_id
+  where not is_whole and found.tally <> ''
   union all
-  select step, 'approval_state', state, count(*)::int, null, null
+  select step, 'approval_state', state, count(*)::int, null, null, null
   from approvals group by step, state
   union all
   select step, 'approval_wait', '', count(*)::int,
     percentile_disc(0.5) within group (order by millis),
-    percentile_disc(0.95) within group (order by millis)
-  from approvals where state in ('approved', 'rejected', 'expired') group by step`
+    percentile_disc(0.95) within group (order by millis), null
+  from approvals where state in ('approved', 'rejected', 'expired') group by step
+  union all
+  select 0, 'outcome_unknown', '', coalesce(sum(unknown_calls), 0)::int, null, null, null
+  from run_records
+  where workspace_id = runwarden.current_workspace() and unknown_calls > 0`

@@ -4,11 +4,11 @@ import { timestampFromMs, timestampMs } from "@bufbuild/protobuf/wkt"
 import fc from "fast-check"
 import { afterAll, beforeAll, expect, test } from "vitest"
 import type { Event } from "../../gen/runwarden/telemetry/v1/event_pb.ts"
-import { type Metrics, MetricsSchema } from "../../gen/runwarden/telemetry/v1/metrics_pb.ts"
+import { MetricsSchema } from "../../gen/runwarden/telemetry/v1/metrics_pb.ts"
 import { reasonOf } from "../../mesh/errors.ts"
-import { actingAs } from "../../mesh/identity.ts"
-import { newId } from "../../mesh/ids.ts"
-import { event, run, someone, startTelemetry, times, verdict } from "./telemetry-harness.ts"
+import { actingAs, type Subject } from "../../mesh/identity.ts"
+import { figures, histories, recount, recountNow, windows } from "./metrics-recount.ts"
+import { run, someone, startTelemetry, times, verdict } from "./telemetry-harness.ts"
 
 let mesh: Awaited<ReturnType<typeof startTelemetry>>
 beforeAll(async () => {
@@ -16,45 +16,82 @@ beforeAll(async () => {
 })
 afterAll(() => mesh[Symbol.asyncDispose]())
 
-const hour = 3_600_000
-const base = Date.UTC(2026, 2, 28, 23, 17, 5)
-
 test("every figure equals a recount of the events, for any window and any order of arrival", async () => {
   await fc.assert(
     fc.asyncProperty(histories(), windows(), async (history, window) => {
       const member = someone()
-      const { workspaceId } = member
-      for (const batch of history) await mesh.record(workspaceId, batch)
-      const events = history.flat()
-      const endTime = timestampFromMs(window.endMs)
-      const { metrics } = await mesh.metrics.getMetrics(
-        { workspaceId, endTime, windowSeconds: window.seconds },
-        actingAs(member),
-      )
-      const startMs = window.endMs - window.seconds * 1000
-      expect(figures(metrics)).toEqual({
-        ...recount(events, startMs, window.endMs),
-        outcomeUnknownOpen: latest(events, "toolCallChanged").filter(
-          (it) => it.state === "outcome_unknown",
-        ).length,
-      })
-      const { points } = await mesh.metrics.queryTimeSeries(
-        { workspaceId, endTime, windowSeconds: window.seconds, stepSeconds: window.step },
-        actingAs(member),
-      )
-      for (const point of points) {
-        const from = timestampMs(point.startTime ?? timestampFromMs(0))
-        expect(from % (window.step * 1000)).toBe(0)
-        expect(figures(point)).toEqual(recount(events, from, from + window.step * 1000))
-      }
-      const first = timestampMs(points[0]?.startTime ?? timestampFromMs(0))
-      const end = timestampMs(points.at(-1)?.endTime ?? timestampFromMs(0))
-      expect(first <= startMs && end >= window.endMs).toBe(true)
-      expect(points).toHaveLength((end - first) / (window.step * 1000))
+      for (const batch of history) await mesh.record(member.workspaceId, batch)
+      await compare(member, history.flat(), window)
     }),
     { seed: 9_412, numRuns: 40 },
   )
 }, 120_000)
+
+test("the same for two workspaces in one call, cut and repeated in any way, all at once", async () => {
+  const deliveries = fc.array(fc.array(fc.tuple(fc.nat(1), fc.nat()), { maxLength: 40 }), {
+    maxLength: 6,
+  })
+  await fc.assert(
+    fc.asyncProperty(
+      fc.tuple(histories(), histories()),
+      deliveries,
+      windows(),
+      async (both, repeated, window) => {
+        const members = both.map(() => someone())
+        const events = both.map((history) => history.flat())
+        const some = repeated.map((picks) =>
+          events.map((own, place) =>
+            picks.flatMap(([which, n]) => (which === place ? own.slice(n % 50, (n % 50) + 1) : [])),
+          ),
+        )
+        const cuts = times(4, (cut) => both.map((history) => history[cut] ?? []))
+        const counts = await Promise.all(
+          [...cuts, ...some].map((batch) =>
+            mesh.recordBatch(
+              batch.map((own, place) => ({
+                workspaceId: members[place]?.workspaceId ?? "",
+                events: own,
+              })),
+            ),
+          ),
+        )
+        expect(counts.reduce((total, count) => total + count)).toBe(events.flat().length)
+        for (const [place, member] of members.entries()) {
+          await compare(member, events[place] ?? [], window)
+        }
+      },
+    ),
+    { seed: 7_305, numRuns: 40 },
+  )
+}, 120_000)
+
+async function compare(
+  member: Subject,
+  events: readonly Event[],
+  window: { readonly endMs: number; readonly seconds: number; readonly step: number },
+): Promise<void> {
+  const { workspaceId } = member
+  const endTime = timestampFromMs(window.endMs)
+  const { metrics } = await mesh.metrics.getMetrics(
+    { workspaceId, endTime, windowSeconds: window.seconds },
+    actingAs(member),
+  )
+  const startMs = window.endMs - window.seconds * 1000
+  expect(figures(metrics)).toEqual(recountNow(events, startMs, window.endMs))
+  const { points } = await mesh.metrics.queryTimeSeries(
+    { workspaceId, endTime, windowSeconds: window.seconds, stepSeconds: window.step },
+    actingAs(member),
+  )
+  for (const point of points) {
+    const from = timestampMs(point.startTime ?? timestampFromMs(0))
+    expect(from % (window.step * 1000)).toBe(0)
+    expect(figures(point)).toEqual(recount(events, from, from + window.step * 1000))
+  }
+  const first = timestampMs(points[0]?.startTime ?? timestampFromMs(0))
+  const end = timestampMs(points.at(-1)?.endTime ?? timestampFromMs(0))
+  expect(first <= startMs && end >= window.endMs).toBe(true)
+  expect(points).toHaveLength((end - first) / (window.step * 1000))
+}
 
 test("percentiles are by the nearest rank, and rates leave decisions out of the faults", async () => {
   const member = someone()
@@ -110,188 +147,3 @@ test("windows and steps have limits, and a series has a point where nothing happ
   const { points } = await mesh.metrics.queryTimeSeries({ workspaceId }, actingAs(member))
   expect([24, 25]).toContain(points.length)
 })
-
-const runStates = [
-  "queued",
-  "running",
-  "requires_action",
-  "succeeded",
-  "failed",
-  "cancelled",
-  "expired",
-]
-const callStates = ["proposed", "executing", "outcome_unknown", "succeeded", "failed", "denied"]
-const approvalStates = ["pending", "approved", "rejected", "expired", "superseded"]
-const reasons = ["", "policy_denied", "approval_rejected", "tool_failed", "outcome_unknown"]
-
-/** Batches of events over few runs and approvals, with equal times, in any order. */
-function histories(): fc.Arbitrary<Event[][]> {
-  const ids = fc.constantFrom("a", "b", "c", "d", "e")
-  const atMs = fc.integer({ min: -20, max: 20 }).map((quarter) => base + (quarter * hour) / 4)
-  const millis = fc.nat({ max: 60 }).map(BigInt)
-  const payload = fc.oneof(
-    fc.record({
-      case: fc.constant("runChanged" as const),
-      value: fc.record({
-        state: fc.constantFrom(...runStates),
-        reason: fc.constantFrom(...reasons),
-        elapsedMillis: millis,
-      }),
-    }),
-    fc.record({
-      case: fc.constant("toolCallChanged" as const),
-      value: fc.record({
-        state: fc.constantFrom(...callStates),
-        stepIndex: fc.nat({ max: 2 }),
-        tool: fc.constant("t/x"),
-      }),
-    }),
-    fc.record({
-      case: fc.constant("moderated" as const),
-      value: fc.oneof(
-        fc.record({
-          verdict: fc.constantFrom("allowed", "flagged", "blocked"),
-          subject: fc.constant("run_input"),
-        }),
-        fc.constant({ verdict: "blocked", subject: "run_input", unavailable: true }),
-      ),
-    }),
-    fc.record({
-      case: fc.constant("approvalChanged" as const),
-      value: fc.record({
-        approvalId: ids,
-        state: fc.constantFrom(...approvalStates),
-        waitMillis: millis,
-      }),
-    }),
-  )
-  const plain = fc.record({ run: ids, atMs, payload })
-  return fc
-    .array(fc.array(plain, { minLength: 1, maxLength: 25 }), { maxLength: 4 })
-    .map((batches) => {
-      // Fresh ids per history; the same letter is the same run throughout it.
-      const uuids = new Map<string, string>()
-      const idOf = (letter: string) => {
-        const id = uuids.get(letter) ?? newId()
-        uuids.set(letter, id)
-        return id
-      }
-      return batches.map((batch) =>
-        batch.map((it) => {
-          const where = { runId: idOf(it.run), atMs: it.atMs }
-          if (it.payload.case !== "approvalChanged") return event(it.payload, where)
-          const value = {
-            ...it.payload.value,
-            approvalId: idOf(`approval ${it.payload.value.approvalId}`),
-          }
-          return event({ case: "approvalChanged", value }, where)
-        }),
-      )
-    })
-}
-
-function windows() {
-  return fc.record({
-    endMs: fc.integer({ min: -24, max: 24 }).map((quarter) => base + (quarter * hour) / 4),
-    seconds: fc.constantFrom(900, 3_600, 10_000, 86_400),
-    step: fc.constantFrom(900, 1_800, 3_600, 7_000),
-  })
-}
-
-interface Latest {
-  readonly state: string
-  readonly reason: string
-  readonly millis: number
-  readonly atMs: number
-}
-
-const endings: Readonly<Record<string, readonly string[]>> = {
-  runChanged: ["succeeded", "failed", "cancelled", "expired"],
-  toolCallChanged: ["denied", "expired", "succeeded", "failed", "cancelled"],
-  approvalChanged: ["approved", "rejected", "expired", "cancelled", "superseded"],
-}
-
-/** One entry per run, call or approval: the last that happened to it, an ending before all. */
-function latest(events: readonly Event[], kind: Event["payload"]["case"]): Latest[] {
-  const found = new Map<string, { order: string; entry: Latest }>()
-  for (const { payload, runId, eventId, occurTime } of events) {
-    if (payload.case !== kind || occurTime === undefined) continue
-    const { value } = payload
-    if (value === undefined || !("state" in value)) continue
-    const step = "stepIndex" in value ? value.stepIndex : ""
-    const key = "approvalId" in value ? value.approvalId : `${runId} ${step}`
-    const isEnding = endings[kind ?? ""]?.includes(value.state) === true
-    const atMs = timestampMs(occurTime)
-    const order = `${isEnding ? 1 : 0} ${String(atMs).padStart(20, "0")} ${eventId}`
-    const millis =
-      "elapsedMillis" in value ? value.elapsedMillis : "waitMillis" in value ? value.waitMillis : 0n
-    const reason = "reason" in value ? value.reason : ""
-    const entry = { state: value.state, reason, millis: Number(millis), atMs }
-    const before = found.get(key)
-    if (before === undefined || before.order < order) found.set(key, { order, entry })
-  }
-  return [...found.values()].map(({ entry }) => entry)
-}
-
-function recount(events: readonly Event[], startMs: number, endMs: number) {
-  const inSpan = ({ atMs }: { atMs: number }) => atMs >= startMs && atMs < endMs
-  const runs = latest(events, "runChanged").filter(inSpan)
-  const calls = latest(events, "toolCallChanged").filter(inSpan)
-  const approvals = latest(events, "approvalChanged").filter(inSpan)
-  const verdicts = events.flatMap(({ payload, occurTime }) =>
-    payload.case === "moderated" &&
-    occurTime !== undefined &&
-    inSpan({ atMs: timestampMs(occurTime) })
-      ? [payload.value]
-      : [],
-  )
-  const ended = runs.filter((it) => ["succeeded", "failed", "expired"].includes(it.state))
-  const failed = ended.filter((it) => it.state !== "succeeded")
-  const faults = failed.filter(
-    (it) => !["policy_denied", "approval_rejected", "approval_expired"].includes(it.reason),
-  )
-  const worked = runs.filter((it) => it.state === "succeeded" || it.state === "failed")
-  const executed = calls.filter((it) => it.state === "succeeded" || it.state === "failed")
-  const answered = approvals.filter((it) => ["approved", "rejected", "expired"].includes(it.state))
-  const blocked = verdicts.filter((it) => it.verdict === "blocked")
-  return {
-    runsByState: tally(runs.map((it) => it.state)),
-    failedRunsByReason: tally(failed.map((it) => it.reason)),
-    runSuccessRate: part(ended.length - failed.length, ended.length),
-    runFailureRate: part(faults.length, ended.length),
-    runLatencyP50Millis: nearestRank(worked, 0.5),
-    runLatencyP95Millis: nearestRank(worked, 0.95),
-    toolCallsByState: tally(calls.map((it) => it.state)),
-    toolFailureRate: part(executed.filter((it) => it.state === "failed").length, executed.length),
-    moderationCount: verdicts.length,
-    moderationBlockedCount: blocked.length,
-    moderationFlaggedCount: verdicts.filter((it) => it.verdict === "flagged").length,
-    moderationUnavailableCount: verdicts.filter((it) => it.unavailable).length,
-    moderationBlockRate: part(blocked.length, verdicts.length) ?? 0,
-    policyDenialCount: failed.filter((it) => it.reason === "policy_denied").length,
-    approvalsByState: tally(approvals.map((it) => it.state)),
-    approvalWaitP50Millis: nearestRank(answered, 0.5),
-    approvalWaitP95Millis: nearestRank(answered, 0.95),
-  }
-}
-
-function figures(metrics: Metrics | undefined) {
-  if (metrics === undefined) throw new Error("no metrics in the answer")
-  const { $typeName: _, startTime: __, endTime: ___, ...rest } = metrics
-  return rest
-}
-
-function tally(keys: readonly string[]): Record<string, number> {
-  const counts: Record<string, number> = {}
-  for (const key of keys) counts[key] = (counts[key] ?? 0) + 1
-  return counts
-}
-
-function part(some: number, all: number): number | undefined {
-  return all === 0 ? undefined : some / all
-}
-
-function nearestRank(entries: readonly Latest[], p: number): number | undefined {
-  const sorted = entries.map((it) => it.millis).sort((a, b) => a - b)
-  return sorted[Math.ceil(p * sorted.length) - 1]
-}

@@ -16,10 +16,16 @@ export interface CountRow {
     | "verdict"
     | "approval_state"
     | "approval_wait"
+    | "outcome_unknown"
   readonly key: string
   readonly count: number
   readonly p50: number | null
   readonly p95: number | null
+}
+
+/** Tool calls whose outcome is unknown now, whenever it became so. */
+export function unknownOutcomes(rows: readonly CountRow[]): number {
+  return rows.find((row) => row.family === "outcome_unknown")?.count ?? 0
 }
 
 /** Reasons for which a run fails or expires by somebody's decision, not by a fault. */

@@ -1,28 +1,28 @@
 import type { Readings } from "./alert.ts"
-import { type CountRow, sum, toMetrics } from "./metrics.ts"
+import { type CountRow, sum, toMetrics, unknownOutcomes } from "./metrics.ts"
 
 export interface Evidence {
   /** The counts of the alert window, as one step. */
   readonly rows: readonly CountRow[]
-  readonly unknownOutcomes: number
   /** Runs denied by policy per window of the same length, on average over the windows before. */
   readonly usualDenials: number
 }
 
 /** The figure of every alert: pure, from the counts of a window. */
-export function readingsOf({ rows, unknownOutcomes, usualDenials }: Evidence): Readings {
+export function readingsOf({ rows, usualDenials }: Evidence): Readings {
   const metrics = toMetrics(rows, { startMs: 0, endMs: 0 })
   const runs = metrics.runsByState ?? {}
   const calls = metrics.toolCallsByState ?? {}
   const approvals = metrics.approvalsByState ?? {}
   const judged = metrics.moderationCount ?? 0
+  const unknown = unknownOutcomes(rows)
   const denials = metrics.policyDenialCount ?? 0
   return {
     run_failure_rate_high: {
       value: metrics.runFailureRate ?? 0,
       sample: sum(runs, ["succeeded", "failed", "expired"]),
     },
-    outcome_unknown_open: { value: unknownOutcomes, sample: unknownOutcomes },
+    outcome_unknown_open: { value: unknown, sample: unknown },
     moderation_unavailable: { value: metrics.moderationUnavailableCount ?? 0, sample: judged },
     tool_failure_rate_high: {
       value: metrics.toolFailureRate ?? 0,

@@ -2,12 +2,15 @@
  * The telemetry service: events in, metrics and alerts out.
  *
  * event-check.ts        which events can be stored
- * event-row.ts          an event as it is stored
- * event-store.ts        the one statement that takes a batch in
+ * run-record.ts         what is known of one run from its events, pure
+ * event-entry.ts        what is kept of an event
+ * event-recorder.ts     takes events in: into the records of their runs
+ * record-store.ts, record-codec.ts   the one statement that stores records, and their bytes
  * metrics.ts            what the figures mean, pure
  * metrics-store.ts      the counts, in SQL
  * alert.ts, readings.ts when alerts fire and are over, pure
  * alert-store.ts, evaluation-store.ts   alerts, and whose turn it is to be looked at
+ * retention-store.ts    deletes what is past retention
  * alert-evaluator.ts    looks at workspaces after events and by a timer
  * event-handlers.ts, metrics-handlers.ts, alert-handlers.ts   the RPCs
  */
@@ -46,10 +49,18 @@ export function createTelemetry(config: TelemetryConfig, deps: TelemetryDeps): S
   const { runtime, now = Date.now } = deps
   const stack = new AsyncDisposableStack()
   const database = stack.use(openDatabase(config.database, { runtime, migrations }))
-  const evaluator = stack.use(createEvaluator({ database, runtime, config: config.alerts, now }))
+  const evaluator = stack.use(
+    createEvaluator({
+      database,
+      runtime,
+      config: config.alerts,
+      retentionMs: config.retentionMs,
+      now,
+    }),
+  )
   return {
     routes: [
-      route(EventService, eventHandlers({ database, arrived: evaluator.arrived })),
+      route(EventService, eventHandlers({ database, evaluator })),
       route(MetricsService, metricsHandlers({ database, now })),
       route(AlertService, alertHandlers({ database })),
     ],

@@ -14,7 +14,8 @@ import { createTelemetry } from "./service.ts"
 
 export type Payload = NonNullable<MessageInitShape<typeof EventSchema>["payload"]>
 
-export async function startTelemetry() {
+/** Events that tests make are of any time; only those of retention want less. */
+export async function startTelemetry(retentionMs = 3_650 * 86_400_000) {
   const stack = new AsyncDisposableStack()
   const database = stack.use(await testDatabase("telemetry"))
   const clock = { aheadMs: 0 }
@@ -27,7 +28,7 @@ export async function startTelemetry() {
   })
   // Two replicas on one database: whatever holds here holds for any number.
   const services = times(2, () =>
-    stack.use(createTelemetry({ database, alerts }, { runtime, now })),
+    stack.use(createTelemetry({ database, alerts, retentionMs }, { runtime, now })),
   )
   for (const service of services) await service.start(AbortSignal.timeout(60_000))
   const targets = services.map(({ routes }) => ({ routes, runtime }))
@@ -50,6 +51,16 @@ export async function startTelemetry() {
         recorded += (await events.recordEvents(request, actingAs(subject))).recordedCount
       }
       return recorded
+    },
+    /** Sends events of many workspaces, as the orchestrator does, to any replica. */
+    async recordBatch(
+      workspaces: readonly { readonly workspaceId: string; readonly events: Event[] }[],
+    ): Promise<number> {
+      turn += 1
+      const events = senders[turn % senders.length] ?? raise("no replica")
+      const subject = serviceSubject("orchestrator", "")
+      const request = { workspaces: [...workspaces] }
+      return (await events.batchRecordEvents(request, actingAs(subject))).recordedCount
     },
     [Symbol.asyncDispose]: () => stack.disposeAsync(),
   }

@@ -184,10 +184,11 @@ export const RefusedEventSchema: GenMessage<RefusedEvent> = /*@__PURE__*/
  */
 export const EventService: GenService<{
   /**
-   * RecordEvents stores a batch of one workspace's events in one transaction: all of them, or none
-   * where it fails. Events whose id is known already are passed over, so that a batch may be sent
-   * again after a lost answer, and however often it is: metrics count an event once. Events may
-   * come in any order, for what they report carries its own time.
+   * RecordEvents stores a batch of one workspace's events. Those of one run are stored together;
+   * after a failure some runs' may be stored and others' not, and the batch is sent again. Events
+   * whose id is known already are passed over, so that a batch may be sent again after a lost
+   * answer, and however often it is: metrics count an event once. Events may come in any order, for
+   * what they report carries its own time.
    *
    * @generated from rpc runwarden.telemetry.v1.EventService.RecordEvents
    */
@@ -197,14 +198,14 @@ export const EventService: GenService<{
     output: typeof RecordEventsResponseSchema;
   },
   /**
-   * BatchRecordEvents stores events of many workspaces in one transaction, as one statement however
-   * many they are. It is for a service that brings its own events, and takes the identity of such a
-   * service alone, outside any workspace: a member's, or one that names a workspace, is refused with
-   * PERMISSION_DENIED `CALLER_NOT_ALLOWED`. Each workspace is named once, else INVALID_ARGUMENT
-   * `INVALID_REQUEST`. More than 5,000 events are RESOURCE_EXHAUSTED `LIMIT_EXCEEDED`. An event that
-   * breaks a rule of its schema is not stored and is named in the answer; all others are stored, for
-   * an event that can never be stored must not hold up those behind it. As with RecordEvents a batch
-   * may be sent again, and events may come in any order.
+   * BatchRecordEvents stores events of many workspaces by one statement, and by one more where they
+   * are of runs that are known already. It is for a service that brings its own events, and takes the
+   * identity of such a service alone, outside any workspace: a member's, or one that names a
+   * workspace, is refused with PERMISSION_DENIED `CALLER_NOT_ALLOWED`. Each workspace is named once,
+   * else INVALID_ARGUMENT `INVALID_REQUEST`. More than 5,000 events are RESOURCE_EXHAUSTED
+   * `LIMIT_EXCEEDED`. An event that breaks a rule of its schema is not stored and is named in the
+   * answer; all others are stored, for an event that can never be stored must not hold up those
+   * behind it. As with RecordEvents a batch may be sent again, and events may come in any order.
    *
    * @generated from rpc runwarden.telemetry.v1.EventService.BatchRecordEvents
    */

@@ -1,0 +1,56 @@
+import type { Timestamp } from "@bufbuild/protobuf/wkt"
+import type { Event } from "../../gen/runwarden/telemetry/v1/event_pb.ts"
+import type { Entry } from "./run-record.ts"
+
+/** What is kept of an event that breaks no rule (event-check.ts). */
+export function toEntry({ eventId, occurTime, payload }: Event): Entry {
+  const base = { eventId: eventId.toLowerCase(), micros: toMicros(occurTime) }
+  switch (payload.case) {
+    case "runChanged": {
+      const { state, reason, elapsedMillis } = payload.value
+      return entry(base, "run", { state, reason, millis: toMillis(elapsedMillis) })
+    }
+    case "toolCallChanged": {
+      const { state, reason, stepIndex, tool: name, executionMillis } = payload.value
+      const millis = toMillis(executionMillis)
+      return entry(base, "tool_call", { state, reason, name, stepIndex, millis })
+    }
+    case "moderated": {
+      const { verdict: state, subject: name, tool: about, unavailable } = payload.value
+      return entry(base, "moderation", { state, name, about, isUnavailable: unavailable })
+    }
+    case "approvalChanged": {
+      const { approvalId, state, waitMillis } = payload.value
+      const about = approvalId.toLowerCase()
+      return entry(base, "approval", { state, about, millis: toMillis(waitMillis) })
+    }
+    case "resourceChanged": {
+      const { change: state, resource: name, resourceId: about } = payload.value
+      return entry(base, "resource", { state, name, about })
+    }
+    default:
+      throw new Error("an event without a payload was not refused")
+  }
+}
+
+/** All entries have their members in one order, which keeps what reads them fast. */
+function entry(
+  { eventId, micros }: Pick<Entry, "eventId" | "micros">,
+  kind: Entry["kind"],
+  own: Partial<Entry> & Pick<Entry, "state">,
+): Entry {
+  const { state, reason = "", name = "", about = "", stepIndex = 0, millis = 0 } = own
+  const { isUnavailable = false } = own
+  return { eventId, micros, kind, state, reason, name, about, stepIndex, millis, isUnavailable }
+}
+
+function toMicros(time: Timestamp | undefined): number {
+  if (time === undefined) throw new Error("an event without a time was not refused")
+  return Number(time.seconds) * 1_000_000 + Math.floor(time.nanos / 1_000)
+}
+
+function toMillis(value: bigint): number {
+  return Number(value > maxMillis ? maxMillis : value)
+}
+
+const maxMillis = BigInt(Number.MAX_SAFE_INTEGER)
