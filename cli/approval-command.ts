@@ -1,3 +1,4 @@
+import { create } from "@bufbuild/protobuf"
 import type { Command } from "commander"
 import {
   type Approval,
@@ -7,6 +8,7 @@ import {
 import {
   Answer,
   ApprovalService,
+  type DecideResponse,
   DecideResponseSchema,
   GetApprovalResponseSchema,
   ListApprovalsResponseSchema,
@@ -32,7 +34,12 @@ interface AnswerOptions {
   readonly yes?: boolean
   readonly digest?: string
   readonly comment?: string
+  readonly delegation?: string
+  readonly reason?: string
 }
+
+/** What is said, and by which RPC. */
+type Kind = "confirm" | "reject" | "break-glass"
 
 export function approvalCommands(cli: Cli): Command {
   return group("approval", "answer what waits for a person", [
@@ -49,32 +56,50 @@ export function approvalCommands(cli: Cli): Command {
       examples: ["approval show <id>"],
       action: (context, _, [id = ""]) => showApproval(context, readId(id, "approval")),
     }),
-    answerCommand(cli, "confirm", "let the call run, once and exactly as shown"),
+    answerCommand(cli, "confirm", "let the call run, once and exactly as shown").alias("approve"),
     answerCommand(cli, "reject", "say no: the run ends"),
+    breakGlassCommand(cli),
   ])
 }
 
-function answerCommand(cli: Cli, name: "confirm" | "reject", description: string): Command {
-  return command<AnswerOptions>(cli, `${name} <approval-id>`, description, {
+function answerCommand(cli: Cli, kind: "confirm" | "reject", description: string): Command {
+  return command<AnswerOptions>(cli, `${kind} <approval-id>`, description, {
     examples: [
-      `approval ${name} <id>`,
-      `--as approver approval ${name} <id>   # local mesh: as that demo member`,
-      `approval ${name} <id> --yes --comment "ticket 4711"`,
+      `approval ${kind} <id>`,
+      `--as approver approval ${kind} <id>   # local mesh: as that demo member`,
+      `approval ${kind} <id> --yes --comment "ticket 4711"`,
+      `approval ${kind} <id> --delegation <delegation-id>`,
     ],
     more: `
 It shows what would run and asks. The answer carries the digest of what was shown: if the call
 changed meanwhile, it does not count. Without a terminal --yes is required; together with --digest
 it answers only what was looked at before.`,
     configure: (made) =>
-      made
-        .option("-y, --yes", "do not ask")
-        .option("--digest <sha256>", "answer only if this is still the digest")
-        .option("--comment <text>", "why, for the record"),
-    action: (context, options, [id = ""]) => {
-      const answer = name === "confirm" ? Answer.APPROVE : Answer.REJECT
-      return decide(context, options, readId(id, "approval"), answer)
-    },
+      addAnswerOptions(made)
+        .option("--comment <text>", "why, for the record")
+        .option("--delegation <id>", "answer for who delegated to you"),
+    action: (context, options, [id = ""]) => decide(context, options, readId(id, "approval"), kind),
   })
+}
+
+function breakGlassCommand(cli: Cli): Command {
+  return command<AnswerOptions>(cli, "break-glass <approval-id>", "say yes alone, as an admin", {
+    examples: [`approval break-glass <id> --reason "site down, on-call is alone, INC-4711"`],
+    more: `
+Needs an admin, and a rule that allows it. It takes the place of the others whose yes is missing, not
+of moderation and not of somebody else than the requester. The reason is kept with the answer, in the
+history of the run and in telemetry.`,
+    configure: (made) =>
+      addAnswerOptions(made).requiredOption("--reason <text>", "why it cannot wait for the others"),
+    action: (context, options, [id = ""]) =>
+      decide(context, options, readId(id, "approval"), "break-glass"),
+  })
+}
+
+function addAnswerOptions(made: Command): Command {
+  return made
+    .option("-y, --yes", "do not ask")
+    .option("--digest <sha256>", "answer only if this is still the digest")
 }
 
 async function listApprovals(context: Context, options: ListOptions): Promise<void> {
@@ -116,7 +141,7 @@ async function decide(
   context: Context,
   options: AnswerOptions,
   approvalId: string,
-  answer: Answer,
+  kind: Kind,
 ): Promise<void> {
   const { out, io } = context
   const isTerminal = io.stdin.isTTY === true && io.stderr.isTTY === true && !out.isJson
@@ -125,39 +150,58 @@ async function decide(
       next: "Look at it with `approval show`, and give --yes (and --digest, to answer only that).",
     })
   }
-  const session = context.session()
   const { approval } = await readApproval(context, approvalId)
   if (approval === undefined) throw new CliError("The approval was not given back.")
   if (!out.isJson && !out.isQuiet) tellApproval(out, approval)
-  refuseOther(approval, options, answer)
+  refuseOther(approval, options, kind)
   // Where nothing waits any more, the mesh says whether it was this answer that was given.
   if (options.yes !== true && approval.state === ApprovalState.PENDING) {
-    const question = answer === Answer.APPROVE ? "Let exactly this run, once?" : "Reject it?"
+    const question = kind === "reject" ? "Reject it?" : "Let exactly this run, once?"
     if (!(await askYesNo(io, `\n${question} [y/N] `))) {
       throw new CliError("Nothing was answered; it still waits.", { reason: "not_answered" })
     }
   }
-  const response = await session.client(ApprovalService).decide(
-    {
-      workspaceId: approval.workspaceId,
-      requestId: newId(),
-      approvalId,
-      digest: approval.digest,
-      answer,
-      comment: options.comment ?? "",
-    },
-    session.options,
-  )
+  const response = await send(context, approval, options, kind)
   out.message(DecideResponseSchema, response, () => {
     if (response.approval === undefined) return
+    const { state, approveCount, quorum, runId } = response.approval
     const { tone, label, explanation } = describeApproval(response.approval)
-    out.marked(tone, `${label}: ${explanation}`)
-    out.note(`See how it goes: npx runwarden run watch ${approval.runId}`)
+    const isOpen = state === ApprovalState.PENDING
+    const progress = isOpen ? `: ${approveCount} of ${quorum} have said yes` : `: ${explanation}`
+    out.marked(tone, `${label}${progress}`)
+    if (response.reason !== "") out.note("You had said so before; nothing changed.")
+    out.note(`See how it goes: npx runwarden run watch ${runId}`)
   })
 }
 
+/** The answer by its RPC; all of them respond the same. */
+async function send(
+  context: Context,
+  approval: Approval,
+  options: AnswerOptions,
+  kind: Kind,
+): Promise<DecideResponse> {
+  const session = context.session()
+  const approvals = session.client(ApprovalService)
+  const { workspaceId, approvalId, digest } = approval
+  const about = { workspaceId, requestId: newId(), approvalId, digest }
+  if (kind === "break-glass") {
+    const request = { ...about, reason: options.reason ?? "" }
+    return asDecided(await approvals.breakGlass(request, session.options))
+  }
+  const answer = kind === "confirm" ? Answer.APPROVE : Answer.REJECT
+  const request = { ...about, answer, comment: options.comment ?? "" }
+  if (options.delegation === undefined) return approvals.decide(request, session.options)
+  const delegationId = readId(options.delegation, "delegation")
+  return asDecided(await approvals.decideAsDelegate({ ...request, delegationId }, session.options))
+}
+
+function asDecided({ approval, reason }: Pick<DecideResponse, "approval" | "reason">) {
+  return create(DecideResponseSchema, { reason, ...(approval === undefined ? {} : { approval }) })
+}
+
 /** What is confirmed must be what is shown: pending, as looked at, and covered by the digest. */
-function refuseOther(approval: Approval, options: AnswerOptions, answer: Answer): void {
+function refuseOther(approval: Approval, options: AnswerOptions, kind: Kind): void {
   if (options.digest !== undefined && options.digest.toLowerCase() !== approval.digest) {
     throw new CliError("What waits is not what --digest names, so nothing was answered.", {
       reason: "approval_content_changed",
@@ -165,7 +209,7 @@ function refuseOther(approval: Approval, options: AnswerOptions, answer: Answer)
       metadata: { digest: approval.digest },
     })
   }
-  if (answer === Answer.APPROVE) checkDigest(approval)
+  if (kind !== "reject") checkDigest(approval)
 }
 
 async function readApproval(context: Context, approvalId: string) {

@@ -1,64 +1,41 @@
-import { create } from "@bufbuild/protobuf"
-import { timestampFromMs } from "@bufbuild/protobuf/wkt"
+import { create, type JsonObject } from "@bufbuild/protobuf"
 import { expect, test } from "vitest"
-import { Verdict } from "../gen/runwarden/moderation/v1/decision_pb.ts"
 import { type Approval, ApprovalSchema } from "../gen/runwarden/orchestrator/v1/approval_pb.ts"
 import { digestOf } from "../mesh/canonical.ts"
+import { visibleJson } from "../mesh/visible-text.ts"
 import { checkDigest } from "./approval-text.ts"
 
-const expiresAtMs = 1_795_368_725_874
-
-function approval(changes: Partial<Approval> = {}): Approval {
-  const made = create(ApprovalSchema, {
-    workspaceId: "w",
-    runId: "r",
-    stepIndex: 1,
-    tool: "projects/project.archive",
-    definitionDigest: "d",
-    arguments: { amount: 82_000 },
-    policyVersion: "default@1",
-    verdict: Verdict.ALLOWED,
-    requesterId: "q",
-    expireTime: timestampFromMs(expiresAtMs),
-  })
-  made.digest = digestOf({
-    workspace: "w",
-    run: "r",
-    step: 1,
-    tool: "projects/project.archive",
-    definition_digest: "d",
-    arguments: { amount: 82_000 },
-    policy_version: "default@1",
-    verdict: "allowed",
-    requester: "q",
-    expiry: new Date(expiresAtMs).toISOString(),
-  })
-  return Object.assign(made, changes)
+const question: JsonObject = {
+  tool: "projects/project.archive",
+  arguments: { amount: 82_000, to: "Ann\u202e", tags: [] },
+  verdict: "allowed",
 }
 
-test("a digest of what is shown is accepted", () => {
-  expect(() => checkDigest(approval())).not.toThrow()
+function approval(preview: string, digest = digestOf(question)): Approval {
+  return create(ApprovalSchema, { digest, preview })
+}
+
+test("the preview is what the digest covers, in whatever order and however it is written", () => {
+  const { tool, arguments: args, verdict } = question
+  for (const shown of [
+    visibleJson(question),
+    JSON.stringify(question),
+    JSON.stringify({ verdict, arguments: args, tool }),
+  ]) {
+    expect(() => checkDigest(approval(shown))).not.toThrow()
+  }
 })
 
-test.each<[string, Partial<Approval>]>([
-  ["arguments", { arguments: { amount: 820_000 } }],
-  ["another argument", { arguments: { amount: 82_000, to: "me" } }],
-  ["tool", { tool: "projects/project.delete" }],
-  ["definition", { definitionDigest: "e" }],
-  ["verdict", { verdict: Verdict.FLAGGED }],
-  ["policy", { policyVersion: "default@2" }],
-  ["requester", { requesterId: "p" }],
-  ["run", { runId: "s" }],
-  ["step", { stepIndex: 2 }],
-  ["workspace", { workspaceId: "v" }],
-  ["expiry", { expireTime: timestampFromMs(expiresAtMs + 1) }],
-  ["digest", { digest: "" }],
-])("anything else is refused: %s", (_, changes) => {
-  expect(() => checkDigest(approval(changes))).toThrow("is not that of what is shown")
-})
-
-test("missing arguments have no digest", () => {
-  const bare = approval()
-  delete bare.arguments
-  expect(() => checkDigest(bare)).toThrow("is not that of what is shown")
+test.each<[string, string, string?]>([
+  ["an amount", visibleJson({ ...question, arguments: { amount: 820_000 } })],
+  ["one argument more", visibleJson({ ...question, arguments: { amount: 82_000, x: 1 } })],
+  ["another tool", visibleJson({ ...question, tool: "projects/project.delete" })],
+  ["something hidden that is not there", visibleJson(question).replace("\\u202e", "")],
+  ["one member less", visibleJson({ tool: "projects/project.archive" })],
+  ["no JSON", "Archive a project?"],
+  ["nothing", ""],
+  ["nothing, for nothing", "", ""],
+  ["another digest", visibleJson(question), "0".repeat(64)],
+])("anything else is not confirmed: %s", (_, shown, digest) => {
+  expect(() => checkDigest(approval(shown, digest))).toThrow("is not that of what is shown")
 })

@@ -1,22 +1,25 @@
 /** What a person sees before an answer, and that the digest covers exactly that. */
-import { timestampMs } from "@bufbuild/protobuf/wkt"
+import type { JsonValue } from "@bufbuild/protobuf"
 import { VerdictSchema } from "../gen/runwarden/moderation/v1/decision_pb.ts"
 import { RoleSchema } from "../gen/runwarden/options/v1/access_pb.ts"
-import { type Approval, ApprovalState } from "../gen/runwarden/orchestrator/v1/approval_pb.ts"
+import {
+  type Approval,
+  type ApprovalAnswer,
+  ApprovalState,
+} from "../gen/runwarden/orchestrator/v1/approval_pb.ts"
 import { RiskClassSchema } from "../gen/runwarden/tools/v1/tool_pb.ts"
 import { digestOf } from "../mesh/canonical.ts"
 import { describeApproval } from "../mesh/outcomes.ts"
-import { visibleJson } from "../mesh/visible-text.ts"
 import { enumText } from "./enum-text.ts"
 import { CliError } from "./failure.ts"
 import type { Output } from "./output.ts"
 import { timeText } from "./time-text.ts"
 
-/** Shows exactly what would run. */
+/** Shows the question as the server wrote it, and how it stands. */
 export function tellApproval(out: Output, approval: Approval): void {
   const now = out.io.now()
   const isPending = approval.state === ApprovalState.PENDING
-  const rule = enumText(RoleSchema, approval.approverRole)
+  const { quorum, approveCount } = approval
   out.details([
     ["approval", approval.approvalId],
     ["state", describeApproval(approval).label],
@@ -27,46 +30,60 @@ export function tellApproval(out: Output, approval: Approval): void {
     ["rules", approval.matchedRules.join(", ")],
     ["run", `${approval.runId}, step ${approval.stepIndex}`],
     ["requester", approval.requesterId],
-    ["may answer", approval.distinctFromRequester ? `${rule}, not the requester` : rule],
+    ["may answer", whoText(approval)],
+    ["said yes", isPending && quorum > 1 ? `${approveCount} of ${quorum}` : ""],
     ["asked", timeText(approval.createTime, now)],
     ["expires", isPending ? timeText(approval.expireTime, now) : ""],
-    ["answered by", approval.deciderId],
-    ["answered", timeText(approval.decideTime, now)],
-    ["comment", approval.comment],
+    ["decided", timeText(approval.decideTime, now)],
     ["used", timeText(approval.consumeTime, now)],
-    ["definition", approval.definitionDigest],
     ["digest", approval.digest],
   ])
+  for (const answer of approval.answers) {
+    const [label, text] = answerText(answer)
+    out.details([[label, `${text}, ${timeText(answer.createTime, now)}`]])
+  }
   out.line()
-  out.heading("Arguments")
-  out.line(visibleJson(approval.arguments ?? {}))
+  out.heading("What would run")
+  out.line(approval.preview)
 }
 
 /** Throws where the digest is not that of what was shown. */
 export function checkDigest(approval: Approval): void {
-  const { arguments: args, expireTime } = approval
-  const covered =
-    args !== undefined &&
-    expireTime !== undefined &&
-    digestOf({
-      workspace: approval.workspaceId,
-      run: approval.runId,
-      step: approval.stepIndex,
-      tool: approval.tool,
-      definition_digest: approval.definitionDigest,
-      arguments: args,
-      policy_version: approval.policyVersion,
-      verdict: enumText(VerdictSchema, approval.verdict),
-      requester: approval.requesterId,
-      expiry: new Date(timestampMs(expireTime)).toISOString(),
-    })
-  if (covered === approval.digest) return
+  const shown = digestOfPreview(approval.preview)
+  if (shown === approval.digest && shown !== "") return
   throw new CliError(
     "The digest of this approval is not that of what is shown: it is not confirmed.",
     {
       reason: "digest_mismatch",
       next: "Do not confirm it. Update this program; if that does not help, tell the operator.",
-      metadata: { digest: approval.digest, shown: covered === false ? "" : covered },
+      metadata: { digest: approval.digest, shown },
     },
   )
+}
+
+/** Empty where the preview is none. */
+function digestOfPreview(preview: string): string {
+  try {
+    return digestOf(JSON.parse(preview) as JsonValue)
+  } catch {
+    return ""
+  }
+}
+
+function whoText(approval: Approval): string {
+  const parts = [
+    `${approval.quorum} × ${enumText(RoleSchema, approval.approverRole)}`,
+    approval.distinctFromRequester ? "not the requester" : "",
+    approval.delegationAllowed ? "delegates too" : "",
+    approval.breakGlassAllowed ? "an admin alone by break-glass" : "",
+    `rule ${approval.ruleId} of ${approval.ruleVersion}`,
+  ]
+  return parts.filter((part) => part !== "").join(", ")
+}
+
+function answerText(answer: ApprovalAnswer): readonly [string, string] {
+  const { actorId, delegatorId, comment, breakGlassReason } = answer
+  const who = delegatorId === "" ? actorId : `${actorId} for ${delegatorId}`
+  if (breakGlassReason !== "") return ["broke the glass", `${who}: ${breakGlassReason}`]
+  return [answer.approved ? "yes" : "no", comment === "" ? who : `${who}: ${comment}`]
 }

@@ -86,6 +86,15 @@ export function isUniqueViolation(error: unknown, constraint?: string): boolean 
   )
 }
 
+/** True when a statement broke a check, or what a trigger checks, of this name. */
+export function isCheckViolation(error: unknown, constraint: string): boolean {
+  return (
+    error instanceof Error &&
+    sqlStateOf(error) === "23514" &&
+    Reflect.get(error, "constraint") === constraint
+  )
+}
+
 function isUnreachable(error: unknown): boolean {
   return faultOf(error) === "unreachable"
 }

@@ -17,7 +17,7 @@ import { verifySchema } from "./schema-guard.ts"
 import type { Runtime } from "./service.ts"
 import { transact } from "./transaction.ts"
 
-export { isUniqueViolation } from "./database-errors.ts"
+export { isCheckViolation, isUniqueViolation } from "./database-errors.ts"
 
 /** Where a service keeps its data. The owner's URL is needed only by whoever migrates. */
 export interface DatabaseConfig {

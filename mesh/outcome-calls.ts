@@ -124,6 +124,11 @@ export const callOutcomes = {
         next: "Start the run again once moderation is back.",
       },
       approval_rejected: { label: "rejected", explanation: "A person said no; it did not run." },
+      approval_limit_reached: {
+        label: "too many questions",
+        explanation: "As many approvals wait already as may; nobody was asked, and it did not run.",
+        next: "Have some of those answered that wait, and start the run again.",
+      },
       approval_expired: {
         label: "confirmed too late",
         explanation: "The time of its approval ran out before it could be executed.",

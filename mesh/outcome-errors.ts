@@ -35,8 +35,8 @@ export const errorOutcomes = {
   ),
   APPROVER_NOT_ALLOWED: failure(
     "not yours to answer",
-    "This approval asks for somebody else: another role, or not the one who asked.",
-    "Have another approver answer it.",
+    "The approval's rule does not let this person give this answer, or not any more.",
+    "Look at who may answer, and have somebody else do it.",
   ),
   POLICY_DENIED: failure(
     "denied by policy",

@@ -78,6 +78,12 @@ export const runOutcomes = {
         next: noRetry,
       },
       moderation_unavailable: moderationAway,
+      approval_limit_reached: {
+        label: "failed: too many questions",
+        explanation:
+          "A call needed a person, and as many approvals wait already as may: nobody was asked.",
+        next: "Have some of those answered that wait, and start it again.",
+      },
       approval_rejected: {
         label: "rejected",
         explanation: "A person said no to a call; it and everything after it did not run.",
@@ -153,7 +159,8 @@ export const approvalOutcomes = {
     outcome: {
       label: "confirmed",
       tone: "success",
-      explanation: "A person said yes: the call may run, once and exactly as shown.",
+      explanation:
+        "As many persons as it takes said yes: the call may run, once and exactly as shown.",
     },
     reasons: {},
   },
@@ -181,7 +188,8 @@ export const approvalOutcomes = {
     outcome: {
       label: "superseded",
       tone: "neutral",
-      explanation: "Policy or verdict changed under the call, so that this answer does not count.",
+      explanation:
+        "The call, the policy, the rule or the standing of an approver changed, so that no answer to this counts.",
       next: "Look for the approval that asks anew.",
     },
     reasons: {},

@@ -1,5 +1,6 @@
 // The runwarden command against a whole mesh: who may answer approvals, and for whom.
 import { expect, test } from "vitest"
+import { until } from "../mesh/testing.ts"
 import { useCliFixture } from "./cli-process.ts"
 
 const { cli, json, write } = useCliFixture()
@@ -38,4 +39,61 @@ test("a delegation is made, listed and revoked", async () => {
   expect(revoked.stdout).toMatch(/in force +no/)
   expect((await json(["delegation", "list"])).delegations ?? []).toEqual([])
   expect((await json(["delegation", "list", "--all"])).delegations).toHaveLength(1)
+})
+
+test("an approval is answered by a delegate, by breaking the glass, and by as many as it takes", async () => {
+  const rules = write(
+    "quorum.json",
+    JSON.stringify({
+      rules: [{ id: "two", quorum: 2, delegation_allowed: true, break_glass_allowed: true }],
+    }),
+  )
+  const { version } = await json(["approval-rule", "create", "-f", rules], "admin")
+  await cli(["approval-rule", "activate", version.ruleVersion], "admin")
+  const plan = ["run", "start", "-f", "examples/plans/archive-project.yaml", "--wait", "-o", "json"]
+  const waiting = async () => {
+    const { runId } = JSON.parse((await cli(plan)).stdout).run
+    const { approvals } = await json(["approval", "list", "--run", runId])
+    return { runId, id: approvals[0].approvalId as string }
+  }
+  const ended = (runId: string) =>
+    until(async () => {
+      const { run } = await json(["run", "get", runId])
+      return run.state === "RUN_STATE_SUCCEEDED"
+    })
+
+  const one = await waiting()
+  const shown = await cli(["approval", "show", one.id])
+  expect(shown.stdout).toMatch(/may answer +2 × approver, not the requester, delegates too/)
+  expect(shown.stdout).toContain('"tool": "projects/project.archive"')
+  expect(shown.stdout).toContain('"quorum": 2')
+  const first = await cli(["approval", "approve", one.id, "--yes", "--comment", "fine"], "approver")
+  expect(first.stdout).toContain("waiting for an answer: 1 of 2 have said yes")
+  const again = await cli(["approval", "confirm", one.id, "--yes"], "approver")
+  expect(again.stderr).toContain("You had said so before; nothing changed.")
+  const broken = ["approval", "break-glass", one.id, "--yes", "--reason", "site down, alone"]
+  expect((await cli(broken, "approver")).stderr).toContain("(ROLE_TOO_LOW)")
+  expect((await cli(broken, "admin")).code).toBe(0)
+  await ended(one.runId)
+  const after = await cli(["approval", "show", one.id])
+  expect(after.stdout).toMatch(/broke the glass +[0-9a-f-]{36}: site down, alone/)
+
+  const two = await waiting()
+  const { memberships } = await json(["workspace", "list"], "member")
+  const delegate = memberships[0].member.actorId
+  const made = await cli(["delegation", "create", delegate, "--for", "1h", "-q"], "approver")
+  const delegation = made.stdout.trim()
+  const own = await cli(
+    ["approval", "confirm", two.id, "--yes", "--delegation", delegation],
+    "member",
+  )
+  expect(own.stderr).toContain("(APPROVER_NOT_ALLOWED)")
+  await cli(["approval", "confirm", two.id, "--yes"], "admin")
+  await cli(["approval", "confirm", two.id, "--yes"], "approver")
+  await ended(two.runId)
+
+  const three = await waiting()
+  const rejected = await cli(["approval", "reject", three.id, "--yes"], "approver")
+  expect(rejected.stdout).toContain("rejected: A person said no.")
+  await cli(["approval-rule", "activate", "default@1"], "admin")
 })

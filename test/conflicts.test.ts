@@ -64,7 +64,9 @@ describe("one request id", () => {
   const mutations = named.filter(([, { input }]) => input.field.requestId !== undefined)
 
   test.each(mutations)("%s: the same again, and another", async (_, method) => {
-    const isEnd = /^(Remove|Delete|Archive|Cancel|Revoke|Decide|Settle)/.test(method.name)
+    const isEnd = /^(Remove|Delete|Archive|Cancel|Revoke|Decide|BreakGlass|Settle)/.test(
+      method.name,
+    )
     const workspace = isEnd ? await mesh.addWorkspace() : ours
     const population = isEnd ? await populate(mesh, workspace) : own
     if (method.name === "SettleToolCall") {

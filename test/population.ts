@@ -121,9 +121,13 @@ export async function populate(mesh: TestMesh, workspace: TestWorkspace): Promis
       },
     ],
   })
-  const { version } = await mesh
-    .client(ApprovalRuleService, admin)
-    .createApprovalRuleVersion({ ...at(), rules: [{ ruleId: "any" }] })
+  const rules = mesh.client(ApprovalRuleService, admin)
+  const { version } = await rules.createApprovalRuleVersion({
+    ...at(),
+    rules: [{ ruleId: "any", delegationAllowed: true, breakGlassAllowed: true }],
+  })
+  const ruleVersion = given(version?.ruleVersion)
+  await rules.activateApprovalRuleVersion({ ...at(), ruleVersion })
   const { member: delegate } = await mesh.client(MembershipService, admin).addMember({
     ...at(),
     displayName: "Delegate",
@@ -132,8 +136,8 @@ export async function populate(mesh: TestMesh, workspace: TestWorkspace): Promis
   })
   const delegateId = given(delegate?.actorId)
   const { delegation } = await mesh
-    .client(DelegationService, admin)
-    .createDelegation({ ...at(), delegateId, duration: { seconds: 3600n } })
+    .client(DelegationService, workspace.approver)
+    .createDelegation({ ...at(), delegateId: admin.actorId, duration: { seconds: 3600n } })
   const runs = mesh.client(RunService, member)
   const { run } = await runs.startRun({
     ...at(),
@@ -167,7 +171,7 @@ export async function populate(mesh: TestMesh, workspace: TestWorkspace): Promis
     key_id: given(apiKey?.keyId),
     decision_id: given(decisions[0]?.decisionId),
     policy_version: given(policyVersion?.policyVersion),
-    rule_version: given(version?.ruleVersion),
+    rule_version: ruleVersion,
     delegate_id: delegateId,
     delegation_id: given(delegation?.delegationId),
     run_id: runId,

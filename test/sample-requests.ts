@@ -54,6 +54,17 @@ export const sampleRequests: Readonly<Record<string, (own: Population) => object
     digest: own.digest,
     answer: 2,
   }),
+  "ApprovalService/DecideAsDelegate": (own) => ({
+    approvalId: own.approval_id,
+    digest: own.digest,
+    answer: 2,
+    delegationId: own.delegation_id,
+  }),
+  "ApprovalService/BreakGlass": (own) => ({
+    approvalId: own.approval_id,
+    digest: own.digest,
+    reason: "the site is down",
+  }),
   "ApprovalRuleService/GetActiveApprovalRules": () => ({}),
   "ApprovalRuleService/GetApprovalRuleVersion": (own) => ({ ruleVersion: own.rule_version }),
   "ApprovalRuleService/ListApprovalRuleVersions": () => ({}),

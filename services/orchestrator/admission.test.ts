@@ -32,7 +32,7 @@ beforeAll(async () => {
     runtime: testRuntime("orchestrator"),
     migrations: fileURLToPath(new URL("./migrations", import.meta.url)),
   })
-  stores = [createChangeStore(database), createChangeStore(database)]
+  stores = [createChangeStore(database, 10), createChangeStore(database, 10)]
 })
 afterAll(async () => {
   await database[Symbol.asyncDispose]()

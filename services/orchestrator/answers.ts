@@ -1,7 +1,7 @@
 /** What people do to a run: cancel it, answer its approval, settle its call. Decided without I/O. */
 import { illegalTransition, RunwardenError } from "../../mesh/errors.ts"
 import type { Caller } from "../../mesh/identity.ts"
-import { forbiddenBy } from "./approval.ts"
+import { type Forbidden, type GivenAnswer, hasAnswered, weighAnswer } from "./approval-answer.ts"
 import { Change } from "./change.ts"
 import { isTerminalRun, nextRunStates } from "./run.ts"
 import { etagOf } from "./run-message.ts"
@@ -27,47 +27,58 @@ export function cancelRun(
   return change
 }
 
-/** One person's answer. Undefined for the same answer once more by the same person. */
-export function decideApproval(
+/** One person's answer. Undefined where the same person has said the same before. */
+export function answerApproval(
   snapshot: Snapshot,
   approval: ApprovalRecord,
-  request: {
-    readonly digest: string
-    readonly answer: "approve" | "reject"
-    readonly comment: string
-  },
-  caller: Caller,
+  digest: string,
+  given: GivenAnswer,
 ): Change | undefined {
-  const { answer, comment } = request
-  const { approvalId } = approval
-  const rule = {
-    role: approval.approverRole,
-    isDistinctFromRequester: approval.isDistinctFromRequester,
-  }
-  const forbidden = forbiddenBy(rule, approval.requesterId, caller)
-  if (forbidden !== undefined) {
-    throw new RunwardenError("APPROVER_NOT_ALLOWED", { approval_id: approvalId, rule: forbidden })
-  }
-  if (request.digest !== approval.digest) {
+  const { approvalId, answers } = approval
+  const weighed = weighAnswer(approval, given)
+  const rule = weighed.kind === "forbidden" ? weighed.rule : undefined
+  if (rule !== undefined && rule !== "already_answered") throw notAllowed(approvalId, rule)
+  if (digest !== approval.digest) {
     throw new RunwardenError("APPROVAL_CONTENT_CHANGED", { approval_id: approvalId })
   }
-  const given = answer === "approve" ? "approved" : "rejected"
-  if (approval.state === given && approval.deciderId === caller.actorId) return undefined
+  if (hasAnswered(answers, given)) return undefined
   const isLate = snapshot.clock.now() >= approval.expireTime.getTime()
   if (approval.state !== "pending" || isLate) {
     const state = approval.state === "pending" ? "expired" : approval.state
     throw new RunwardenError("APPROVAL_NOT_PENDING", { approval_id: approvalId, state })
   }
+  if (weighed.kind !== "counted") throw notAllowed(approvalId, rule ?? "already_answered")
   const change = new Change(snapshot)
-  change.moveApproval(approval, answer, { deciderId: caller.actorId, comment })
-  if (answer === "approve") {
-    change.moveCall(approval.stepIndex, "approve")
-    change.wake()
-  } else {
-    change.moveCall(approval.stepIndex, "reject", { reason: "approval_rejected" })
-    change.moveRun({ kind: "fail", reason: "approval_rejected" })
-  }
+  change.answer(approval, given)
+  decide(change, approval, given, weighed.decision)
   return change
+}
+
+/** Who answers is not who is asked. */
+export function notAllowed(approvalId: string, rule: Forbidden): RunwardenError {
+  return new RunwardenError("APPROVER_NOT_ALLOWED", { approval_id: approvalId, rule })
+}
+
+function decide(
+  change: Change,
+  approval: ApprovalRecord,
+  { actorId: deciderId, comment }: GivenAnswer,
+  decision: GivenAnswer["answer"] | undefined,
+): void {
+  switch (decision) {
+    case "approve":
+      change.moveApproval(approval, "approve", { deciderId, comment })
+      change.moveCall(approval.stepIndex, "approve")
+      change.wake()
+      return
+    case "reject":
+      change.moveApproval(approval, "reject", { deciderId, comment })
+      change.moveCall(approval.stepIndex, "reject", { reason: "approval_rejected" })
+      change.moveRun({ kind: "fail", reason: "approval_rejected" })
+      return
+    case undefined:
+      return
+  }
 }
 
 /** What was found out about a call. */

@@ -124,17 +124,24 @@ export async function activateRules(
   )
 }
 
-/** The active version with its rules; undefined where it is the default. */
-export async function findActiveBook(
+/** The active version with its rules, null where it is the default; and how many approvals wait. */
+export async function findBook(
   tx: Tx,
   workspaceId: string,
-): Promise<{ readonly ruleVersion: string; readonly rules: string } | undefined> {
-  return tx.maybe(
-    `select book.rule_version as "ruleVersion", version.rules
-     from approval_rule_books book
-     join approval_rule_versions version on version.workspace_id = book.workspace_id
-       and version.version = book.active_version
-     where book.workspace_id = $1::uuid`,
+): Promise<{
+  readonly ruleVersion: string | null
+  readonly rules: string | null
+  readonly open: number
+}> {
+  return tx.one(
+    `select version.rule_version as "ruleVersion", version.rules,
+       coalesce((select open from approval_gauges where workspace_id = $1::uuid), 0) as open
+     from (select $1::uuid as workspace_id) here
+     left join lateral (
+       select book.rule_version, active.rules
+       from approval_rule_books book join approval_rule_versions active
+         on active.workspace_id = book.workspace_id and active.version = book.active_version
+       where book.workspace_id = here.workspace_id) version on true`,
     [workspaceId],
   )
 }

@@ -95,12 +95,18 @@ export function ruleJson(rule: PinnedRule): JsonObject {
   return {
     version: rule.ruleVersion,
     id: rule.ruleId,
-    approver_role: rule.approverRole === Role.ADMIN ? "admin" : "approver",
+    approver_role: roleWord(rule.approverRole),
     distinct_from_requester: rule.isDistinctFromRequester,
     quorum: rule.quorum,
     delegation_allowed: rule.allowsDelegation,
     break_glass_allowed: rule.allowsBreakGlass,
   }
+}
+
+function roleWord(role: number): string {
+  if (role === Role.APPROVER) return "approver"
+  if (role === Role.ADMIN) return "admin"
+  throw new TypeError("an approval asks for an approver or an admin")
 }
 
 function fits(scope: RuleScope, call: RuledCall): boolean {

@@ -4,6 +4,7 @@
  * it is stored.
  */
 import type { RequestKey } from "../../mesh/request-id.ts"
+import type { PinnedRule } from "./approval-rule.ts"
 import type { Change } from "./change.ts"
 import type { ApprovalRecord, Denial, ToolCallRecord } from "./snapshot.ts"
 
@@ -107,8 +108,8 @@ export function callRow(n: number, change: Change, call: ToolCallRecord) {
   }
 }
 
-/** An approval that is asked for. */
-export function askedRow(n: number, { run }: Change, approval: ApprovalRecord) {
+/** An approval that is asked for, with how many may be open in the workspace then. */
+export function askedRow(n: number, { run }: Change, approval: ApprovalRecord, openLimit: number) {
   return {
     n,
     workspace_id: run.workspaceId,
@@ -120,28 +121,66 @@ export function askedRow(n: number, { run }: Change, approval: ApprovalRecord) {
     tool_version: approval.toolVersion,
     definition_digest: approval.definitionDigest,
     risk_class: approval.riskClass,
+    effect: approval.effect,
     title: approval.title,
-    arguments: JSON.stringify(approval.arguments),
+    binding: approval.binding,
     verdict: approval.verdict,
     policy_version: approval.policyVersion,
     matched_rules: approval.matchedRules,
     requester_id: approval.requesterId,
     digest: approval.digest,
-    approver_role: approval.approverRole,
-    distinct_from_requester: approval.isDistinctFromRequester,
+    ...ruleRow(approval.rule),
     expire_time: approval.expireTime.toISOString(),
+    open_limit: openLimit,
   }
 }
 
-/** An approval that is not pending any more. */
-export function answeredRow(n: number, { run }: Change, approval: ApprovalRecord) {
+function ruleRow(rule: PinnedRule) {
+  return {
+    rule_version: rule.ruleVersion,
+    rule_id: rule.ruleId,
+    approver_role: rule.approverRole,
+    distinct_from_requester: rule.isDistinctFromRequester,
+    quorum: rule.quorum,
+    allows_delegation: rule.allowsDelegation,
+    allows_break_glass: rule.allowsBreakGlass,
+  }
+}
+
+/** An approval that was answered, or came to its end. */
+export function movedRow(n: number, { run, before }: Change, approval: ApprovalRecord) {
   return {
     n,
     workspace_id: run.workspaceId,
     approval_id: approval.approvalId,
+    from_state: before.approval?.state,
     state: approval.state,
+    approve_count: approval.approveCount,
+    is_glass_broken: approval.isGlassBroken,
     decider_id: approval.deciderId,
     comment: approval.comment,
+  }
+}
+
+/** What one person said. */
+export function givenRow(
+  n: number,
+  { run }: Change,
+  { approvalId, index, approvalNumber, given }: Change["answers"][number],
+) {
+  return {
+    n,
+    workspace_id: run.workspaceId,
+    approval_id: approvalId,
+    answer_index: index,
+    approval_number: approvalNumber,
+    actor_id: given.actorId,
+    role: given.role,
+    answer: given.answer,
+    comment: given.comment,
+    delegation_id: given.delegation?.delegationId,
+    delegator_id: given.delegation?.delegatorId,
+    break_glass_reason: given.breakGlassReason,
   }
 }
 

@@ -2,24 +2,27 @@
  * Stores changes: one statement for all that are due at the same moment, whatever they consist of.
  *
  * 1. Every part of a change hangs on the update of its run, which asks for its epoch and its revision
- *    and, where an approval is used up, for a valid, unused yes to exactly that digest. Where it
- *    updates nothing, nothing of the change is stored, and its caller is told that it is stale.
+ *    and, where an approval is used up, for a valid, unused yes to exactly that digest, given under
+ *    the rules that are in force and by no delegation that is not. Where it updates nothing, nothing
+ *    of the change is stored, and its caller is told that it is stale.
  * 2. Whatever belongs to a run moves its revision. A part that still finds fewer rows than it changes
  *    is a fault, which undoes the statement; the group then stores the others without it.
  * 3. Rows are locked in one order: runs by workspace and id, what belongs to them, heads of journals
  *    by workspace.
  * 4. The worker's role holds: only rows of the workspaces that the changes name are reached.
  */
-import type { Database, Statement } from "../../mesh/database.ts"
+import { type Database, isCheckViolation, type Statement } from "../../mesh/database.ts"
 import { createGroup } from "../../mesh/group.ts"
+import { askSql } from "./asked-sql.ts"
 import type { Change } from "./change.ts"
 import {
   type Answer,
-  answeredRow,
   answerRow,
   askedRow,
   Content,
   callRow,
+  givenRow,
+  movedRow,
   runRow,
   verdictRow,
 } from "./change-rows.ts"
@@ -57,19 +60,28 @@ interface Reply {
 /** As many as `runwarden.violated` and the bits of `kept` can tell apart. */
 export const maxChanges = 256
 
-export function createChangeStore(database: Database): ChangeStore {
+/** `maxOpenApprovals` may wait in a workspace; what would ask one more is stale. */
+export function createChangeStore(database: Database, maxOpenApprovals: number): ChangeStore {
   const group = createGroup<Item, Stored>({
     name: "changes",
     maxItems: maxChanges,
-    run: (items) => storeAll(database, items),
+    run: (items) => storeAll(database, items, maxOpenApprovals),
   })
   return {
-    store: (change, answer) => group.add({ change, answer }),
+    store: (change, answer) =>
+      group.add({ change, answer }).catch((error: unknown): Stored => {
+        if (isCheckViolation(error, "approvals_open_limit")) return { kind: "stale" }
+        throw error
+      }),
     [Symbol.asyncDispose]: () => group[Symbol.asyncDispose](),
   }
 }
 
-async function storeAll(database: Database, items: readonly Item[]): Promise<readonly Stored[]> {
+async function storeAll(
+  database: Database,
+  items: readonly Item[],
+  maxOpenApprovals: number,
+): Promise<readonly Stored[]> {
   const sorted = items.toSorted((one, other) => compareRuns(one.change.run, other.change.run))
   const content = new Content()
   const rows = {
@@ -81,26 +93,25 @@ async function storeAll(database: Database, items: readonly Item[]): Promise<rea
     asked: sorted.flatMap(({ change }, n) =>
       change.approvals
         .filter((approval) => isNew(change, approval))
-        .map((approval) => askedRow(n, change, approval)),
+        .map((approval) => askedRow(n, change, approval, maxOpenApprovals)),
     ),
-    answered: sorted.flatMap(({ change }, n) =>
+    moved: sorted.flatMap(({ change }, n) =>
       change.approvals
         .filter((approval) => !isNew(change, approval))
-        .map((approval) => answeredRow(n, change, approval)),
+        .map((approval) => movedRow(n, change, approval)),
+    ),
+    given: sorted.flatMap(({ change }, n) =>
+      change.answers.map((answer) => givenRow(n, change, answer)),
     ),
     answers: sorted.flatMap(({ answer }, n) =>
       answer === undefined ? [] : [answerRow(n, answer, content)],
     ),
   }
   const workspaceIds = [...new Set(rows.runs.map((row) => row.workspace_id))]
-  const { runs, verdicts, calls, asked, answered, answers } = rows
-  const values = [runs, verdicts, calls, asked, answered, answers].map((each) =>
-    JSON.stringify(each),
-  )
-  const [reply] = await database.batch<Reply>(workspaceIds, statement, [
-    ...values,
-    content.concat(),
-  ])
+  const { runs, verdicts, calls, asked, moved, given, answers } = rows
+  const before = [runs, verdicts, calls, asked, moved, answers].map((each) => JSON.stringify(each))
+  const values = [...before, content.concat(), JSON.stringify(given)]
+  const [reply] = await database.batch<Reply>(workspaceIds, statement, values)
   if (reply === undefined) throw new Error("the statement answers one row")
   const stored = new Set(reply.stored.map((n) => sorted[n]))
   const at: Stored = { kind: "stored", at: reply.time }
@@ -152,7 +163,14 @@ const statement: Statement = {
         select from approvals a
         where a.workspace_id = i.workspace_id and a.approval_id = i.approval_id
           and a.run_id = i.run_id and a.digest = i.approval_digest and a.state = 'approved'
-          and a.consume_time is null and a.expire_time > now()))
+          and a.consume_time is null and a.expire_time > now()
+          and a.rule_version = coalesce((select b.rule_version from approval_rule_books b
+            where b.workspace_id = i.workspace_id), 'default@1')
+          and (a.is_glass_broken or not exists (
+            select from approval_answers x join delegations d
+              on d.workspace_id = x.workspace_id and d.delegation_id = x.delegation_id
+            where x.workspace_id = i.workspace_id and x.approval_id = i.approval_id
+              and (d.revoke_time is not null or d.expire_time <= now())))))
     returning i.n, r.workspace_id, r.run_id, r.epoch, r.event_count - i.entries + 1 as first_sequence,
       i.entries, i.first_byte, i.bytes, i.claim, i.due_time, i.owner, i.lease_ms, i.approval_id
   ), kept as materialized (
@@ -213,31 +231,36 @@ const statement: Statement = {
     where t.workspace_id = c.workspace_id and t.run_id = c.run_id and t.step_index = c.step_index
       and t.state = c.from_state
     returning 1
-  ), reply as materialized (
+  ), move as materialized (
     select * from json_to_recordset($5::json) as a (n integer, workspace_id uuid,
-      approval_id uuid, state text, decider_id text, comment text)
+      approval_id uuid, from_state text, state text, approve_count smallint,
+      is_glass_broken boolean, decider_id text, comment text)
     where get_bit((select bits from kept), n) = 1
-  ), answered as (
-    update approvals t set state = a.state, decider_id = a.decider_id, comment = a.comment,
-      decide_time = now()
-    from reply a
-    where t.workspace_id = a.workspace_id and t.approval_id = a.approval_id and t.state = 'pending'
+  ), moved as (
+    update approvals t set state = a.state, approve_count = a.approve_count,
+      is_glass_broken = a.is_glass_broken, decider_id = a.decider_id, comment = a.comment,
+      decide_time = coalesce(t.decide_time, case when a.state <> 'pending' then now() end)
+    from move a
+    where t.workspace_id = a.workspace_id and t.approval_id = a.approval_id
+      and t.state = a.from_state and t.consume_time is null
     returning 1
+  ), said as (
+    -- The rule that an answer is given under is the approval's own, which never changes.
+    insert into approval_answers (workspace_id, approval_id, answer_index, approval_number,
+      actor_id, role, answer, comment, delegation_id, delegator_id, break_glass_reason,
+      requester_id, distinct_from_requester, approver_role, allows_delegation, allows_break_glass)
+    select g.workspace_id, g.approval_id, g.answer_index, g.approval_number, g.actor_id, g.role,
+      g.answer, g.comment, g.delegation_id, g.delegator_id, g.break_glass_reason,
+      a.requester_id, a.distinct_from_requester, a.approver_role, a.allows_delegation,
+      a.allows_break_glass
+    from json_to_recordset($8::json) as g (n integer, workspace_id uuid, approval_id uuid,
+      answer_index smallint, approval_number smallint, actor_id text, role smallint, answer text,
+      comment text, delegation_id uuid, delegator_id text, break_glass_reason text)
+    join approvals a on a.workspace_id = g.workspace_id and a.approval_id = g.approval_id
+    where get_bit((select bits from kept), g.n) = 1
   ), asked as (
-    -- After the answers: at most one approval of a call is pending.
-    insert into approvals (workspace_id, approval_id, run_id, step_index, tool_call_id, tool,
-      tool_version, definition_digest, risk_class, title, arguments, verdict, policy_version,
-      matched_rules, requester_id, digest, state, approver_role, distinct_from_requester,
-      expire_time)
-    select workspace_id, approval_id, run_id, step_index, tool_call_id, tool, tool_version,
-      definition_digest, risk_class, title, arguments, verdict, policy_version, matched_rules,
-      requester_id, digest, 'pending', approver_role, distinct_from_requester, expire_time
-    from json_to_recordset($4::json) as a (n integer, workspace_id uuid, approval_id uuid,
-      run_id uuid, step_index integer, tool_call_id uuid, tool text, tool_version text,
-      definition_digest text, risk_class text, title text, arguments text, verdict text,
-      policy_version text, matched_rules text[], requester_id text, digest text,
-      approver_role smallint, distinct_from_requester boolean, expire_time timestamptz)
-    where get_bit((select bits from kept), n) = 1 and (select count(*) from answered) >= 0
+    -- After the others have moved: at most one approval of a call is pending.
+    ${askSql("$4", "get_bit((select bits from kept), n) = 1 and (select count(*) from moved) >= 0")}
   ), repeatable as (
     insert into requests (workspace_id, request_id, method, request_sha256, response)
     select workspace_id, request_id, method, request_sha256,
@@ -268,7 +291,7 @@ const statement: Statement = {
       then runwarden.violated('a verdict is missing')
     when (select count(*) from consumed) <> (select count(*) from run where approval_id is not null)
       then runwarden.violated('an approval is not as its run says')
-    when (select count(*) from answered) <> (select count(*) from reply)
+    when (select count(*) from moved) <> (select count(*) from move)
       then runwarden.violated('an approval is not as its run says')
     ${requireHeads("run")} end as checked`,
 }

@@ -12,6 +12,7 @@
  */
 import { graver } from "./action.ts"
 import { type ApprovalEvent, transitionApproval } from "./approval.ts"
+import { countApprovals, type GivenAnswer, isGlassBroken } from "./approval-answer.ts"
 import { JournalEntries } from "./journal-entries.ts"
 import type { Judgement } from "./judgement.ts"
 import { isTerminalRun, type RunEffect, type RunEvent, transitionRun } from "./run.ts"
@@ -34,6 +35,15 @@ export interface VerdictRow {
   readonly judgement: Judgement
 }
 
+/** A person's answer, with its place among the others. */
+export interface AnswerOfChange {
+  readonly approvalId: string
+  readonly index: number
+  /** Which yes it is; undefined for a no, and where the glass was broken. */
+  readonly approvalNumber: number | undefined
+  readonly given: GivenAnswer
+}
+
 export interface Consumption {
   readonly approvalId: string
   readonly digest: string
@@ -43,6 +53,7 @@ export class Change {
   readonly before: Snapshot
   readonly entries = new JournalEntries()
   readonly verdicts: VerdictRow[] = []
+  readonly answers: AnswerOfChange[] = []
   consumption: Consumption | undefined
   claim: ClaimChange = { kind: "keep" }
   /** Whether the run's executing call must be told to stop. */
@@ -168,10 +179,28 @@ export class Change {
     event: ApprovalEvent,
     members: Partial<Pick<ApprovalRecord, "deciderId" | "comment">> = {},
   ): void {
-    const { state } = transitionApproval(approval.state, event)
-    const moved = { ...approval, ...members, state, decideTime: new Date(this.#now()) }
+    const current = this.#approvals.get(approval.approvalId) ?? approval
+    const { state } = transitionApproval(current.state, event)
+    const decideTime = current.decideTime ?? new Date(this.#now())
+    const moved = { ...current, ...members, state, decideTime }
     this.#approvals.set(approval.approvalId, moved)
     this.entries.approvalChanged(moved, this.#now())
+  }
+
+  /** Adds an answer to those that were given; what it decides is another matter. */
+  answer(approval: ApprovalRecord, given: GivenAnswer): void {
+    const createTime = new Date(this.#now())
+    const answers = [...approval.answers, { ...given, createTime, isInForce: true }]
+    const approveCount = countApprovals(answers)
+    const isCounted = approveCount > approval.approveCount
+    const answered = { ...approval, answers, approveCount, isGlassBroken: isGlassBroken(answers) }
+    this.#approvals.set(approval.approvalId, answered)
+    this.answers.push({
+      ...{ approvalId: approval.approvalId, given },
+      index: answers.length,
+      approvalNumber: isCounted ? approveCount : undefined,
+    })
+    this.entries.approvalAnswered(answered, given)
   }
 
   /** Uses an approval up; storing the change fails unless it is a valid, unused yes. */
@@ -219,7 +248,8 @@ export class Change {
     const { approval } = this.before
     if (approval === undefined || approval.stepIndex !== stepIndex) return
     const current = this.#approvals.get(approval.approvalId) ?? approval
-    if (current.state === "pending") this.moveApproval(current, event)
+    const isUnused = current.state === "approved" && event === "supersede"
+    if (current.state === "pending" || isUnused) this.moveApproval(current, event)
   }
 
   #now(): number {

@@ -18,6 +18,7 @@ it("has a default for everything but the database", () => {
     quorum: 1,
     allowsDelegation: false,
     allowsBreakGlass: false,
+    maxOpen: 10_000,
   })
   expect(watch.maxWatchers).toBe(1_000)
   expect(runTimeoutMs).toBe(86_400_000)

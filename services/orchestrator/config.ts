@@ -34,7 +34,10 @@ export interface OrchestratorConfig {
   readonly database: DatabaseConfig
   readonly executor: ExecutorConfig
   /** Who answers where no rule of the workspace fits. */
-  readonly approval: DefaultRule
+  readonly approval: DefaultRule & {
+    /** Questions that may wait in a workspace at the same time. */
+    readonly maxOpen: number
+  }
   /** Deadline of a run that names none. */
   readonly runTimeoutMs: number
   readonly watch: { readonly maxWatchers: number; readonly pollMs: number }
@@ -63,6 +66,7 @@ export function readConfig(env: Environment): OrchestratorConfig {
           ORCHESTRATOR_APPROVAL_EXPIRY_MS: milliseconds.default(86_400_000),
           ORCHESTRATOR_APPROVAL_ROLE: z.enum(["approver", "admin"]).default("approver"),
           ORCHESTRATOR_APPROVAL_BY_REQUESTER: z.enum(["allowed", "refused"]).default("refused"),
+          ORCHESTRATOR_MAX_OPEN_APPROVALS: count.default(10_000),
           ORCHESTRATOR_RUN_TIMEOUT_MS: milliseconds.default(86_400_000),
           ORCHESTRATOR_MAX_WATCHERS: count.default(1_000),
           ORCHESTRATOR_WATCH_POLL_MS: milliseconds.default(1_000),
@@ -92,6 +96,7 @@ export function readConfig(env: Environment): OrchestratorConfig {
       quorum: 1,
       allowsDelegation: false,
       allowsBreakGlass: false,
+      maxOpen: values.ORCHESTRATOR_MAX_OPEN_APPROVALS,
     },
     runTimeoutMs: values.ORCHESTRATOR_RUN_TIMEOUT_MS,
     watch: {

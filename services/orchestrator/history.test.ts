@@ -144,7 +144,8 @@ async function expectExact(me: ReturnType<typeof inWorkspace>, runId: string): P
 
 /** Telemetry hears nothing of states that a call only passes through. */
 function isTold({ kind }: RunEvent): boolean {
-  if (kind.case !== "toolCallStateChanged") return kind.case !== "runStarted"
+  if (kind.case === "runStarted" || kind.case === "approvalAnswered") return false
+  if (kind.case !== "toolCallStateChanged") return true
   const { MODERATING, READY, EXECUTING } = ToolCallState
   return ![MODERATING, READY, EXECUTING].some((state) => state === kind.value.state)
 }
@@ -155,6 +156,7 @@ const telemetryOf: Readonly<Record<NonNullable<RunEvent["kind"]["case"]>, string
   toolCallStateChanged: "toolCallChanged",
   contentModerated: "moderated",
   approvalStateChanged: "approvalChanged",
+  approvalAnswered: "",
 }
 
 /** Follows a history through the tables; the last state of the run, each call and each approval. */

@@ -5,6 +5,7 @@ import { describe, expect, it } from "vitest"
 import { ListRunEventsResponseSchema } from "../../gen/runwarden/orchestrator/v1/run_service_pb.ts"
 import type { Verdict } from "./action.ts"
 import { approvalStates } from "./approval.ts"
+import type { GivenAnswer } from "./approval-answer.ts"
 import { JournalEntries } from "./journal-entries.ts"
 import type { Judgement } from "./judgement.ts"
 import { runStates } from "./run.ts"
@@ -86,12 +87,13 @@ const entry = fc.oneof(
       stepIndex: count,
       state: fc.constantFrom(...approvalStates),
       deciderId: text,
+      isGlassBroken: fc.boolean(),
       waitMs: fc.integer({ min: 0, max: 2 ** 40 }),
     })
-    .map(({ waitMs, ...value }) => ({
+    .map(({ waitMs, isGlassBroken, ...value }) => ({
       add: (entries: JournalEntries) => {
-        const createTime = new Date(1_000)
-        entries.approvalChanged({ ...value, createTime } as ApprovalRecord, 1_000 + waitMs)
+        const approval = { ...value, isGlassBroken, createTime: new Date(1_000) }
+        entries.approvalChanged(approval as ApprovalRecord, 1_000 + waitMs)
       },
       kind: {
         case: "approvalStateChanged" as const,
@@ -99,8 +101,34 @@ const entry = fc.oneof(
           ...value,
           state: approvalStateEnum[value.state],
           waitMillis: BigInt(value.state === "pending" ? 0 : waitMs),
+          breakGlass: value.state === "approved" && isGlassBroken,
         },
       },
+    })),
+  fc
+    .record({
+      approvalId: text,
+      stepIndex: count,
+      actorId: text,
+      approved: fc.boolean(),
+      delegatorId: text,
+      breakGlass: fc.boolean(),
+      approveCount: count,
+      quorum: count,
+    })
+    .map((value) => ({
+      add: (entries: JournalEntries) => {
+        const { approvalId, stepIndex, approveCount, quorum, actorId, delegatorId } = value
+        const approval = { approvalId, stepIndex, approveCount, rule: { quorum } }
+        const given = {
+          actorId,
+          answer: value.approved ? "approve" : "reject",
+          delegation: { delegationId: "d", delegatorId },
+          breakGlassReason: value.breakGlass ? "why" : undefined,
+        }
+        entries.approvalAnswered(approval as ApprovalRecord, given as GivenAnswer)
+      },
+      kind: { case: "approvalAnswered" as const, value },
     })),
 )
 

@@ -5,6 +5,7 @@
  * Written by hand, for every run writes two dozen of them: a general encoder costs ten times as much.
  * A test holds it against that encoder.
  */
+import type { GivenAnswer } from "./approval-answer.ts"
 import type { Judgement } from "./judgement.ts"
 import type { ApprovalRecord, RunRecord, ToolCallRecord } from "./snapshot.ts"
 import {
@@ -22,6 +23,7 @@ const kinds = {
   toolCallStateChanged: 12,
   contentModerated: 13,
   approvalStateChanged: 14,
+  approvalAnswered: 20,
 } as const
 
 /** A field's value by its number, from 1; what is empty is left out, as proto3 does. */
@@ -76,8 +78,24 @@ export class JournalEntries {
   approvalChanged(approval: ApprovalRecord, nowMs: number): void {
     const { approvalId, stepIndex, state, deciderId, createTime } = approval
     const millis = state === "pending" ? 0 : Math.max(0, Math.round(nowMs - createTime.getTime()))
-    const fields = [approvalId, stepIndex, approvalStateEnum[state], deciderId, millis]
+    const isGlass = state === "approved" && approval.isGlassBroken ? 1 : 0
+    const fields = [approvalId, stepIndex, approvalStateEnum[state], deciderId, millis, isGlass]
     this.#add(kinds.approvalStateChanged, fields)
+  }
+
+  /** `approval` counts the answer already. */
+  approvalAnswered(approval: ApprovalRecord, given: GivenAnswer): void {
+    const { approvalId, stepIndex, approveCount, rule } = approval
+    this.#add(kinds.approvalAnswered, [
+      approvalId,
+      stepIndex,
+      given.actorId,
+      given.answer === "approve" ? 1 : 0,
+      given.delegation?.delegatorId,
+      given.breakGlassReason === undefined ? 0 : 1,
+      approveCount,
+      rule.quorum,
+    ])
   }
 
   /** `present`: a field with presence, which is written also where it is 0. */

@@ -76,9 +76,9 @@ function payloadOf(kind: RunEvent["kind"], elapsedMs: number): Payload | undefin
       return { case: "moderated", value: { verdict, subject, tool, unavailable: failure !== "" } }
     }
     case "approvalStateChanged": {
-      const { approvalId, waitMillis } = kind.value
+      const { approvalId, waitMillis, breakGlass } = kind.value
       const state = wordOf(approvalStateEnum, kind.value.state) ?? ""
-      return { case: "approvalChanged", value: { approvalId, state, waitMillis } }
+      return { case: "approvalChanged", value: { approvalId, state, waitMillis, breakGlass } }
     }
     default:
       return undefined

@@ -174,8 +174,8 @@ function at(rows: readonly ChainRow[], index: number, position: number): ChainRo
 
 /** A process with stores of its own. */
 function newReplica() {
-  const starts = createStartStore(database)
-  const changes = createChangeStore(database)
+  const starts = createStartStore(database, 100)
+  const changes = createChangeStore(database, 100)
   return {
     async start(workspaceId: string): Promise<Snapshot> {
       const change = new Change(newSnapshot(workspaceId))

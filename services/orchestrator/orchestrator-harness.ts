@@ -66,7 +66,7 @@ export function createPeers() {
     moderate: undefined,
     policyVersion: "test@1",
     execute: ({ stepIndex }) => ({ step: stepIndex, id: `made-${stepIndex}` }),
-    member: () => ({ member: true, role: Role.MEMBER }),
+    member: () => ({ member: true, role: Role.APPROVER }),
   }
 
   const moderation = fakeRoute(ModerationService, {

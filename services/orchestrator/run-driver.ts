@@ -18,6 +18,7 @@ import type { Client } from "@connectrpc/connect"
 import type { Link, Span, Tracer } from "@opentelemetry/api"
 import type { MembershipService } from "../../gen/runwarden/gateway/v1/membership_service_pb.ts"
 import { activeTraceId, inSpan } from "../../mesh/tracing.ts"
+import { backingOf } from "./backing.ts"
 import { Change } from "./change.ts"
 import { executeCall, type Outcome, settleCall } from "./execution.ts"
 import { HeldRun, type HeldRunDeps } from "./held-run.ts"
@@ -167,9 +168,19 @@ export class RunDriver {
         change.moveRun({ kind: "expire", reason: "approval_expired" })
       })
     }
-    return this.#asMember((change) =>
-      this.#admit(change, (signal) => prepareApproved(this.#deps, change, approval, signal)),
-    )
+    // While the requester is asked about.
+    const backed = backingOf(this.#deps, approval, this.#lease.lost)
+    return this.#asMember(async (change) => {
+      const backing = await backed
+      this.#lease.lost.throwIfAborted()
+      if (backing === "unavailable") {
+        return { kind: "give_back", afterMs: this.#deps.config.pollMs }
+      }
+      const isBacked = backing === "stands"
+      return this.#admit(change, (signal) =>
+        prepareApproved(this.#deps, change, approval, isBacked, signal),
+      )
+    })
   }
 
   /** The current call was settled by a person: its result is judged and passed on like any other. */

@@ -1,11 +1,13 @@
 /**
  * The orchestrator: runs, their tool calls and the approvals they wait for.
  *
- * run.ts, tool-call.ts, approval.ts, action.ts, plan.ts   the pure hearts
+ * run.ts, tool-call.ts, approval.ts, approval-rule.ts, approval-answer.ts, action.ts, plan.ts   the
+ *     pure hearts
  * change.ts, journal-entries.ts, outcome.ts   one transaction's worth of change, built without I/O
  * start-run.ts, tool-pinning.ts, answers.ts, answered-change.ts, watch.ts   what callers do
  * executor.ts, lease.ts, run-driver.ts, held-run.ts   who carries a run out, and how far
  * membership.ts, step.ts, judgement.ts, execution.ts   ask, resolve, judge, act, execute
+ * question.ts, rule-books.ts, backing.ts   what people are asked, by which rules, and whether it holds
  * change-store.ts, change-rows.ts, start-store.ts   many changes in one statement
  * journal-sql.ts, journal-chain.ts, journal-delivery.ts, journal-events.ts   what happened, for ever
  * snapshot-store.ts, *-store.ts   every other SQL statement
@@ -34,6 +36,7 @@ import { Executor } from "./executor.ts"
 import { createJournalDelivery } from "./journal-delivery.ts"
 import { createNotifier } from "./notifier.ts"
 import { createRetryBudgets } from "./retry-budget.ts"
+import { createRuleBooks } from "./rule-books.ts"
 import { runHandlers } from "./run-handlers.ts"
 import { createStartStore } from "./start-store.ts"
 import { toolCallHandlers } from "./tool-call-handlers.ts"
@@ -70,8 +73,9 @@ export function createOrchestrator(config: OrchestratorConfig, deps: Orchestrato
   const stack = new AsyncDisposableStack()
   const database = stack.use(openDatabase(config.database, { runtime, migrations }))
   const delivery = stack.use(createJournalDelivery({ database, runtime, telemetry }))
-  const changes = stack.use(createChangeStore(database))
-  const starts = stack.use(createStartStore(database))
+  const changes = stack.use(createChangeStore(database, approval.maxOpen))
+  const starts = stack.use(createStartStore(database, approval.maxOpen))
+  const rules = createRuleBooks(database)
   const notifier = createNotifier()
   const advanced = ({ run }: Change) => {
     notifier.notify(run.runId)
@@ -79,7 +83,8 @@ export function createOrchestrator(config: OrchestratorConfig, deps: Orchestrato
   }
   const executor = stack.use(
     new Executor({
-      ...{ database, changes, moderation, tools, membership, approval, tracer, log, reached },
+      ...{ database, changes, moderation, tools, membership, approval, rules },
+      ...{ tracer, log, reached },
       config: config.executor,
       retries: createRetryBudgets(),
       stored: advanced,
@@ -103,7 +108,7 @@ export function createOrchestrator(config: OrchestratorConfig, deps: Orchestrato
     routes: [
       route(RunService, runHandlers({ ...answering, ...starting, watch })),
       route(ToolCallService, toolCallHandlers(answering)),
-      route(ApprovalService, approvalHandlers(answering)),
+      route(ApprovalService, approvalHandlers({ ...answering, membership })),
       route(ApprovalRuleService, approvalRuleHandlers({ database, defaultRule: approval })),
       route(DelegationService, delegationHandlers({ database, membership })),
     ],

@@ -1,6 +1,8 @@
 import type { JsonObject } from "@bufbuild/protobuf"
 import type { Effect, RiskClass, Verdict } from "./action.ts"
 import type { ApprovalState } from "./approval.ts"
+import type { StoredAnswer } from "./approval-answer.ts"
+import type { PinnedRule } from "./approval-rule.ts"
 import type { RunState } from "./run.ts"
 import type { ToolCallState } from "./tool-call.ts"
 
@@ -101,16 +103,23 @@ export interface ApprovalRecord {
   readonly toolVersion: string
   readonly definitionDigest: string
   readonly riskClass: RiskClass
+  readonly effect: Effect
   readonly title: string
-  readonly arguments: JsonObject
+  /** The bytes of the question, which `digest` is of; empty in lists. */
+  readonly binding: string
   readonly verdict: Verdict
   readonly policyVersion: string
   readonly matchedRules: readonly string[]
   readonly requesterId: string
+  readonly rule: PinnedRule
   readonly digest: string
   readonly state: ApprovalState
-  readonly approverRole: number
-  readonly isDistinctFromRequester: boolean
+  /** How many have said yes; those that broke the glass apart. */
+  readonly approveCount: number
+  readonly isGlassBroken: boolean
+  /** In the order in which they came; empty in lists. */
+  readonly answers: readonly StoredAnswer[]
+  /** Whose answer decided; empty before. */
   readonly deciderId: string
   readonly comment: string
   readonly expireTime: Date

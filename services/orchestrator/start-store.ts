@@ -9,10 +9,11 @@
  *    answer is the run's id; the rest of it follows from the run (started-before.ts).
  * 3. A workspace has a head of its journal before a run of it is stored.
  */
-import type { Database, Statement } from "../../mesh/database.ts"
-import { reasonOf } from "../../mesh/errors.ts"
+import { type Database, isCheckViolation, type Statement } from "../../mesh/database.ts"
+import { RunwardenError, reasonOf } from "../../mesh/errors.ts"
 import { createGroup } from "../../mesh/group.ts"
 import type { RequestKey } from "../../mesh/request-id.ts"
+import { askSql } from "./asked-sql.ts"
 import type { Change } from "./change.ts"
 import { askedRow, Content, denial, verdictRow } from "./change-rows.ts"
 import { compareRuns, maxChanges } from "./change-store.ts"
@@ -46,24 +47,30 @@ export interface StartStore extends AsyncDisposable {
 /** As many workspaces as are remembered to have a journal. */
 const maxKnown = 10_000
 
-export function createStartStore(database: Database): StartStore {
+/** `maxOpenApprovals` may wait in a workspace: a start that would ask one more is LIMIT_EXCEEDED. */
+export function createStartStore(database: Database, maxOpenApprovals: number): StartStore {
   const known = new Set<string>()
   const group = createGroup<Start, Started>({
     name: "starts",
     maxItems: maxChanges,
     async run(starts) {
       try {
-        return await storeAll(database, starts, known)
+        return await storeAll(database, starts, { known, maxOpenApprovals })
       } catch (error) {
         if (known.size === 0 || reasonOf(error) === "DEPENDENCY_UNAVAILABLE") throw error
         // The database may have been restored to a time before a journal began.
         known.clear()
-        return storeAll(database, starts, known)
+        return storeAll(database, starts, { known, maxOpenApprovals })
       }
     },
   })
   return {
-    start: (start) => group.add(start),
+    start: (start) =>
+      group.add(start).catch((error: unknown) => {
+        if (!isCheckViolation(error, "approvals_open_limit")) throw error
+        const metadata = { limit: "open_approvals", maximum: String(maxOpenApprovals) }
+        throw new RunwardenError("LIMIT_EXCEEDED", metadata, { cause: error })
+      }),
     [Symbol.asyncDispose]: () => group[Symbol.asyncDispose](),
   }
 }
@@ -71,7 +78,7 @@ export function createStartStore(database: Database): StartStore {
 async function storeAll(
   database: Database,
   starts: readonly Start[],
-  known: Set<string>,
+  { known, maxOpenApprovals }: { readonly known: Set<string>; readonly maxOpenApprovals: number },
 ): Promise<readonly Started[]> {
   const sorted = starts.toSorted((one, other) => compareRuns(one.change.run, other.change.run))
   const content = new Content()
@@ -83,7 +90,7 @@ async function storeAll(
     change.verdicts.map((verdict) => verdictRow(n, change, verdict)),
   )
   const asked = sorted.flatMap(({ change }, n) =>
-    change.approvals.map((approval) => askedRow(n, change, approval)),
+    change.approvals.map((approval) => askedRow(n, change, approval, maxOpenApprovals)),
   )
   const workspaceIds = [...new Set(runs.map((row) => row.workspace_id))]
   await ensureJournals(database, workspaceIds, known)
@@ -251,19 +258,7 @@ const statement: Statement = {
     where get_bit((select bits from kept), n) = 1
     returning 1
   ), asked as (
-    insert into approvals (workspace_id, approval_id, run_id, step_index, tool_call_id, tool,
-      tool_version, definition_digest, risk_class, title, arguments, verdict, policy_version,
-      matched_rules, requester_id, digest, state, approver_role, distinct_from_requester,
-      expire_time)
-    select workspace_id, approval_id, run_id, step_index, tool_call_id, tool, tool_version,
-      definition_digest, risk_class, title, arguments, verdict, policy_version, matched_rules,
-      requester_id, digest, 'pending', approver_role, distinct_from_requester, expire_time
-    from json_to_recordset($4::json) as a (n integer, workspace_id uuid, approval_id uuid,
-      run_id uuid, step_index integer, tool_call_id uuid, tool text, tool_version text,
-      definition_digest text, risk_class text, title text, arguments text, verdict text,
-      policy_version text, matched_rules text[], requester_id text, digest text,
-      approver_role smallint, distinct_from_requester boolean, expire_time timestamptz)
-    where get_bit((select bits from kept), n) = 1
+    ${askSql("$4", "get_bit((select bits from kept), n) = 1")}
   ), ${appendSql("fresh", { before: "called", content: "$5" })}
   select array(select n from fresh) as stored, now() as time,
     case ${requireHeads("fresh")} end as checked`,

@@ -4,7 +4,8 @@
  *
  * 1. What is judged, shown, digested and executed are the same bytes.
  * 2. An approval admits its call only where moderation, asked again, still says the same by the same
- *    policy; anything else supersedes it.
+ *    policy, the rules in force are those it was given under, and everybody behind it still stands
+ *    for it; anything else supersedes it.
  */
 import type { JsonObject, JsonValue } from "@bufbuild/protobuf"
 import type { Client } from "@connectrpc/connect"
@@ -12,14 +13,14 @@ import type { ModerationService } from "../../gen/runwarden/moderation/v1/modera
 import type { ExecutionService } from "../../gen/runwarden/tools/v1/execution_service_pb.ts"
 import { reasonOf } from "../../mesh/errors.ts"
 import { actingAs, memberSubject, type Subject } from "../../mesh/identity.ts"
-import { newId } from "../../mesh/ids.ts"
 import { actionFor } from "./action.ts"
-import { approvalDigest } from "./approval.ts"
 import type { Change } from "./change.ts"
 import type { ExecutorConfig, OrchestratorConfig } from "./config.ts"
 import { denialOf, type Judgement, judge } from "./judgement.ts"
 import { pause, retryDelay } from "./pause.ts"
 import { isLiteral, resolveArguments } from "./plan.ts"
+import { type Asked, answersTo, newQuestion, type Rules } from "./question.ts"
+import type { RuleBooks } from "./rule-books.ts"
 import type { ApprovalRecord, RunRecord, ToolCallRecord } from "./snapshot.ts"
 import type { SubjectName } from "./state-enum.ts"
 
@@ -28,6 +29,7 @@ export interface StepDeps {
   readonly tools: Client<typeof ExecutionService>
   readonly config: ExecutorConfig
   readonly approval: OrchestratorConfig["approval"]
+  readonly rules: RuleBooks
 }
 
 /** Judges the run's input, once and before anything else; true where the run may go on. */
@@ -65,26 +67,35 @@ export async function prepareCall(
   await decide(deps, change, stepIndex, args, signal)
 }
 
-/** Prepares a call that was approved: leaves it executing, or moderated anew. */
+/**
+ * Prepares a call that was approved: leaves it executing, or moderated anew. `isBacked`: everybody
+ * behind the approval still stands for it.
+ */
 export async function prepareApproved(
   deps: StepDeps,
   change: Change,
   approval: ApprovalRecord,
+  isBacked: boolean,
   signal: AbortSignal,
 ): Promise<void> {
   const call = change.call(approval.stepIndex)
-  const { stepIndex, arguments: args = {} } = call
-  const judgement = await ask(deps, change, "tool_arguments", args, call, signal)
-  const digest = bindingDigest(change.run, call, args, judgement, approval.expireTime)
-  if (judgement.verdict !== "blocked" && digest === approval.digest) {
+  const { stepIndex, arguments: args } = call
+  if (args === undefined) throw new Error("an approved call has its arguments")
+  const [judgement, { book }] = await Promise.all([
+    ask(deps, change, "tool_arguments", args, call, signal),
+    deps.rules.current(change.run.workspaceId, signal),
+  ])
+  const asked = { run: change.run, call, arguments: args, judgement }
+  const rules = { book, defaultRule: deps.approval }
+  if (isBacked && judgement.verdict !== "blocked" && answersTo(approval, asked, rules)) {
     change.judge(judgement, stepIndex)
     change.setCall(stepIndex, verdictMembers(judgement))
-    change.consume(approval, digest)
+    change.consume(approval, approval.digest)
     change.moveCall(stepIndex, "execute", { attempts: call.attempts + 1 })
     return
   }
   change.moveCall(stepIndex, "supersede")
-  act(deps, change, stepIndex, args, judgement)
+  await act(deps, change, stepIndex, { args, judgement }, signal)
 }
 
 /** Judges the result or error of a call that is about to be passed on. */
@@ -111,17 +122,18 @@ async function decide(
   signal: AbortSignal,
 ): Promise<void> {
   const call = change.call(stepIndex)
-  act(deps, change, stepIndex, args, await ask(deps, change, "tool_arguments", args, call, signal))
+  const judgement = await ask(deps, change, "tool_arguments", args, call, signal)
+  await act(deps, change, stepIndex, { args, judgement }, signal)
 }
 
 /** Turns a verdict on a moderating call into the next state. */
-function act(
+async function act(
   deps: StepDeps,
   change: Change,
   stepIndex: number,
-  args: JsonObject,
-  judgement: Judgement,
-): void {
+  { args, judgement }: { readonly args: JsonObject; readonly judgement: Judgement },
+  signal: AbortSignal,
+): Promise<void> {
   change.judge(judgement, stepIndex)
   change.setCall(stepIndex, verdictMembers(judgement))
   const call = change.call(stepIndex)
@@ -130,11 +142,17 @@ function act(
       change.moveCall(stepIndex, "permit")
       change.moveCall(stepIndex, "execute", { attempts: call.attempts + 1 })
       return
-    case "ask":
-      change.moveCall(stepIndex, "ask", { reason: "approval_required" })
-      change.openApproval(newApproval(deps, change, stepIndex, args, judgement))
-      change.moveRun({ kind: "wait", reason: "approval_required" })
+    case "ask": {
+      const { book, open } = await deps.rules.current(change.run.workspaceId, signal)
+      const asked = { run: change.run, call, arguments: args, judgement }
+      if (open < deps.approval.maxOpen) {
+        openQuestion(change, asked, { book, defaultRule: deps.approval })
+      } else {
+        change.moveCall(stepIndex, "deny", { reason: "approval_limit_reached" })
+        change.moveRun({ kind: "fail", reason: "approval_limit_reached" })
+      }
       return
+    }
     case "deny": {
       const denial = denialOf(judgement)
       change.moveCall(stepIndex, "deny", { reason: "policy_denied", policyDenial: denial })
@@ -144,65 +162,12 @@ function act(
   }
 }
 
-function newApproval(
-  { approval: rule }: StepDeps,
-  change: Change,
-  stepIndex: number,
-  args: JsonObject,
-  judgement: Judgement,
-): ApprovalRecord {
-  const { run, before } = change
-  const call = change.call(stepIndex)
-  const now = before.clock.now()
-  const expireTime = new Date(now + rule.expiryMs)
-  return {
-    workspaceId: run.workspaceId,
-    approvalId: newId(),
-    runId: run.runId,
-    stepIndex,
-    toolCallId: call.toolCallId,
-    tool: call.tool,
-    toolVersion: call.toolVersion,
-    definitionDigest: call.definitionDigest,
-    riskClass: call.riskClass,
-    title: call.title,
-    arguments: args,
-    verdict: judgement.verdict,
-    policyVersion: judgement.policyVersion,
-    matchedRules: judgement.matchedRules,
-    requesterId: run.requesterId,
-    digest: bindingDigest(run, call, args, judgement, expireTime),
-    state: "pending",
-    approverRole: rule.approverRole,
-    isDistinctFromRequester: rule.isDistinctFromRequester,
-    deciderId: "",
-    comment: "",
-    expireTime,
-    decideTime: undefined,
-    consumeTime: undefined,
-    createTime: new Date(now),
-  }
-}
-
-function bindingDigest(
-  run: RunRecord,
-  call: ToolCallRecord,
-  args: JsonObject,
-  { policyVersion, verdict }: Judgement,
-  expireTime: Date,
-): string {
-  return approvalDigest({
-    workspaceId: run.workspaceId,
-    runId: run.runId,
-    stepIndex: call.stepIndex,
-    tool: call.tool,
-    definitionDigest: call.definitionDigest,
-    arguments: args,
-    policyVersion,
-    verdict,
-    requesterId: run.requesterId,
-    expiresAtMs: expireTime.getTime(),
-  })
+/** Asks people, and gives the run up to whoever is told of their answer. */
+function openQuestion(change: Change, asked: Asked, rules: Rules): void {
+  const { stepIndex } = asked.call
+  change.moveCall(stepIndex, "ask", { reason: "approval_required" })
+  change.openApproval(newQuestion(asked, rules, change.before.clock.now()))
+  change.moveRun({ kind: "wait", reason: "approval_required" })
 }
 
 function verdictMembers(judgement: Judgement) {

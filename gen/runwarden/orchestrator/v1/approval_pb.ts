@@ -10,7 +10,7 @@ import type { Verdict } from "../../moderation/v1/decision_pb.ts";
 import { file_runwarden_moderation_v1_decision } from "../../moderation/v1/decision_pb.ts";
 import type { Role } from "../../options/v1/access_pb.ts";
 import { file_runwarden_options_v1_access } from "../../options/v1/access_pb.ts";
-import type { RiskClass } from "../../tools/v1/tool_pb.ts";
+import type { Effect, RiskClass } from "../../tools/v1/tool_pb.ts";
 import { file_runwarden_tools_v1_tool } from "../../tools/v1/tool_pb.ts";
 import type { JsonObject, Message, UnknownEnum } from "@bufbuild/protobuf";
 
@@ -18,7 +18,7 @@ import type { JsonObject, Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file runwarden/orchestrator/v1/approval.proto.
  */
 export const file_runwarden_orchestrator_v1_approval: GenFile = /*@__PURE__*/
-  fileDesc("CihydW53YXJkZW4vb3JjaGVzdHJhdG9yL3YxL2FwcHJvdmFsLnByb3RvEhlydW53YXJkZW4ub3JjaGVzdHJhdG9yLnYxIpsGCghBcHByb3ZhbBIUCgx3b3Jrc3BhY2VfaWQYASABKAkSEwoLYXBwcm92YWxfaWQYAiABKAkSDgoGcnVuX2lkGAMgASgJEhQKDHRvb2xfY2FsbF9pZBgEIAEoCRISCgpzdGVwX2luZGV4GAUgASgNEgwKBHRvb2wYBiABKAkSFAoMdG9vbF92ZXJzaW9uGAcgASgJEhkKEWRlZmluaXRpb25fZGlnZXN0GAggASgJEjEKCnJpc2tfY2xhc3MYCSABKA4yHS5ydW53YXJkZW4udG9vbHMudjEuUmlza0NsYXNzEg0KBXRpdGxlGAogASgJEioKCWFyZ3VtZW50cxgLIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3QSMQoHdmVyZGljdBgMIAEoDjIgLnJ1bndhcmRlbi5tb2RlcmF0aW9uLnYxLlZlcmRpY3QSFgoOcG9saWN5X3ZlcnNpb24YDSABKAkSFQoNbWF0Y2hlZF9ydWxlcxgOIAMoCRIUCgxyZXF1ZXN0ZXJfaWQYDyABKAkSDgoGZGlnZXN0GBAgASgJEjcKBXN0YXRlGBEgASgOMigucnVud2FyZGVuLm9yY2hlc3RyYXRvci52MS5BcHByb3ZhbFN0YXRlEjEKDWFwcHJvdmVyX3JvbGUYEiABKA4yGi5ydW53YXJkZW4ub3B0aW9ucy52MS5Sb2xlEh8KF2Rpc3RpbmN0X2Zyb21fcmVxdWVzdGVyGBMgASgIEhIKCmRlY2lkZXJfaWQYFCABKAkSDwoHY29tbWVudBgVIAEoCRIvCgtleHBpcmVfdGltZRgWIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLZGVjaWRlX3RpbWUYFyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjAKDGNvbnN1bWVfdGltZRgYIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLY3JlYXRlX3RpbWUYGSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wKt4BCg1BcHByb3ZhbFN0YXRlEh4KGkFQUFJPVkFMX1NUQVRFX1VOU1BFQ0lGSUVEEAASGgoWQVBQUk9WQUxfU1RBVEVfUEVORElORxABEhsKF0FQUFJPVkFMX1NUQVRFX0FQUFJPVkVEEAISGwoXQVBQUk9WQUxfU1RBVEVfUkVKRUNURUQQAxIaChZBUFBST1ZBTF9TVEFURV9FWFBJUkVEEAQSHAoYQVBQUk9WQUxfU1RBVEVfQ0FOQ0VMTEVEEAUSHQoZQVBQUk9WQUxfU1RBVEVfU1VQRVJTRURFRBAGYgZwcm90bzM", [file_google_protobuf_struct, file_google_protobuf_timestamp, file_runwarden_moderation_v1_decision, file_runwarden_options_v1_access, file_runwarden_tools_v1_tool]);
+  fileDesc("CihydW53YXJkZW4vb3JjaGVzdHJhdG9yL3YxL2FwcHJvdmFsLnByb3RvEhlydW53YXJkZW4ub3JjaGVzdHJhdG9yLnYxIrAICghBcHByb3ZhbBIUCgx3b3Jrc3BhY2VfaWQYASABKAkSEwoLYXBwcm92YWxfaWQYAiABKAkSDgoGcnVuX2lkGAMgASgJEhQKDHRvb2xfY2FsbF9pZBgEIAEoCRISCgpzdGVwX2luZGV4GAUgASgNEgwKBHRvb2wYBiABKAkSFAoMdG9vbF92ZXJzaW9uGAcgASgJEhkKEWRlZmluaXRpb25fZGlnZXN0GAggASgJEjEKCnJpc2tfY2xhc3MYCSABKA4yHS5ydW53YXJkZW4udG9vbHMudjEuUmlza0NsYXNzEg0KBXRpdGxlGAogASgJEioKCWFyZ3VtZW50cxgLIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3QSMQoHdmVyZGljdBgMIAEoDjIgLnJ1bndhcmRlbi5tb2RlcmF0aW9uLnYxLlZlcmRpY3QSFgoOcG9saWN5X3ZlcnNpb24YDSABKAkSFQoNbWF0Y2hlZF9ydWxlcxgOIAMoCRIUCgxyZXF1ZXN0ZXJfaWQYDyABKAkSDgoGZGlnZXN0GBAgASgJEjcKBXN0YXRlGBEgASgOMigucnVud2FyZGVuLm9yY2hlc3RyYXRvci52MS5BcHByb3ZhbFN0YXRlEjEKDWFwcHJvdmVyX3JvbGUYEiABKA4yGi5ydW53YXJkZW4ub3B0aW9ucy52MS5Sb2xlEh8KF2Rpc3RpbmN0X2Zyb21fcmVxdWVzdGVyGBMgASgIEhIKCmRlY2lkZXJfaWQYFCABKAkSDwoHY29tbWVudBgVIAEoCRIvCgtleHBpcmVfdGltZRgWIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLZGVjaWRlX3RpbWUYFyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjAKDGNvbnN1bWVfdGltZRgYIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLY3JlYXRlX3RpbWUYGSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEioKBmVmZmVjdBgaIAEoDjIaLnJ1bndhcmRlbi50b29scy52MS5FZmZlY3QSFAoMcnVsZV92ZXJzaW9uGBsgASgJEg8KB3J1bGVfaWQYHCABKAkSDgoGcXVvcnVtGB0gASgNEhUKDWFwcHJvdmVfY291bnQYHiABKA0SGgoSZGVsZWdhdGlvbl9hbGxvd2VkGB8gASgIEhsKE2JyZWFrX2dsYXNzX2FsbG93ZWQYICABKAgSEwoLYnJlYWtfZ2xhc3MYISABKAgSDwoHcHJldmlldxgiIAEoCRI6CgdhbnN3ZXJzGCMgAygLMikucnVud2FyZGVuLm9yY2hlc3RyYXRvci52MS5BcHByb3ZhbEFuc3dlciLpAQoOQXBwcm92YWxBbnN3ZXISEAoIYWN0b3JfaWQYASABKAkSKAoEcm9sZRgCIAEoDjIaLnJ1bndhcmRlbi5vcHRpb25zLnYxLlJvbGUSEAoIYXBwcm92ZWQYAyABKAgSDwoHY29tbWVudBgEIAEoCRIVCg1kZWxlZ2F0aW9uX2lkGAUgASgJEhQKDGRlbGVnYXRvcl9pZBgGIAEoCRIaChJicmVha19nbGFzc19yZWFzb24YByABKAkSLwoLY3JlYXRlX3RpbWUYCCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wKt4BCg1BcHByb3ZhbFN0YXRlEh4KGkFQUFJPVkFMX1NUQVRFX1VOU1BFQ0lGSUVEEAASGgoWQVBQUk9WQUxfU1RBVEVfUEVORElORxABEhsKF0FQUFJPVkFMX1NUQVRFX0FQUFJPVkVEEAISGwoXQVBQUk9WQUxfU1RBVEVfUkVKRUNURUQQAxIaChZBUFBST1ZBTF9TVEFURV9FWFBJUkVEEAQSHAoYQVBQUk9WQUxfU1RBVEVfQ0FOQ0VMTEVEEAUSHQoZQVBQUk9WQUxfU1RBVEVfU1VQRVJTRURFRBAGYgZwcm90bzM", [file_google_protobuf_struct, file_google_protobuf_timestamp, file_runwarden_moderation_v1_decision, file_runwarden_options_v1_access, file_runwarden_tools_v1_tool]);
 
 /**
  * Approval is a question to a person: may this exact call run? What is shown here, what `digest`
@@ -133,8 +133,7 @@ export type Approval = Message<"runwarden.orchestrator.v1.Approval"> & {
   requesterId: string;
 
   /**
-   * SHA-256 (hex) of the RFC 8785 canonical JSON of {workspace, run, step, tool, definition digest,
-   * arguments, policy version, verdict, requester, expiry}. An answer must carry it.
+   * SHA-256 (hex) of the RFC 8785 canonical JSON of what `preview` shows. An answer must carry it.
    *
    * @generated from field: string digest = 16;
    */
@@ -155,14 +154,15 @@ export type Approval = Message<"runwarden.orchestrator.v1.Approval"> & {
   approverRole: Role;
 
   /**
-   * Whether the requester may not answer.
+   * Whether the requester may not answer, neither himself nor through a delegation in either
+   * direction.
    *
    * @generated from field: bool distinct_from_requester = 19;
    */
   distinctFromRequester: boolean;
 
   /**
-   * Who answered; empty before.
+   * Whose answer decided; empty before. `answers` has them all.
    *
    * @generated from field: string decider_id = 20;
    */
@@ -202,6 +202,80 @@ export type Approval = Message<"runwarden.orchestrator.v1.Approval"> & {
    * @generated from field: google.protobuf.Timestamp create_time = 25;
    */
   createTime?: Timestamp | undefined;
+
+  /**
+   * What a repeat of the call does.
+   *
+   * @generated from field: runwarden.tools.v1.Effect effect = 26;
+   */
+  effect: Effect;
+
+  /**
+   * Version of the approval rules that said who may answer.
+   *
+   * @generated from field: string rule_version = 27;
+   */
+  ruleVersion: string;
+
+  /**
+   * Rule of that version that fitted; `default` where none did.
+   *
+   * @generated from field: string rule_id = 28;
+   */
+  ruleId: string;
+
+  /**
+   * How many persons have to say yes. One no is enough for a no.
+   *
+   * @generated from field: uint32 quorum = 29;
+   */
+  quorum: number;
+
+  /**
+   * How many have said yes so far.
+   *
+   * @generated from field: uint32 approve_count = 30;
+   */
+  approveCount: number;
+
+  /**
+   * Whether a delegate may answer for an approver.
+   *
+   * @generated from field: bool delegation_allowed = 31;
+   */
+  delegationAllowed: boolean;
+
+  /**
+   * Whether an admin may say yes alone.
+   *
+   * @generated from field: bool break_glass_allowed = 32;
+   */
+  breakGlassAllowed: boolean;
+
+  /**
+   * Whether an admin did.
+   *
+   * @generated from field: bool break_glass = 33;
+   */
+  breakGlass: boolean;
+
+  /**
+   * The question as the server writes it, from the very bytes that `digest` covers: JSON of
+   * {workspace, run, step, title, tool, tool_version, definition_digest, risk_class, effect,
+   * arguments, policy_version, verdict, requester, rule, expiry}. Characters that a screen would
+   * hide, or that would turn others around, stand as `\uXXXX`; it parses to what is digested. Absent
+   * in lists.
+   *
+   * @generated from field: string preview = 34;
+   */
+  preview: string;
+
+  /**
+   * Every answer in the order in which they came; absent in lists.
+   *
+   * @generated from field: repeated runwarden.orchestrator.v1.ApprovalAnswer answers = 35;
+   */
+  answers: ApprovalAnswer[];
 };
 
 /**
@@ -212,7 +286,78 @@ export const ApprovalSchema: GenMessage<Approval> = /*@__PURE__*/
   messageDesc(file_runwarden_orchestrator_v1_approval, 0);
 
 /**
- * ApprovalState is where an approval stands. Every state but PENDING is terminal.
+ * ApprovalAnswer is what one person said. It never changes.
+ *
+ * @generated from message runwarden.orchestrator.v1.ApprovalAnswer
+ */
+export type ApprovalAnswer = Message<"runwarden.orchestrator.v1.ApprovalAnswer"> & {
+  /**
+   * Who answered.
+   *
+   * @generated from field: string actor_id = 1;
+   */
+  actorId: string;
+
+  /**
+   * Role by which the answer counts: the actor's own at that moment, or the delegator's.
+   *
+   * @generated from field: runwarden.options.v1.Role role = 2;
+   */
+  role: Role;
+
+  /**
+   * Whether it was a yes.
+   *
+   * @generated from field: bool approved = 3;
+   */
+  approved: boolean;
+
+  /**
+   * What it was accompanied by.
+   *
+   * @generated from field: string comment = 4;
+   */
+  comment: string;
+
+  /**
+   * Delegation by which the actor answered; empty where it was by a role of his own.
+   *
+   * @generated from field: string delegation_id = 5;
+   */
+  delegationId: string;
+
+  /**
+   * For whom the actor answered; empty where it was for himself.
+   *
+   * @generated from field: string delegator_id = 6;
+   */
+  delegatorId: string;
+
+  /**
+   * Why an admin said yes alone; empty for any other answer.
+   *
+   * @generated from field: string break_glass_reason = 7;
+   */
+  breakGlassReason: string;
+
+  /**
+   * When it came.
+   *
+   * @generated from field: google.protobuf.Timestamp create_time = 8;
+   */
+  createTime?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message runwarden.orchestrator.v1.ApprovalAnswer.
+ * Use `create(ApprovalAnswerSchema)` to create a new message.
+ */
+export const ApprovalAnswerSchema: GenMessage<ApprovalAnswer> = /*@__PURE__*/
+  messageDesc(file_runwarden_orchestrator_v1_approval, 1);
+
+/**
+ * ApprovalState is where an approval stands. PENDING takes answers; an APPROVED one may still become
+ * SUPERSEDED until it is used; the others are terminal.
  *
  * @generated from enum runwarden.orchestrator.v1.ApprovalState
  */
@@ -232,7 +377,7 @@ export const ApprovalState = {
   PENDING: 1,
 
   /**
-   * A person said yes.
+   * As many persons as the rule asks for said yes, or an admin broke the glass.
    *
    * @generated from enum value: APPROVAL_STATE_APPROVED = 2;
    */
@@ -260,7 +405,8 @@ export const ApprovalState = {
   CANCELLED: 5,
 
   /**
-   * The call changed under it (policy or verdict); another approval asks anew.
+   * The call, the policy, the verdict, the rule or the standing of an approver changed before it was
+   * used; another approval asks anew.
    *
    * @generated from enum value: APPROVAL_STATE_SUPERSEDED = 6;
    */
@@ -268,7 +414,8 @@ export const ApprovalState = {
 } as const;
 
 /**
- * ApprovalState is where an approval stands. Every state but PENDING is terminal.
+ * ApprovalState is where an approval stands. PENDING takes answers; an APPROVED one may still become
+ * SUPERSEDED until it is used; the others are terminal.
  *
  * @generated from enum runwarden.orchestrator.v1.ApprovalState
  */

@@ -15,7 +15,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file runwarden/orchestrator/v1/approval_service.proto.
  */
 export const file_runwarden_orchestrator_v1_approval_service: GenFile = /*@__PURE__*/
-  fileDesc("CjBydW53YXJkZW4vb3JjaGVzdHJhdG9yL3YxL2FwcHJvdmFsX3NlcnZpY2UucHJvdG8SGXJ1bndhcmRlbi5vcmNoZXN0cmF0b3IudjEi4gEKFExpc3RBcHByb3ZhbHNSZXF1ZXN0EiIKDHdvcmtzcGFjZV9pZBgBIAEoCUIMukgFcgOwAQGItRgBEksKBnN0YXRlcxgCIAMoDjIoLnJ1bndhcmRlbi5vcmNoZXN0cmF0b3IudjEuQXBwcm92YWxTdGF0ZUIRukgOkgELEAYiB4IBBBABIAASHwoGcnVuX2lkGAMgASgJQg+6SAjYAQFyA7ABAYi1GAMSGgoJcGFnZV9zaXplGAQgASgFQge6SAQaAigAEhwKCnBhZ2VfdG9rZW4YBSABKAlCCLpIBXIDGIAgImgKFUxpc3RBcHByb3ZhbHNSZXNwb25zZRI2CglhcHByb3ZhbHMYASADKAsyIy5ydW53YXJkZW4ub3JjaGVzdHJhdG9yLnYxLkFwcHJvdmFsEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSJbChJHZXRBcHByb3ZhbFJlcXVlc3QSIgoMd29ya3NwYWNlX2lkGAEgASgJQgy6SAVyA7ABAYi1GAESIQoLYXBwcm92YWxfaWQYAiABKAlCDLpIBXIDsAEBiLUYAiJMChNHZXRBcHByb3ZhbFJlc3BvbnNlEjUKCGFwcHJvdmFsGAEgASgLMiMucnVud2FyZGVuLm9yY2hlc3RyYXRvci52MS5BcHByb3ZhbCL5AQoNRGVjaWRlUmVxdWVzdBIiCgx3b3Jrc3BhY2VfaWQYASABKAlCDLpIBXIDsAEBiLUYARIgCgpyZXF1ZXN0X2lkGAIgASgJQgy6SAVyA7ABAYi1GAQSIQoLYXBwcm92YWxfaWQYAyABKAlCDLpIBXIDsAEBiLUYAhIlCgZkaWdlc3QYBCABKAlCFbpIEnIQMg5eWzAtOWEtZl17NjR9JBI9CgZhbnN3ZXIYBSABKA4yIS5ydW53YXJkZW4ub3JjaGVzdHJhdG9yLnYxLkFuc3dlckIKukgHggEEEAEgABIZCgdjb21tZW50GAYgASgJQgi6SAVyAxjQDyJHCg5EZWNpZGVSZXNwb25zZRI1CghhcHByb3ZhbBgBIAEoCzIjLnJ1bndhcmRlbi5vcmNoZXN0cmF0b3IudjEuQXBwcm92YWwqRwoGQW5zd2VyEhYKEkFOU1dFUl9VTlNQRUNJRklFRBAAEhIKDkFOU1dFUl9BUFBST1ZFEAESEQoNQU5TV0VSX1JFSkVDVBACMq8ECg9BcHByb3ZhbFNlcnZpY2USrgEKDUxpc3RBcHByb3ZhbHMSLy5ydW53YXJkZW4ub3JjaGVzdHJhdG9yLnYxLkxpc3RBcHByb3ZhbHNSZXF1ZXN0GjAucnVud2FyZGVuLm9yY2hlc3RyYXRvci52MS5MaXN0QXBwcm92YWxzUmVzcG9uc2UiOpACAYq1GAQIARABgtPkkwIpEicvdjEvd29ya3NwYWNlcy97d29ya3NwYWNlX2lkfS9hcHByb3ZhbHMStgEKC0dldEFwcHJvdmFsEi0ucnVud2FyZGVuLm9yY2hlc3RyYXRvci52MS5HZXRBcHByb3ZhbFJlcXVlc3QaLi5ydW53YXJkZW4ub3JjaGVzdHJhdG9yLnYxLkdldEFwcHJvdmFsUmVzcG9uc2UiSJACAYq1GAQIARABgtPkkwI3EjUvdjEvd29ya3NwYWNlcy97d29ya3NwYWNlX2lkfS9hcHByb3ZhbHMve2FwcHJvdmFsX2lkfRKxAQoGRGVjaWRlEigucnVud2FyZGVuLm9yY2hlc3RyYXRvci52MS5EZWNpZGVSZXF1ZXN0GikucnVud2FyZGVuLm9yY2hlc3RyYXRvci52MS5EZWNpZGVSZXNwb25zZSJSkAICirUYBAgBEAOC0+STAkE6ASoiPC92MS93b3Jrc3BhY2VzL3t3b3Jrc3BhY2VfaWR9L2FwcHJvdmFscy97YXBwcm92YWxfaWR9OmRlY2lkZWIGcHJvdG8z", [file_buf_validate_validate, file_google_api_annotations, file_runwarden_options_v1_access, file_runwarden_orchestrator_v1_approval]);
+  fileDesc("CjBydW53YXJkZW4vb3JjaGVzdHJhdG9yL3YxL2FwcHJvdmFsX3NlcnZpY2UucHJvdG8SGXJ1bndhcmRlbi5vcmNoZXN0cmF0b3IudjEi4gEKFExpc3RBcHByb3ZhbHNSZXF1ZXN0EiIKDHdvcmtzcGFjZV9pZBgBIAEoCUIMukgFcgOwAQGItRgBEksKBnN0YXRlcxgCIAMoDjIoLnJ1bndhcmRlbi5vcmNoZXN0cmF0b3IudjEuQXBwcm92YWxTdGF0ZUIRukgOkgELEAYiB4IBBBABIAASHwoGcnVuX2lkGAMgASgJQg+6SAjYAQFyA7ABAYi1GAMSGgoJcGFnZV9zaXplGAQgASgFQge6SAQaAigAEhwKCnBhZ2VfdG9rZW4YBSABKAlCCLpIBXIDGIAgImgKFUxpc3RBcHByb3ZhbHNSZXNwb25zZRI2CglhcHByb3ZhbHMYASADKAsyIy5ydW53YXJkZW4ub3JjaGVzdHJhdG9yLnYxLkFwcHJvdmFsEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSJbChJHZXRBcHByb3ZhbFJlcXVlc3QSIgoMd29ya3NwYWNlX2lkGAEgASgJQgy6SAVyA7ABAYi1GAESIQoLYXBwcm92YWxfaWQYAiABKAlCDLpIBXIDsAEBiLUYAiJMChNHZXRBcHByb3ZhbFJlc3BvbnNlEjUKCGFwcHJvdmFsGAEgASgLMiMucnVud2FyZGVuLm9yY2hlc3RyYXRvci52MS5BcHByb3ZhbCL5AQoNRGVjaWRlUmVxdWVzdBIiCgx3b3Jrc3BhY2VfaWQYASABKAlCDLpIBXIDsAEBiLUYARIgCgpyZXF1ZXN0X2lkGAIgASgJQgy6SAVyA7ABAYi1GAQSIQoLYXBwcm92YWxfaWQYAyABKAlCDLpIBXIDsAEBiLUYAhIlCgZkaWdlc3QYBCABKAlCFbpIEnIQMg5eWzAtOWEtZl17NjR9JBI9CgZhbnN3ZXIYBSABKA4yIS5ydW53YXJkZW4ub3JjaGVzdHJhdG9yLnYxLkFuc3dlckIKukgHggEEEAEgABIZCgdjb21tZW50GAYgASgJQgi6SAVyAxjQDyJXCg5EZWNpZGVSZXNwb25zZRI1CghhcHByb3ZhbBgBIAEoCzIjLnJ1bndhcmRlbi5vcmNoZXN0cmF0b3IudjEuQXBwcm92YWwSDgoGcmVhc29uGAIgASgJIqgCChdEZWNpZGVBc0RlbGVnYXRlUmVxdWVzdBIiCgx3b3Jrc3BhY2VfaWQYASABKAlCDLpIBXIDsAEBiLUYARIgCgpyZXF1ZXN0X2lkGAIgASgJQgy6SAVyA7ABAYi1GAQSIQoLYXBwcm92YWxfaWQYAyABKAlCDLpIBXIDsAEBiLUYAhIlCgZkaWdlc3QYBCABKAlCFbpIEnIQMg5eWzAtOWEtZl17NjR9JBI9CgZhbnN3ZXIYBSABKA4yIS5ydW53YXJkZW4ub3JjaGVzdHJhdG9yLnYxLkFuc3dlckIKukgHggEEEAEgABIZCgdjb21tZW50GAYgASgJQgi6SAVyAxjQDxIjCg1kZWxlZ2F0aW9uX2lkGAcgASgJQgy6SAVyA7ABAYi1GAIiYQoYRGVjaWRlQXNEZWxlZ2F0ZVJlc3BvbnNlEjUKCGFwcHJvdmFsGAEgASgLMiMucnVud2FyZGVuLm9yY2hlc3RyYXRvci52MS5BcHByb3ZhbBIOCgZyZWFzb24YAiABKAkivwEKEUJyZWFrR2xhc3NSZXF1ZXN0EiIKDHdvcmtzcGFjZV9pZBgBIAEoCUIMukgFcgOwAQGItRgBEiAKCnJlcXVlc3RfaWQYAiABKAlCDLpIBXIDsAEBiLUYBBIhCgthcHByb3ZhbF9pZBgDIAEoCUIMukgFcgOwAQGItRgCEiUKBmRpZ2VzdBgEIAEoCUIVukgSchAyDl5bMC05YS1mXXs2NH0kEhoKBnJlYXNvbhgFIAEoCUIKukgHcgUQChjQDyJbChJCcmVha0dsYXNzUmVzcG9uc2USNQoIYXBwcm92YWwYASABKAsyIy5ydW53YXJkZW4ub3JjaGVzdHJhdG9yLnYxLkFwcHJvdmFsEg4KBnJlYXNvbhgCIAEoCSpHCgZBbnN3ZXISFgoSQU5TV0VSX1VOU1BFQ0lGSUVEEAASEgoOQU5TV0VSX0FQUFJPVkUQARIRCg1BTlNXRVJfUkVKRUNUEAIyzwcKD0FwcHJvdmFsU2VydmljZRKuAQoNTGlzdEFwcHJvdmFscxIvLnJ1bndhcmRlbi5vcmNoZXN0cmF0b3IudjEuTGlzdEFwcHJvdmFsc1JlcXVlc3QaMC5ydW53YXJkZW4ub3JjaGVzdHJhdG9yLnYxLkxpc3RBcHByb3ZhbHNSZXNwb25zZSI6kAIBirUYBAgBEAGC0+STAikSJy92MS93b3Jrc3BhY2VzL3t3b3Jrc3BhY2VfaWR9L2FwcHJvdmFscxK2AQoLR2V0QXBwcm92YWwSLS5ydW53YXJkZW4ub3JjaGVzdHJhdG9yLnYxLkdldEFwcHJvdmFsUmVxdWVzdBouLnJ1bndhcmRlbi5vcmNoZXN0cmF0b3IudjEuR2V0QXBwcm92YWxSZXNwb25zZSJIkAIBirUYBAgBEAGC0+STAjcSNS92MS93b3Jrc3BhY2VzL3t3b3Jrc3BhY2VfaWR9L2FwcHJvdmFscy97YXBwcm92YWxfaWR9ErEBCgZEZWNpZGUSKC5ydW53YXJkZW4ub3JjaGVzdHJhdG9yLnYxLkRlY2lkZVJlcXVlc3QaKS5ydW53YXJkZW4ub3JjaGVzdHJhdG9yLnYxLkRlY2lkZVJlc3BvbnNlIlKQAgKKtRgECAEQA4LT5JMCQToBKiI8L3YxL3dvcmtzcGFjZXMve3dvcmtzcGFjZV9pZH0vYXBwcm92YWxzL3thcHByb3ZhbF9pZH06ZGVjaWRlEtkBChBEZWNpZGVBc0RlbGVnYXRlEjIucnVud2FyZGVuLm9yY2hlc3RyYXRvci52MS5EZWNpZGVBc0RlbGVnYXRlUmVxdWVzdBozLnJ1bndhcmRlbi5vcmNoZXN0cmF0b3IudjEuRGVjaWRlQXNEZWxlZ2F0ZVJlc3BvbnNlIlyQAgKKtRgECAEQAoLT5JMCSzoBKiJGL3YxL3dvcmtzcGFjZXMve3dvcmtzcGFjZV9pZH0vYXBwcm92YWxzL3thcHByb3ZhbF9pZH06ZGVjaWRlQXNEZWxlZ2F0ZRLBAQoKQnJlYWtHbGFzcxIsLnJ1bndhcmRlbi5vcmNoZXN0cmF0b3IudjEuQnJlYWtHbGFzc1JlcXVlc3QaLS5ydW53YXJkZW4ub3JjaGVzdHJhdG9yLnYxLkJyZWFrR2xhc3NSZXNwb25zZSJWkAICirUYBAgBEASC0+STAkU6ASoiQC92MS93b3Jrc3BhY2VzL3t3b3Jrc3BhY2VfaWR9L2FwcHJvdmFscy97YXBwcm92YWxfaWR9OmJyZWFrR2xhc3NiBnByb3RvMw", [file_buf_validate_validate, file_google_api_annotations, file_runwarden_options_v1_access, file_runwarden_orchestrator_v1_approval]);
 
 /**
  * ListApprovalsRequest filters and pages.
@@ -206,11 +206,18 @@ export const DecideRequestSchema: GenMessage<DecideRequest> = /*@__PURE__*/
  */
 export type DecideResponse = Message<"runwarden.orchestrator.v1.DecideResponse"> & {
   /**
-   * The approval, APPROVED or REJECTED.
+   * The approval: APPROVED, REJECTED, or PENDING while the quorum is not complete.
    *
    * @generated from field: runwarden.orchestrator.v1.Approval approval = 1;
    */
   approval?: Approval | undefined;
+
+  /**
+   * `already_answered` where the person had given this answer before and nothing changed; else empty.
+   *
+   * @generated from field: string reason = 2;
+   */
+  reason: string;
 };
 
 /**
@@ -219,6 +226,174 @@ export type DecideResponse = Message<"runwarden.orchestrator.v1.DecideResponse">
  */
 export const DecideResponseSchema: GenMessage<DecideResponse> = /*@__PURE__*/
   messageDesc(file_runwarden_orchestrator_v1_approval_service, 5);
+
+/**
+ * DecideAsDelegateRequest is a delegate's answer.
+ *
+ * @generated from message runwarden.orchestrator.v1.DecideAsDelegateRequest
+ */
+export type DecideAsDelegateRequest = Message<"runwarden.orchestrator.v1.DecideAsDelegateRequest"> & {
+  /**
+   * Workspace of the approval.
+   *
+   * @generated from field: string workspace_id = 1;
+   */
+  workspaceId: string;
+
+  /**
+   * Makes the request repeatable: the same id and body give the stored answer.
+   *
+   * @generated from field: string request_id = 2;
+   */
+  requestId: string;
+
+  /**
+   * Id of the approval.
+   *
+   * @generated from field: string approval_id = 3;
+   */
+  approvalId: string;
+
+  /**
+   * Digest of what was shown, from the approval.
+   *
+   * @generated from field: string digest = 4;
+   */
+  digest: string;
+
+  /**
+   * The answer.
+   *
+   * @generated from field: runwarden.orchestrator.v1.Answer answer = 5;
+   */
+  answer: Answer;
+
+  /**
+   * Why, for the record.
+   *
+   * @generated from field: string comment = 6;
+   */
+  comment: string;
+
+  /**
+   * The delegation whose delegate the caller is.
+   *
+   * @generated from field: string delegation_id = 7;
+   */
+  delegationId: string;
+};
+
+/**
+ * Describes the message runwarden.orchestrator.v1.DecideAsDelegateRequest.
+ * Use `create(DecideAsDelegateRequestSchema)` to create a new message.
+ */
+export const DecideAsDelegateRequestSchema: GenMessage<DecideAsDelegateRequest> = /*@__PURE__*/
+  messageDesc(file_runwarden_orchestrator_v1_approval_service, 6);
+
+/**
+ * DecideAsDelegateResponse carries the answered approval.
+ *
+ * @generated from message runwarden.orchestrator.v1.DecideAsDelegateResponse
+ */
+export type DecideAsDelegateResponse = Message<"runwarden.orchestrator.v1.DecideAsDelegateResponse"> & {
+  /**
+   * The approval, as in DecideResponse.
+   *
+   * @generated from field: runwarden.orchestrator.v1.Approval approval = 1;
+   */
+  approval?: Approval | undefined;
+
+  /**
+   * As in DecideResponse.
+   *
+   * @generated from field: string reason = 2;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message runwarden.orchestrator.v1.DecideAsDelegateResponse.
+ * Use `create(DecideAsDelegateResponseSchema)` to create a new message.
+ */
+export const DecideAsDelegateResponseSchema: GenMessage<DecideAsDelegateResponse> = /*@__PURE__*/
+  messageDesc(file_runwarden_orchestrator_v1_approval_service, 7);
+
+/**
+ * BreakGlassRequest is an admin's yes alone.
+ *
+ * @generated from message runwarden.orchestrator.v1.BreakGlassRequest
+ */
+export type BreakGlassRequest = Message<"runwarden.orchestrator.v1.BreakGlassRequest"> & {
+  /**
+   * Workspace of the approval.
+   *
+   * @generated from field: string workspace_id = 1;
+   */
+  workspaceId: string;
+
+  /**
+   * Makes the request repeatable: the same id and body give the stored answer.
+   *
+   * @generated from field: string request_id = 2;
+   */
+  requestId: string;
+
+  /**
+   * Id of the approval.
+   *
+   * @generated from field: string approval_id = 3;
+   */
+  approvalId: string;
+
+  /**
+   * Digest of what was shown, from the approval.
+   *
+   * @generated from field: string digest = 4;
+   */
+  digest: string;
+
+  /**
+   * Why it cannot wait for the others.
+   *
+   * @generated from field: string reason = 5;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message runwarden.orchestrator.v1.BreakGlassRequest.
+ * Use `create(BreakGlassRequestSchema)` to create a new message.
+ */
+export const BreakGlassRequestSchema: GenMessage<BreakGlassRequest> = /*@__PURE__*/
+  messageDesc(file_runwarden_orchestrator_v1_approval_service, 8);
+
+/**
+ * BreakGlassResponse carries the answered approval.
+ *
+ * @generated from message runwarden.orchestrator.v1.BreakGlassResponse
+ */
+export type BreakGlassResponse = Message<"runwarden.orchestrator.v1.BreakGlassResponse"> & {
+  /**
+   * The approval, APPROVED.
+   *
+   * @generated from field: runwarden.orchestrator.v1.Approval approval = 1;
+   */
+  approval?: Approval | undefined;
+
+  /**
+   * As in DecideResponse.
+   *
+   * @generated from field: string reason = 2;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message runwarden.orchestrator.v1.BreakGlassResponse.
+ * Use `create(BreakGlassResponseSchema)` to create a new message.
+ */
+export const BreakGlassResponseSchema: GenMessage<BreakGlassResponse> = /*@__PURE__*/
+  messageDesc(file_runwarden_orchestrator_v1_approval_service, 9);
 
 /**
  * Answer is what a person says to an approval.
@@ -289,11 +464,12 @@ export const ApprovalService: GenService<{
     output: typeof GetApprovalResponseSchema;
   },
   /**
-   * Decide answers a pending approval and wakes its run. The same answer once more by the same
-   * person changes nothing and gets the same response. Fails with PERMISSION_DENIED
-   * `APPROVER_NOT_ALLOWED` (metadata: rule, `role` or `distinct_from_requester`), and with
+   * Decide answers a pending approval. One no ends its run; the yes that completes the quorum wakes
+   * it. The same answer once more by the same person changes nothing: the response says so. Fails
+   * with PERMISSION_DENIED `APPROVER_NOT_ALLOWED` (metadata: rule, `role`, `distinct_from_requester`
+   * or, where the person has given the other answer, `already_answered`), and with
    * FAILED_PRECONDITION `APPROVAL_CONTENT_CHANGED` where `digest` is not the approval's, or
-   * `APPROVAL_NOT_PENDING` (metadata: state) where it was answered otherwise, expired or withdrawn.
+   * `APPROVAL_NOT_PENDING` (metadata: state) where it was decided, expired or withdrawn.
    *
    * @generated from rpc runwarden.orchestrator.v1.ApprovalService.Decide
    */
@@ -301,6 +477,32 @@ export const ApprovalService: GenService<{
     methodKind: "unary";
     input: typeof DecideRequestSchema;
     output: typeof DecideResponseSchema;
+  },
+  /**
+   * DecideAsDelegate answers like Decide, for an approver who delegated to the caller. The two count
+   * as one person, whoever of them answers. Fails like Decide, with NOT_FOUND `NOT_FOUND` for a
+   * missing delegation, and with `APPROVER_NOT_ALLOWED` (metadata: rule, `delegation`) where the
+   * approval's rule allows none, or it is not the caller's, not in force or its delegator has left.
+   *
+   * @generated from rpc runwarden.orchestrator.v1.ApprovalService.DecideAsDelegate
+   */
+  decideAsDelegate: {
+    methodKind: "unary";
+    input: typeof DecideAsDelegateRequestSchema;
+    output: typeof DecideAsDelegateResponseSchema;
+  },
+  /**
+   * BreakGlass says yes alone, whatever the quorum and for a reason that is kept with the answer,
+   * in the run's history and in telemetry. It makes up for nothing else: a requester may not where
+   * the rule asks for somebody else, and what moderation blocks stays blocked. Fails like Decide,
+   * and with `APPROVER_NOT_ALLOWED` (metadata: rule, `break_glass`) where the rule does not allow it.
+   *
+   * @generated from rpc runwarden.orchestrator.v1.ApprovalService.BreakGlass
+   */
+  breakGlass: {
+    methodKind: "unary";
+    input: typeof BreakGlassRequestSchema;
+    output: typeof BreakGlassResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_runwarden_orchestrator_v1_approval_service, 0);

@@ -20,7 +20,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file runwarden/orchestrator/v1/run_event.proto.
  */
 export const file_runwarden_orchestrator_v1_run_event: GenFile = /*@__PURE__*/
-  fileDesc("CilydW53YXJkZW4vb3JjaGVzdHJhdG9yL3YxL3J1bl9ldmVudC5wcm90bxIZcnVud2FyZGVuLm9yY2hlc3RyYXRvci52MSLGAwoIUnVuRXZlbnQSEAoIc2VxdWVuY2UYASABKAQSKAoEdGltZRgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASPAoLcnVuX3N0YXJ0ZWQYCiABKAsyJS5ydW53YXJkZW4ub3JjaGVzdHJhdG9yLnYxLlJ1blN0YXJ0ZWRIABJHChFydW5fc3RhdGVfY2hhbmdlZBgLIAEoCzIqLnJ1bndhcmRlbi5vcmNoZXN0cmF0b3IudjEuUnVuU3RhdGVDaGFuZ2VkSAASUgoXdG9vbF9jYWxsX3N0YXRlX2NoYW5nZWQYDCABKAsyLy5ydW53YXJkZW4ub3JjaGVzdHJhdG9yLnYxLlRvb2xDYWxsU3RhdGVDaGFuZ2VkSAASSAoRY29udGVudF9tb2RlcmF0ZWQYDSABKAsyKy5ydW53YXJkZW4ub3JjaGVzdHJhdG9yLnYxLkNvbnRlbnRNb2RlcmF0ZWRIABJRChZhcHByb3ZhbF9zdGF0ZV9jaGFuZ2VkGA4gASgLMi8ucnVud2FyZGVuLm9yY2hlc3RyYXRvci52MS5BcHByb3ZhbFN0YXRlQ2hhbmdlZEgAQgYKBGtpbmQiSQoKUnVuU3RhcnRlZBIUCgxyZXF1ZXN0ZXJfaWQYASABKAkSEQoJcGxhbl9uYW1lGAIgASgJEhIKCnN0ZXBfY291bnQYAyABKA0iVQoPUnVuU3RhdGVDaGFuZ2VkEjIKBXN0YXRlGAEgASgOMiMucnVud2FyZGVuLm9yY2hlc3RyYXRvci52MS5SdW5TdGF0ZRIOCgZyZWFzb24YAiABKAkisQEKFFRvb2xDYWxsU3RhdGVDaGFuZ2VkEhQKDHRvb2xfY2FsbF9pZBgBIAEoCRISCgpzdGVwX2luZGV4GAIgASgNEgwKBHRvb2wYAyABKAkSNwoFc3RhdGUYBCABKA4yKC5ydW53YXJkZW4ub3JjaGVzdHJhdG9yLnYxLlRvb2xDYWxsU3RhdGUSDgoGcmVhc29uGAUgASgJEhgKEGV4ZWN1dGlvbl9taWxsaXMYBiABKAQi1AEKEENvbnRlbnRNb2RlcmF0ZWQSMQoHc3ViamVjdBgBIAEoDjIgLnJ1bndhcmRlbi5tb2RlcmF0aW9uLnYxLlN1YmplY3QSMQoHdmVyZGljdBgCIAEoDjIgLnJ1bndhcmRlbi5tb2RlcmF0aW9uLnYxLlZlcmRpY3QSEwoLZGVjaXNpb25faWQYAyABKAkSFwoKc3RlcF9pbmRleBgEIAEoDUgAiAEBEg8KB2ZhaWx1cmUYBSABKAkSDAoEdG9vbBgGIAEoCUINCgtfc3RlcF9pbmRleCKhAQoUQXBwcm92YWxTdGF0ZUNoYW5nZWQSEwoLYXBwcm92YWxfaWQYASABKAkSEgoKc3RlcF9pbmRleBgCIAEoDRI3CgVzdGF0ZRgDIAEoDjIoLnJ1bndhcmRlbi5vcmNoZXN0cmF0b3IudjEuQXBwcm92YWxTdGF0ZRISCgpkZWNpZGVyX2lkGAQgASgJEhMKC3dhaXRfbWlsbGlzGAUgASgEYgZwcm90bzM", [file_google_protobuf_timestamp, file_runwarden_moderation_v1_decision, file_runwarden_orchestrator_v1_approval, file_runwarden_orchestrator_v1_run, file_runwarden_orchestrator_v1_tool_call]);
+  fileDesc("CilydW53YXJkZW4vb3JjaGVzdHJhdG9yL3YxL3J1bl9ldmVudC5wcm90bxIZcnVud2FyZGVuLm9yY2hlc3RyYXRvci52MSKQBAoIUnVuRXZlbnQSEAoIc2VxdWVuY2UYASABKAQSKAoEdGltZRgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASPAoLcnVuX3N0YXJ0ZWQYCiABKAsyJS5ydW53YXJkZW4ub3JjaGVzdHJhdG9yLnYxLlJ1blN0YXJ0ZWRIABJHChFydW5fc3RhdGVfY2hhbmdlZBgLIAEoCzIqLnJ1bndhcmRlbi5vcmNoZXN0cmF0b3IudjEuUnVuU3RhdGVDaGFuZ2VkSAASUgoXdG9vbF9jYWxsX3N0YXRlX2NoYW5nZWQYDCABKAsyLy5ydW53YXJkZW4ub3JjaGVzdHJhdG9yLnYxLlRvb2xDYWxsU3RhdGVDaGFuZ2VkSAASSAoRY29udGVudF9tb2RlcmF0ZWQYDSABKAsyKy5ydW53YXJkZW4ub3JjaGVzdHJhdG9yLnYxLkNvbnRlbnRNb2RlcmF0ZWRIABJRChZhcHByb3ZhbF9zdGF0ZV9jaGFuZ2VkGA4gASgLMi8ucnVud2FyZGVuLm9yY2hlc3RyYXRvci52MS5BcHByb3ZhbFN0YXRlQ2hhbmdlZEgAEkgKEWFwcHJvdmFsX2Fuc3dlcmVkGBQgASgLMisucnVud2FyZGVuLm9yY2hlc3RyYXRvci52MS5BcHByb3ZhbEFuc3dlcmVkSABCBgoEa2luZCJJCgpSdW5TdGFydGVkEhQKDHJlcXVlc3Rlcl9pZBgBIAEoCRIRCglwbGFuX25hbWUYAiABKAkSEgoKc3RlcF9jb3VudBgDIAEoDSJVCg9SdW5TdGF0ZUNoYW5nZWQSMgoFc3RhdGUYASABKA4yIy5ydW53YXJkZW4ub3JjaGVzdHJhdG9yLnYxLlJ1blN0YXRlEg4KBnJlYXNvbhgCIAEoCSKxAQoUVG9vbENhbGxTdGF0ZUNoYW5nZWQSFAoMdG9vbF9jYWxsX2lkGAEgASgJEhIKCnN0ZXBfaW5kZXgYAiABKA0SDAoEdG9vbBgDIAEoCRI3CgVzdGF0ZRgEIAEoDjIoLnJ1bndhcmRlbi5vcmNoZXN0cmF0b3IudjEuVG9vbENhbGxTdGF0ZRIOCgZyZWFzb24YBSABKAkSGAoQZXhlY3V0aW9uX21pbGxpcxgGIAEoBCLUAQoQQ29udGVudE1vZGVyYXRlZBIxCgdzdWJqZWN0GAEgASgOMiAucnVud2FyZGVuLm1vZGVyYXRpb24udjEuU3ViamVjdBIxCgd2ZXJkaWN0GAIgASgOMiAucnVud2FyZGVuLm1vZGVyYXRpb24udjEuVmVyZGljdBITCgtkZWNpc2lvbl9pZBgDIAEoCRIXCgpzdGVwX2luZGV4GAQgASgNSACIAQESDwoHZmFpbHVyZRgFIAEoCRIMCgR0b29sGAYgASgJQg0KC19zdGVwX2luZGV4IrYBChRBcHByb3ZhbFN0YXRlQ2hhbmdlZBITCgthcHByb3ZhbF9pZBgBIAEoCRISCgpzdGVwX2luZGV4GAIgASgNEjcKBXN0YXRlGAMgASgOMigucnVud2FyZGVuLm9yY2hlc3RyYXRvci52MS5BcHByb3ZhbFN0YXRlEhIKCmRlY2lkZXJfaWQYBCABKAkSEwoLd2FpdF9taWxsaXMYBSABKAQSEwoLYnJlYWtfZ2xhc3MYBiABKAgisQEKEEFwcHJvdmFsQW5zd2VyZWQSEwoLYXBwcm92YWxfaWQYASABKAkSEgoKc3RlcF9pbmRleBgCIAEoDRIQCghhY3Rvcl9pZBgDIAEoCRIQCghhcHByb3ZlZBgEIAEoCBIUCgxkZWxlZ2F0b3JfaWQYBSABKAkSEwoLYnJlYWtfZ2xhc3MYBiABKAgSFQoNYXBwcm92ZV9jb3VudBgHIAEoDRIOCgZxdW9ydW0YCCABKA1iBnByb3RvMw", [file_google_protobuf_timestamp, file_runwarden_moderation_v1_decision, file_runwarden_orchestrator_v1_approval, file_runwarden_orchestrator_v1_run, file_runwarden_orchestrator_v1_tool_call]);
 
 /**
  * RunEvent is one entry of a run's history. The history is complete and only ever grows: every
@@ -89,6 +89,14 @@ export type RunEvent = Message<"runwarden.orchestrator.v1.RunEvent"> & {
      */
     value: ApprovalStateChanged;
     case: "approvalStateChanged";
+  } | {
+    /**
+     * A person answered an approval.
+     *
+     * @generated from field: runwarden.orchestrator.v1.ApprovalAnswered approval_answered = 20;
+     */
+    value: ApprovalAnswered;
+    case: "approvalAnswered";
   } | { case: undefined; value?: undefined };
 };
 
@@ -314,6 +322,13 @@ export type ApprovalStateChanged = Message<"runwarden.orchestrator.v1.ApprovalSt
    * @generated from field: uint64 wait_millis = 5;
    */
   waitMillis: bigint;
+
+  /**
+   * Whether an admin said yes alone.
+   *
+   * @generated from field: bool break_glass = 6;
+   */
+  breakGlass: boolean;
 };
 
 /**
@@ -322,4 +337,74 @@ export type ApprovalStateChanged = Message<"runwarden.orchestrator.v1.ApprovalSt
  */
 export const ApprovalStateChangedSchema: GenMessage<ApprovalStateChanged> = /*@__PURE__*/
   messageDesc(file_runwarden_orchestrator_v1_run_event, 5);
+
+/**
+ * ApprovalAnswered reports one person's answer; what it led to, if anything, is an entry of its own.
+ *
+ * @generated from message runwarden.orchestrator.v1.ApprovalAnswered
+ */
+export type ApprovalAnswered = Message<"runwarden.orchestrator.v1.ApprovalAnswered"> & {
+  /**
+   * Id of the approval.
+   *
+   * @generated from field: string approval_id = 1;
+   */
+  approvalId: string;
+
+  /**
+   * Step of the call that needs it.
+   *
+   * @generated from field: uint32 step_index = 2;
+   */
+  stepIndex: number;
+
+  /**
+   * Who answered.
+   *
+   * @generated from field: string actor_id = 3;
+   */
+  actorId: string;
+
+  /**
+   * Whether it was a yes.
+   *
+   * @generated from field: bool approved = 4;
+   */
+  approved: boolean;
+
+  /**
+   * For whom the actor answered; empty where it was for himself.
+   *
+   * @generated from field: string delegator_id = 5;
+   */
+  delegatorId: string;
+
+  /**
+   * Whether it was an admin's yes alone.
+   *
+   * @generated from field: bool break_glass = 6;
+   */
+  breakGlass: boolean;
+
+  /**
+   * How many have said yes, this one included.
+   *
+   * @generated from field: uint32 approve_count = 7;
+   */
+  approveCount: number;
+
+  /**
+   * How many have to.
+   *
+   * @generated from field: uint32 quorum = 8;
+   */
+  quorum: number;
+};
+
+/**
+ * Describes the message runwarden.orchestrator.v1.ApprovalAnswered.
+ * Use `create(ApprovalAnsweredSchema)` to create a new message.
+ */
+export const ApprovalAnsweredSchema: GenMessage<ApprovalAnswered> = /*@__PURE__*/
+  messageDesc(file_runwarden_orchestrator_v1_run_event, 6);
 

@@ -1,0 +1,40 @@
+/**
+ * Whether an approval may still be used: whoever is behind it is asked about at that moment.
+ *
+ * 1. One of them who lost the role, the membership or the delegation takes the worth out of the whole
+ *    approval.
+ * 2. Whoever cannot be asked about backs nothing.
+ */
+import { actingAs, serviceSubject } from "../../mesh/identity.ts"
+import { isGlassBroken, standingsOf } from "./approval-answer.ts"
+import type { MembershipDeps } from "./membership.ts"
+import type { ApprovalRecord } from "./snapshot.ts"
+
+export type Backing = "stands" | "fallen" | "unavailable"
+
+/** Asks the gateway, never a cache, about everybody at once. Never throws. */
+export async function backingOf(
+  { membership, config }: MembershipDeps,
+  approval: ApprovalRecord,
+  signal: AbortSignal,
+): Promise<Backing> {
+  const { workspaceId } = approval
+  const subject = serviceSubject("orchestrator", workspaceId)
+  const options = actingAs(subject, { signal, timeoutMs: config.moderateTimeoutMs })
+  const standings = standingsOf(approval)
+  const { answers } = approval
+  const isInForce = isGlassBroken(answers) || answers.every((answer) => answer.isInForce)
+  if (standings.length === 0 || !isInForce) return "fallen"
+  const found = await Promise.all(
+    standings.map(async ({ actorId, leastRole }): Promise<Backing> => {
+      try {
+        const { member, role } = await membership.checkMembership({ workspaceId, actorId }, options)
+        return member === true && role >= leastRole ? "stands" : "fallen"
+      } catch {
+        return "unavailable"
+      }
+    }),
+  )
+  if (found.includes("fallen")) return "fallen"
+  return found.includes("unavailable") ? "unavailable" : "stands"
+}
