@@ -2,6 +2,7 @@
 import { fileURLToPath } from "node:url"
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
 import { Role } from "../../gen/runwarden/options/v1/access_pb.ts"
+import { RunState } from "../../gen/runwarden/orchestrator/v1/run_pb.ts"
 import { type Connection, connect, type Database, openDatabase } from "../../mesh/database.ts"
 import { newId } from "../../mesh/ids.ts"
 import { testRuntime } from "../../mesh/testing.ts"
@@ -209,6 +210,16 @@ describe("the database", () => {
     await expect(other).rejects.toThrow("approvals_binding_check")
     await owner.query("rollback")
   })
+})
+
+it("lets an approval end that nobody counted, as one that was restored", async () => {
+  const one = await waiting({ ruleId: "any" })
+  await app.query("begin")
+  await app.query("select set_config('runwarden.workspace_id', $1, true)", [one.workspaceId])
+  await app.query("update approval_gauges set open = 0")
+  await app.query("commit")
+  await one.me.say(one.approval, one.me.person(Role.APPROVER))
+  await one.me.reaches(one.runId, RunState.SUCCEEDED)
 })
 
 describe("the store, asked by code that forgot to weigh an answer", () => {

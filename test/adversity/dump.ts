@@ -131,7 +131,8 @@ const callsSql = `
 
 const approvalsSql = `
   select workspace_id as "workspaceId", approval_id as "approvalId", run_id as "runId",
-    step_index as "stepIndex", state, digest, arguments, requester_id as "requesterId",
+    step_index as "stepIndex", state, digest, (binding::json -> 'arguments')::text as arguments,
+    requester_id as "requesterId",
     decider_id as "deciderId", distinct_from_requester as "isDistinct",
     ${ms("expire_time")} as "expireTime", ${ms("decide_time")} as "decideTime",
     ${ms("consume_time")} as "consumeTime"
