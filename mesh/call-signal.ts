@@ -63,13 +63,22 @@ export function callSignal(caller: AbortSignal | undefined, timeoutMs = 0): Call
   ): AsyncIterable<T> {
     const source = messages[Symbol.asyncIterator]()
     let isOver = false
+    let isLetGo = false
+    // The far side may be inside a wait, and answers a return only after it: nobody waits for it.
+    function letGo() {
+      if (isLetGo) return
+      isLetGo = true
+      signal.removeEventListener("abort", letGo)
+      source.return?.().catch(() => undefined)
+    }
     function end() {
       if (isOver) return
       isOver = true
       abort()
-      // The far side may be inside a wait, and answers a return only after it: nobody waits for it.
-      source.return?.().catch(() => undefined)
+      letGo()
     }
+    // Whoever stops reading between two messages has no read under way that would see it.
+    if (!signal.aborted) signal.addEventListener("abort", letGo)
     const iterator: AsyncIterableIterator<T> = {
       async next() {
         if (isOver) return { done: true, value: undefined }

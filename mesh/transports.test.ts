@@ -199,6 +199,23 @@ describe.each(transportKinds)("%s", (kind) => {
     await until(() => signal?.aborted)
   })
 
+  test("lets the handler of such a stream release what it holds", async () => {
+    let held = 0
+    probe.watchRun = async function* () {
+      held++
+      try {
+        for (;;) yield {}
+      } finally {
+        held--
+      }
+    }
+    for await (const _ of client().watchRun(request, actingAs(probeSubject, { timeoutMs: 0 }))) {
+      expect(held).toBe(1)
+      break
+    }
+    await until(() => held === 0)
+  })
+
   test("fails a stream in the middle with its reason", async () => {
     probe.watchRun = async function* () {
       yield { event: { sequence: 1n } }
