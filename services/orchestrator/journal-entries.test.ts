@@ -1,12 +1,14 @@
-/** Entries as the hand-written encoder stores them, read by the general one. */
+/** Entries as the hand-written encoder stores them, read by the general one, and by hand for telemetry. */
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf"
 import fc from "fast-check"
 import { describe, expect, it } from "vitest"
+import type { RunEvent } from "../../gen/runwarden/orchestrator/v1/run_event_pb.ts"
 import { ListRunEventsResponseSchema } from "../../gen/runwarden/orchestrator/v1/run_service_pb.ts"
 import type { Verdict } from "./action.ts"
 import { approvalStates } from "./approval.ts"
 import type { GivenAnswer } from "./approval-answer.ts"
 import { JournalEntries } from "./journal-entries.ts"
+import { toTelemetry } from "./journal-events.ts"
 import type { Judgement } from "./judgement.ts"
 import { runStates } from "./run.ts"
 import type { ApprovalRecord, RunRecord, ToolCallRecord } from "./snapshot.ts"
@@ -17,6 +19,7 @@ import {
   subjectEnum,
   toolCallStateEnum,
   verdictEnum,
+  wordOf,
 } from "./state-enum.ts"
 import { toolCallStates } from "./tool-call.ts"
 
@@ -132,6 +135,49 @@ const entry = fc.oneof(
     })),
 )
 
+const row = {
+  workspaceId: "w",
+  position: 0x1_2345_6789,
+  runId: "r",
+  traceId: "t",
+  hash: Buffer.alloc(32, 0xab),
+  createTime: new Date(5_000),
+  runTime: new Date(3_000),
+}
+
+function idOf(index: number): string {
+  return `00012345-6789-8${index.toString(16).padStart(3, "0")}-8aba-babababababa`
+}
+
+function payloadOf(kind: RunEvent["kind"]): unknown {
+  switch (kind.case) {
+    case "runStateChanged": {
+      const { state, reason } = kind.value
+      const value = { state: wordOf(runStateEnum, state), reason, elapsedMillis: 2_000n }
+      return { case: "runChanged", value }
+    }
+    case "toolCallStateChanged": {
+      const { stepIndex, tool, reason, executionMillis } = kind.value
+      const state = wordOf(toolCallStateEnum, kind.value.state) ?? ""
+      if (["proposed", "moderating", "ready", "executing"].includes(state)) return undefined
+      return { case: "toolCallChanged", value: { stepIndex, tool, state, reason, executionMillis } }
+    }
+    case "contentModerated": {
+      const { tool, failure } = kind.value
+      const verdict = wordOf(verdictEnum, kind.value.verdict)
+      const subject = wordOf(subjectEnum, kind.value.subject)
+      return { case: "moderated", value: { verdict, subject, tool, unavailable: failure !== "" } }
+    }
+    case "approvalStateChanged": {
+      const { approvalId, waitMillis, breakGlass } = kind.value
+      const state = wordOf(approvalStateEnum, kind.value.state)
+      return { case: "approvalChanged", value: { approvalId, state, waitMillis, breakGlass } }
+    }
+    default:
+      return undefined
+  }
+}
+
 describe("entries of the journal", () => {
   it("are the bytes of a ListRunEventsResponse", () => {
     const check = fc.property(fc.array(entry, { maxLength: 30 }), (added) => {
@@ -144,5 +190,19 @@ describe("entries of the journal", () => {
       expect(entries.bytes.equals(toBinary(ListRunEventsResponseSchema, expected))).toBe(true)
     })
     fc.assert(check, { seed: 20_261_124, numRuns: 500 })
+  })
+
+  it("tell telemetry what a general decoder reads", () => {
+    const check = fc.property(fc.array(entry, { maxLength: 30 }), (added) => {
+      const entries = new JournalEntries()
+      for (const { add } of added) add(entries)
+      const told = toTelemetry({ ...row, entries: entries.bytes })
+      const { events } = fromBinary(ListRunEventsResponseSchema, entries.bytes)
+      const expected = events.map(({ kind }, index) => [idOf(index), payloadOf(kind)] as const)
+      expect(told.map(({ eventId, payload }) => [eventId, payload])).toEqual(
+        expected.filter(([, payload]) => payload !== undefined),
+      )
+    })
+    fc.assert(check, { seed: 20_261_122, numRuns: 500 })
   })
 })

@@ -17,7 +17,7 @@ import {
 } from "./state-enum.ts"
 
 /** The field of RunEvent that holds each kind. */
-const kinds = {
+export const entryKinds = {
   runStarted: 10,
   runStateChanged: 11,
   toolCallStateChanged: 12,
@@ -47,18 +47,18 @@ export class JournalEntries {
   }
 
   runStarted({ requesterId, planName, stepCount }: RunRecord): void {
-    this.#add(kinds.runStarted, [requesterId, planName, stepCount])
+    this.#add(entryKinds.runStarted, [requesterId, planName, stepCount])
   }
 
   runChanged({ state, reason }: RunRecord): void {
-    this.#add(kinds.runStateChanged, [runStateEnum[state], reason])
+    this.#add(entryKinds.runStateChanged, [runStateEnum[state], reason])
   }
 
   toolCallChanged(call: ToolCallRecord, executionMs: number): void {
     const { toolCallId, stepIndex, tool, state, reason } = call
     const millis = Math.max(0, Math.round(executionMs))
     const fields = [toolCallId, stepIndex, tool, toolCallStateEnum[state], reason, millis]
-    this.#add(kinds.toolCallStateChanged, fields)
+    this.#add(entryKinds.toolCallStateChanged, fields)
   }
 
   /** `call` is absent for a run's input; where it is there, so is its step, also the first. */
@@ -72,7 +72,7 @@ export class JournalEntries {
       failure,
       call?.tool,
     ]
-    this.#add(kinds.contentModerated, fields, 4)
+    this.#add(entryKinds.contentModerated, fields, 4)
   }
 
   approvalChanged(approval: ApprovalRecord, nowMs: number): void {
@@ -80,13 +80,13 @@ export class JournalEntries {
     const millis = state === "pending" ? 0 : Math.max(0, Math.round(nowMs - createTime.getTime()))
     const isGlass = state === "approved" && approval.isGlassBroken ? 1 : 0
     const fields = [approvalId, stepIndex, approvalStateEnum[state], deciderId, millis, isGlass]
-    this.#add(kinds.approvalStateChanged, fields)
+    this.#add(entryKinds.approvalStateChanged, fields)
   }
 
   /** `approval` counts the answer already. */
   approvalAnswered(approval: ApprovalRecord, given: GivenAnswer): void {
     const { approvalId, stepIndex, approveCount, rule } = approval
-    this.#add(kinds.approvalAnswered, [
+    this.#add(entryKinds.approvalAnswered, [
       approvalId,
       stepIndex,
       given.actorId,

@@ -2,19 +2,19 @@
  * What telemetry is told of a row of the journal: verdicts, and states in which something rests, not
  * every one on the way there.
  */
-import { fromBinary, type MessageInitShape } from "@bufbuild/protobuf"
+
+import type { MessageInitShape } from "@bufbuild/protobuf"
 import { timestampFromDate } from "@bufbuild/protobuf/wkt"
-import type { RunEvent } from "../../gen/runwarden/orchestrator/v1/run_event_pb.ts"
-import { ListRunEventsResponseSchema } from "../../gen/runwarden/orchestrator/v1/run_service_pb.ts"
 import type { EventSchema } from "../../gen/runwarden/telemetry/v1/event_pb.ts"
 import type { DeliveredRow } from "./journal-delivery-store.ts"
+import { entryKinds } from "./journal-entries.ts"
+import { JournalEntryReader } from "./journal-entry-reader.ts"
 import {
   approvalStateEnum,
   runStateEnum,
   subjectEnum,
   toolCallStateEnum,
   verdictEnum,
-  wordOf,
 } from "./state-enum.ts"
 import type { ToolCallState } from "./tool-call.ts"
 
@@ -31,56 +31,77 @@ const passing: ReadonlySet<ToolCallState> = new Set([
 
 /** The events of a row. Their ids follow from the row, so that sent again they are the same. */
 export function toTelemetry(row: DeliveredRow): TelemetryEvent[] {
+  const { runId, traceId } = row
   const occurTime = timestampFromDate(row.createTime)
-  const elapsedMs = row.createTime.getTime() - row.runTime.getTime()
-  const { events } = fromBinary(ListRunEventsResponseSchema, row.entries)
-  return events.flatMap((event, index) => {
-    const payload = payloadOf(event.kind, elapsedMs)
-    if (payload === undefined) return []
-    const eventId = eventIdOf(row, index)
-    return [{ eventId, occurTime, runId: row.runId, traceId: row.traceId, payload }]
-  })
+  const elapsedMs = Math.max(0, row.createTime.getTime() - row.runTime.getTime())
+  const idOf = eventIdsOf(row)
+  const events: TelemetryEvent[] = []
+  const entry = new JournalEntryReader(row.entries)
+  for (let index = 0; entry.next(); index++) {
+    const payload = payloadOf(entry, elapsedMs)
+    if (payload === undefined) continue
+    events.push({ eventId: idOf(index), occurTime, runId, traceId, payload })
+  }
+  return events
 }
 
 /**
- * A UUID (version 8) of position, place in the row, and hash of the row: the first keep the order in
- * which events come, the last one keeps rows apart that took the same position, as they may after
- * the database was restored to an earlier time.
+ * The ids of a row's events by their place: UUIDs (version 8) of position, place in the row, and hash
+ * of the row: the first keep the order in which events come, the last one keeps rows apart that took
+ * the same position, as they may after the database was restored to an earlier time.
  */
-export function eventIdOf(row: Pick<DeliveredRow, "position" | "hash">, index: number): string {
+export function eventIdsOf(
+  row: Pick<DeliveredRow, "position" | "hash">,
+): (index: number) => string {
   const position = row.position.toString(16).padStart(12, "0")
-  const place = (index % 4096).toString(16).padStart(3, "0")
   const hash = Buffer.from(row.hash.buffer, row.hash.byteOffset, 8).toString("hex")
-  const group = hash.slice(0, 3)
-  return `${position.slice(0, 8)}-${position.slice(8)}-8${place}-8${group}-${hash.slice(3, 15)}`
+  const before = `${position.slice(0, 8)}-${position.slice(8)}-8`
+  const behind = `-8${hash.slice(0, 3)}-${hash.slice(3, 15)}`
+  return (index) => `${before}${(index % 4096).toString(16).padStart(3, "0")}${behind}`
 }
 
-function payloadOf(kind: RunEvent["kind"], elapsedMs: number): Payload | undefined {
-  switch (kind.case) {
-    case "runStateChanged": {
-      const { reason } = kind.value
-      const state = wordOf(runStateEnum, kind.value.state) ?? ""
-      const elapsedMillis = BigInt(Math.max(0, elapsedMs))
-      return { case: "runChanged", value: { state, reason, elapsedMillis } }
+function payloadOf(entry: JournalEntryReader, elapsedMs: number): Payload | undefined {
+  switch (entry.kind) {
+    case entryKinds.runStateChanged: {
+      const state = runStates[entry.number(1)] ?? ""
+      const value = { state, reason: entry.text(2), elapsedMillis: BigInt(elapsedMs) }
+      return { case: "runChanged", value }
     }
-    case "toolCallStateChanged": {
-      const { stepIndex, tool, reason, executionMillis } = kind.value
-      const state = wordOf(toolCallStateEnum, kind.value.state)
+    case entryKinds.toolCallStateChanged: {
+      const state = callStates[entry.number(4)]
       if (state === undefined || passing.has(state)) return undefined
+      const executionMillis = BigInt(entry.number(6))
+      const [stepIndex, tool, reason] = [entry.number(2), entry.text(3), entry.text(5)]
       return { case: "toolCallChanged", value: { stepIndex, tool, state, reason, executionMillis } }
     }
-    case "contentModerated": {
-      const { tool, failure } = kind.value
-      const verdict = wordOf(verdictEnum, kind.value.verdict) ?? "blocked"
-      const subject = wordOf(subjectEnum, kind.value.subject) ?? ""
-      return { case: "moderated", value: { verdict, subject, tool, unavailable: failure !== "" } }
+    case entryKinds.contentModerated: {
+      const subject = subjects[entry.number(1)] ?? ""
+      const verdict = verdicts[entry.number(2)] ?? "blocked"
+      const unavailable = entry.text(5) !== ""
+      return { case: "moderated", value: { verdict, subject, tool: entry.text(6), unavailable } }
     }
-    case "approvalStateChanged": {
-      const { approvalId, waitMillis, breakGlass } = kind.value
-      const state = wordOf(approvalStateEnum, kind.value.state) ?? ""
-      return { case: "approvalChanged", value: { approvalId, state, waitMillis, breakGlass } }
+    case entryKinds.approvalStateChanged: {
+      const state = approvalStates[entry.number(3)] ?? ""
+      const waitMillis = BigInt(entry.number(5))
+      const breakGlass = entry.number(6) !== 0
+      const value = { approvalId: entry.text(1), state, waitMillis, breakGlass }
+      return { case: "approvalChanged", value }
     }
     default:
       return undefined
   }
+}
+
+const runStates = wordsByNumber(runStateEnum)
+const callStates = wordsByNumber(toolCallStateEnum)
+const approvalStates = wordsByNumber(approvalStateEnum)
+const subjects = wordsByNumber(subjectEnum)
+const verdicts = wordsByNumber(verdictEnum)
+
+function wordsByNumber<Word extends string>(
+  numbers: Readonly<Record<Word, number>>,
+): readonly (Word | undefined)[] {
+  const words: (Word | undefined)[] = []
+  for (const word of Object.keys(numbers) as Word[]) words[numbers[word]] = word
+  return words
 }
