@@ -17,12 +17,12 @@ export function toEntry({ eventId, occurTime, payload }: Event): Entry {
     }
     case "moderated": {
       const { verdict: state, subject: name, tool: about, unavailable } = payload.value
-      return entry(base, "moderation", { state, name, about, isUnavailable: unavailable })
+      return entry(base, "moderation", { state, name, about, isMarked: unavailable })
     }
     case "approvalChanged": {
-      const { approvalId, state, waitMillis } = payload.value
+      const { approvalId, state, waitMillis, breakGlass: isMarked } = payload.value
       const about = approvalId.toLowerCase()
-      return entry(base, "approval", { state, about, millis: toMillis(waitMillis) })
+      return entry(base, "approval", { state, about, millis: toMillis(waitMillis), isMarked })
     }
     case "resourceChanged": {
       const { change: state, resource: name, resourceId: about } = payload.value
@@ -40,8 +40,8 @@ function entry(
   own: Partial<Entry> & Pick<Entry, "state">,
 ): Entry {
   const { state, reason = "", name = "", about = "", stepIndex = 0, millis = 0 } = own
-  const { isUnavailable = false } = own
-  return { eventId, micros, kind, state, reason, name, about, stepIndex, millis, isUnavailable }
+  const { isMarked = false } = own
+  return { eventId, micros, kind, state, reason, name, about, stepIndex, millis, isMarked }
 }
 
 function toMicros(time: Timestamp | undefined): number {

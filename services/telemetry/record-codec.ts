@@ -2,7 +2,7 @@
  * The entries of a record as bytes: a varint with their number, the earliest time in microseconds,
  * then each entry, then the texts that entries name by their place.
  *
- * An entry is its event id (16 bytes), its kind and whether moderation was unavailable (1 byte), and
+ * An entry is its event id (16 bytes), its kind and whether it is marked (1 byte), and
  * varints: microseconds after the earliest, step, milliseconds, places of state, reason, name and
  * about. A text is its length and its UTF-8. Written by hand, for a record is written per run: JSON
  * is twice as long, and its bytes are what storing costs. Migration 0003 writes the same form.
@@ -10,7 +10,7 @@
 import type { Entry, EntryKind } from "./run-record.ts"
 
 const kinds: readonly EntryKind[] = ["run", "tool_call", "moderation", "approval", "resource"]
-const unavailableBit = 0x80
+const markedBit = 0x80
 const maxVarintBytes = 8
 /** Id, kind, and seven varints. */
 const maxEntryBytes = 17 + 7 * maxVarintBytes
@@ -66,7 +66,7 @@ export function createRecordWriter(capacity: number): (entries: readonly Entry[]
     for (const entry of entries) {
       reserve(maxEntryBytes)
       id(entry.eventId)
-      buffer[at++] = kinds.indexOf(entry.kind) | (entry.isUnavailable ? unavailableBit : 0)
+      buffer[at++] = kinds.indexOf(entry.kind) | (entry.isMarked ? markedBit : 0)
       varint(entry.micros - earliest)
       varint(entry.stepIndex)
       varint(entry.millis)
@@ -119,8 +119,8 @@ export function readEntries(bytes: Buffer): readonly Entry[] {
   }
   return read.map(({ kind, places: [state, reason, name, about], ...rest }) => ({
     ...rest,
-    kind: known(kinds[kind & ~unavailableBit]),
-    isUnavailable: (kind & unavailableBit) !== 0,
+    kind: known(kinds[kind & ~markedBit]),
+    isMarked: (kind & markedBit) !== 0,
     state: known(texts[state]),
     reason: known(texts[reason]),
     name: known(texts[name]),

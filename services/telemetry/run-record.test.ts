@@ -15,7 +15,7 @@ const entry: fc.Arbitrary<Entry> = fc.record({
   about: text,
   stepIndex: fc.oneof(fc.nat(3), fc.nat(0xffff_ffff)),
   millis: fc.oneof(fc.nat(100), fc.constant(Number.MAX_SAFE_INTEGER)),
-  isUnavailable: fc.boolean(),
+  isMarked: fc.boolean(),
 })
 
 test("entries are read as they were written, whatever else the writer wrote", () => {

@@ -26,7 +26,8 @@ export interface Entry {
   readonly about: string
   readonly stepIndex: number
   readonly millis: number
-  readonly isUnavailable: boolean
+  /** A verdict without moderation, or an approval by one admin alone. */
+  readonly isMarked: boolean
 }
 
 export interface RunRecord {
@@ -91,8 +92,8 @@ export function findingsOf({ entries, isRun }: Pick<RunRecord, "entries" | "isRu
 }
 
 /** Verdicts that were given because moderation could not be had count as such. */
-export function verdictOf({ state, isUnavailable }: Entry): string {
-  return isUnavailable ? "unavailable" : state
+export function verdictOf({ state, isMarked }: Entry): string {
+  return isMarked ? "unavailable" : state
 }
 
 /** How many of each: of the states of calls, and of verdicts. */
