@@ -43,8 +43,6 @@ interface Column {
   readonly table: string
   readonly name: string
   readonly type: string
-  /** The table that a foreign key of this column leads to, where there is one. */
-  readonly target: string | null
 }
 
 const set = "seeded"
@@ -134,6 +132,7 @@ async function copyRuns(
     }
     if (tables.has("journal")) await connection.query(moveHeads)
   }
+  if (tables.has("approvals")) await connection.query(countOpen)
   tell(`seed: ${path.basename(url)}, vacuum`)
   await connection.query("drop function seed_id")
   await connection.query("vacuum analyze")
@@ -152,21 +151,27 @@ const moveHeads = `update journal_heads h set position = j.position, delivered_p
   from (select workspace_id, max(position) as position from journal group by workspace_id) j
   where j.workspace_id = h.workspace_id`
 
-/** The columns of every table whose rows belong to a run or to a run's approval. */
+const countOpen = `update approval_gauges g set open = a.open
+  from (select workspace_id, count(*) as open from approvals where state = 'pending' group by 1) a
+  where a.workspace_id = g.workspace_id`
+
+/** Under which names a table has the run that its rows belong to. */
+const runColumns = ["run_id", "record_id"]
+
+/** The columns of every table whose rows belong to a run. */
 function readColumns(connection: Connection): Promise<readonly Column[]> {
-  return connection.query<Column>(`
-    select c.relname as "table", a.attname as name, format_type(a.atttypid, null) as type,
-      (select f.confrelid::regclass::text from pg_constraint f
-        where f.conrelid = c.oid and f.contype = 'f' and a.attnum = any (f.conkey)
-          and not exists (select from pg_attribute k where k.attrelid = f.confrelid
-            and k.attname = 'run_id')
-        limit 1) as target
+  return connection.query<Column>(
+    `
+    select c.relname as "table", a.attname as name, format_type(a.atttypid, null) as type
     from pg_class c join pg_attribute a on a.attrelid = c.oid
     where c.relkind = 'r' and c.relnamespace = 'public'::regnamespace
       and a.attnum > 0 and not a.attisdropped and a.attidentity = '' and a.attgenerated = ''
       and exists (select from pg_attribute k where k.attrelid = c.oid and k.attname = 'workspace_id')
-      and exists (select from pg_attribute k where k.attrelid = c.oid and k.attname = 'run_id')
-    order by c.relname, a.attnum`)
+      and exists (select from pg_attribute k where k.attrelid = c.oid
+        and k.attname = any ($1::text[]))
+    order by c.relname, a.attnum`,
+    [runColumns],
+  )
 }
 
 async function copyTable(
@@ -176,6 +181,7 @@ async function copyTable(
   tell: (percent: number) => void,
 ): Promise<void> {
   const [{ table } = { table: "" }] = columns
+  const run = columns.find(({ name }) => runColumns.includes(name))?.name
   const names = columns.map(({ name }) => `"${name}"`).join()
   const values = columns.map((column) => copiedValue(column, isWaiting)).join()
   for (const [index, { workspaceId, runId }] of originals.entries()) {
@@ -183,7 +189,7 @@ async function copyTable(
       await connection.query(
         `with original as materialized (
            select *, row_number() over () as seed_rank, count(*) over () as seed_count
-           from "${table}" where workspace_id = $1::uuid and run_id = $2::uuid)
+           from "${table}" where workspace_id = $1::uuid and ${run} = $2::uuid)
          insert into "${table}" (${names})
          select ${values} from original o, generate_series($3::bigint, $4::bigint) as n`,
         [workspaceId, runId, done + 1, Math.min(done + copiesAtOnce, copiesEach), copiesEach],
@@ -193,9 +199,9 @@ async function copyTable(
   }
 }
 
-function copiedValue({ table, name, type, target }: Column, isWaiting: boolean): string {
+function copiedValue({ table, name, type }: Column, isWaiting: boolean): string {
   const old = `o."${name}"`
-  if (name === "workspace_id" || target !== null) return old
+  if (name === "workspace_id") return old
   if (name === "owner") return "null"
   if (type === "uuid") return `seed_id(${old}, n, $5::bigint)`
   if (name === "idempotency_key") {
@@ -205,6 +211,9 @@ function copiedValue({ table, name, type, target }: Column, isWaiting: boolean):
     // Below the originals' own head the copies take the next places, in their order.
     return `(select position from journal_heads h where h.workspace_id = o.workspace_id)
       + (n - 1) * o.seed_count + o.seed_rank`
+  }
+  if (name.endsWith("_micros")) {
+    return `${old} - ($5::bigint - n + 1) * (30::bigint * 86400000000 / $5::bigint)`
   }
   if (type === "timestamp with time zone") {
     const isAwaited = isWaiting && ["deadline", "expire_time", "due_time"].includes(name)
