@@ -82,6 +82,7 @@ async function getDecision(context: Context, _: object, [id = ""]: string[]): Pr
       ["verdict", enumText(VerdictSchema, decision.verdict)],
       ["subject", enumText(SubjectSchema, decision.subject)],
       ["policy", decision.policyVersion],
+      ["replaced by", decision.replacedBy],
       ["run", decision.runId],
       ["step", stepIndex === undefined ? "" : String(stepIndex)],
       ["tool", decision.tool],

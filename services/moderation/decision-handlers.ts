@@ -3,14 +3,18 @@ import type { DecisionService } from "../../gen/runwarden/moderation/v1/decision
 import type { Database } from "../../mesh/database.ts"
 import { notFound } from "../../mesh/errors.ts"
 import { nextPage, readPage } from "../../mesh/paging.ts"
+import type { DecisionLog } from "./decision-log.ts"
 import { storedDecision, verdictName } from "./decision-message.ts"
 import { findDecision, listDecisions } from "./decision-store.ts"
 
 const sizes = { default: 50, max: 200 }
 
-export function decisionHandlers({ database }: { readonly database: Database }) {
+/** What this replica has answered is stored, or was tried to be, before it is read here. */
+export function decisionHandlers(deps: { readonly database: Database; readonly log: DecisionLog }) {
+  const { database, log } = deps
   return {
     async getDecision({ workspaceId, decisionId }, { signal }) {
+      await log.tried(workspaceId)
       const row = await database.tenant(
         workspaceId,
         (tx) => findDecision(tx, workspaceId, decisionId),
@@ -25,6 +29,7 @@ export function decisionHandlers({ database }: { readonly database: Database }) 
       const verdict = verdictName(request.verdict)
       const filters = ["decisions", workspaceId, verdict, runId]
       const { limit, after } = readPage(request, filters, sizes)
+      await log.tried(workspaceId)
       const rows = await database.tenant(
         workspaceId,
         (tx) =>

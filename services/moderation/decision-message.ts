@@ -30,7 +30,7 @@ export function toNewDecision(context: DecisionContext, evaluation: Evaluation):
     matched_rules: matches.map(toStoredMatch),
     policy_version: context.policyVersion,
     content_digest: evaluation.contentDigest,
-    tool: context.tool,
+    tool: storable(context.tool),
     run_id: context.runId,
     step_index: context.stepIndex ?? null,
     latency_micros: evaluation.latencyMicros,
@@ -73,7 +73,7 @@ export function storedDecision(
   workspaceId: string,
   row: DecisionRow,
 ): MessageInitShape<typeof DecisionSchema> {
-  return toDecision(workspaceId, row, row.create_time)
+  return { ...toDecision(workspaceId, row, row.create_time), replacedBy: row.replaced_by }
 }
 
 /** The verdict's name in the store; empty for one that filters nothing. */

@@ -4,9 +4,12 @@ import { describe, expect, it } from "vitest"
 import { readShippedPolicies } from "./default-policy.ts"
 import { judgeNow } from "./judge.ts"
 import { inputOf } from "./moderation-harness.ts"
+import { formsOf } from "./normalised-text.ts"
+import { compilePattern, createPatternBook, windowsOf } from "./pattern-book.ts"
 import type { JudgeInput } from "./policy.ts"
+import { finish } from "./slices.ts"
 
-const { policy } = readShippedPolicies()[0]
+const { policy, message } = readShippedPolicies()[0]
 const runInput = { subject: "run_input", tool: "", effect: "unsafe", risk: "high" } as const
 const search = {
   subject: "tool_result",
@@ -99,12 +102,30 @@ describe.runIf(hasData)("the default policy on real text", { timeout: 300_000 },
     expect(kinds.filter((kind) => kind === "flagged").length).toBeLessThan(5)
   })
 
+  it("finds in it what each of its patterns by itself finds", () => {
+    const sources = message.rules.flatMap(({ matcher }) =>
+      matcher.case === "patterns" ? matcher.value.patterns : [],
+    )
+    const patterns = sources.map(
+      (source) => ({ regex: compilePattern(source), check: "none" }) as const,
+    )
+    const book = finish(createPatternBook(patterns))
+    const pages = readLines<{ text: string }>(documents).map(({ text }) => text)
+    const texts = [...readTurns(), ...pages.filter((_, index) => index % 5 === 0)]
+    let found = 0
+    for (const form of texts.flatMap((text) => finish(formsOf(text)))) {
+      const windows = windowsOf(form)
+      const expected = patterns.flatMap(({ regex }, index) =>
+        windows.some((window) => regex.test(window)) ? [index] : [],
+      )
+      expect([...finish(book.find(form, () => true))].sort((a, b) => a - b)).toEqual(expected)
+      found += expected.length
+    }
+    expect(found).toBeGreaterThan(0)
+  })
+
   it("lets harmless requests pass", () => {
-    const turns = readdirSync(userTurns)
-      .filter((file) => file.endsWith(".jsonl"))
-      .flatMap((file) => readLines<BfclCase>(join(userTurns, file)))
-      .flatMap(({ question }) => question.flat())
-      .map(({ content }) => content)
+    const turns = readTurns()
     expect(turns.length).toBeGreaterThan(1_000)
     const stopped = turns.filter(
       (text) => judgeNow(policy, inputOf({ text }, runInput)).kind !== "allowed",
@@ -112,6 +133,14 @@ describe.runIf(hasData)("the default policy on real text", { timeout: 300_000 },
     expect(stopped.length).toBeLessThan(turns.length / 200)
   })
 })
+
+function readTurns(): readonly string[] {
+  return readdirSync(userTurns)
+    .filter((file) => file.endsWith(".jsonl"))
+    .flatMap((file) => readLines<BfclCase>(join(userTurns, file)))
+    .flatMap(({ question }) => question.flat())
+    .map(({ content }) => content)
+}
 
 interface BfclCase {
   readonly question: readonly (readonly { readonly content: string }[])[]

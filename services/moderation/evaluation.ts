@@ -18,7 +18,7 @@ export interface Evaluation {
  * gone makes it reject, because then nobody waits for a decision.
  */
 export async function evaluate(
-  load: () => Promise<Policy>,
+  load: () => Policy | Promise<Policy>,
   input: JudgeInput,
   options: { readonly signal: AbortSignal; readonly limitMs: number },
 ): Promise<Evaluation> {
@@ -36,7 +36,7 @@ export async function evaluate(
 }
 
 async function judgeOrFail(
-  load: () => Promise<Policy>,
+  load: () => Policy | Promise<Policy>,
   input: JudgeInput,
   options: { readonly signal: AbortSignal; readonly limitMs: number },
 ): Promise<Judgement> {

@@ -30,10 +30,9 @@ export type Judgement =
 export function* judge(policy: Policy, input: JudgeInput): Steps<Judgement> {
   const matched: Matched = new Map()
   try {
-    const applying = policy.rules.map((rule) => rule.applies(input))
-    const failure = yield* judgeExpressions(policy, input, applying, matched)
+    const failure = yield* judgeExpressions(policy, input, matched)
     if (failure !== undefined) return { kind: "failed", failure, matches: toMatches(matched) }
-    yield* judgeTexts(policy, input, applying, matched)
+    yield* judgeTexts(policy, input, matched)
   } catch (error) {
     return { kind: "failed", failure: failureOf(error), matches: toMatches(matched) }
   }
@@ -54,13 +53,12 @@ export function judgeNow(policy: Policy, input: JudgeInput): Judgement {
 function* judgeExpressions(
   policy: Policy,
   input: JudgeInput,
-  applying: readonly boolean[],
   matched: Matched,
 ): Steps<string | undefined> {
   let failure: string | undefined
   const expressionInput = toExpressionInput(input)
-  for (const [index, rule] of policy.rules.entries()) {
-    if (rule.expression === undefined || applying[index] !== true) continue
+  for (const rule of policy.rules) {
+    if (rule.expression === undefined || !rule.applies(input)) continue
     const result = rule.expression(expressionInput)
     if (result.kind === "failure") failure ??= `rule ${rule.rule.ruleId}: ${result.cause}`
     else if (result.value) matched.set(rule, undefined)
@@ -69,15 +67,14 @@ function* judgeExpressions(
   return failure
 }
 
-function* judgeTexts(
-  policy: Policy,
-  input: JudgeInput,
-  applying: readonly boolean[],
-  matched: Matched,
-): Steps<undefined> {
+function* judgeTexts(policy: Policy, input: JudgeInput, matched: Matched): Steps<undefined> {
+  const applying = new Map<CompiledRule, boolean>()
   const open = (index: number | undefined): CompiledRule | undefined => {
-    const rule = index === undefined || applying[index] !== true ? undefined : policy.rules[index]
-    return rule === undefined || matched.has(rule) ? undefined : rule
+    const rule = index === undefined ? undefined : policy.rules[index]
+    if (rule === undefined || matched.has(rule)) return undefined
+    const applies = applying.get(rule) ?? rule.applies(input)
+    applying.set(rule, applies)
+    return applies ? rule : undefined
   }
   let unitsSinceYield = 0
   for (const { place: at, text } of textsOf(input.content)) {

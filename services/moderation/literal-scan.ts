@@ -27,6 +27,7 @@ export function createLiteralScan(needs: readonly PatternNeed[]): LiteralScan {
     else for (const clause of clauses) trie.plant(patternOfClause.push(pattern) - 1, clause)
   })
   const { next, columns, found } = trie.link()
+  const columnOfAscii = Uint8Array.from(foldOfAscii, (folded) => columns[folded] ?? 0)
   const unitsOf = needs.map(({ units }) => units)
   const clausesOf = needs.map(({ clauses }) => clauses.length)
   // What was seen in the scan of that number; numbers spare clearing the tables for each text.
@@ -51,8 +52,8 @@ export function createLiteralScan(needs: readonly PatternNeed[]): LiteralScan {
       let state = 0
       for (let at = 0; at < text.length; at += 1) {
         const unit = text.charCodeAt(at)
-        const folded = unit < 0x80 ? (foldOfAscii[unit] ?? 0) : foldUnit(unit)
-        const step = next[state + (columns[folded] ?? 0)] ?? 0
+        const column = unit < 0x80 ? columnOfAscii[unit] : columns[foldUnit(unit)]
+        const step = next[state + (column ?? 0)] ?? 0
         state = step >> 1
         if ((step & 1) === 0) continue
         candidates ??= []

@@ -9,6 +9,7 @@ import { Role } from "../../gen/runwarden/options/v1/access_pb.ts"
 import { Effect, RiskClass } from "../../gen/runwarden/tools/v1/tool_pb.ts"
 import { actingAs, memberSubject } from "../../mesh/identity.ts"
 import { newId } from "../../mesh/ids.ts"
+import type { TestDatabase } from "../../mesh/test-database.ts"
 import { testClient, testDatabase, testRuntime } from "../../mesh/testing.ts"
 import { judgeNow } from "./judge.ts"
 import { compilePolicyNow, type JudgeInput, type Policy } from "./policy.ts"
@@ -74,10 +75,10 @@ export function ruleMessage(change: MessageInitShape<typeof RuleSchema> = {}) {
   })
 }
 
-/** The service over the local transport, on a database of its own. */
-export async function serveModeration() {
+/** The service over the local transport, on a database of its own or as another replica on a given one. */
+export async function serveModeration(replicaOn?: TestDatabase) {
   const stack = new AsyncDisposableStack()
-  const database = stack.use(await testDatabase("moderation"))
+  const database = replicaOn ?? stack.use(await testDatabase("moderation"))
   const runtime = testRuntime("moderation")
   const service = stack.use(createModeration({ database, evaluationLimitMs: 5_000 }, { runtime }))
   await service.start(new AbortController().signal)

@@ -2,6 +2,7 @@ import type { JsonValue } from "@bufbuild/protobuf"
 import { create } from "@bufbuild/protobuf"
 import type { ServiceImpl } from "@connectrpc/connect"
 import {
+  type ActivatePolicyVersionResponse,
   ActivatePolicyVersionResponseSchema,
   CreatePolicyVersionResponseSchema,
   PolicyService,
@@ -104,9 +105,10 @@ export function policyHandlers(deps: {
     async activatePolicyVersion(request, context) {
       const { workspaceId, policyVersion, etag } = request
       const { signal } = context
-      await invalidPolicyAsError(() => book.load(workspaceId, policyVersion, signal))
+      await invalidPolicyAsError(async () => book.load(workspaceId, policyVersion, signal))
       const activator = callerOf(context).actorId
       const revision = etag === "" ? undefined : revisionOf(etag)
+      let made: ActivatePolicyVersionResponse | undefined
       const work = async (tx: Parameters<typeof activate>[0]) => {
         const policy = await findPolicy(tx, shipped, workspaceId, policyVersion)
         const change = { policyVersion, activator, revision }
@@ -114,12 +116,20 @@ export function policyHandlers(deps: {
         if (active === undefined) {
           throw new RunwardenError("ETAG_MISMATCH", { resource: "active policy", id: workspaceId })
         }
-        return create(ActivatePolicyVersionResponseSchema, {
+        made = create(ActivatePolicyVersionResponseSchema, {
           activePolicy: activePolicy(policy, active),
         })
+        return made
       }
       const { activatePolicyVersion } = PolicyService.method
-      return answerOnce(database, activatePolicyVersion, request, work, { signal })
+      const askedAt = performance.now()
+      const response = await answerOnce(database, activatePolicyVersion, request, work, { signal })
+      // An answer that was stored before says what was active then, which tells nothing of now.
+      const isNew = response === made
+      const activeRevision = revisionOf(response.activePolicy?.etag ?? "")
+      const active = { policyVersion, revision: activeRevision }
+      book.note(workspaceId, active, isNew ? askedAt : Number.NEGATIVE_INFINITY)
+      return response
     },
 
     async testPolicyVersion(request, context) {
@@ -144,7 +154,7 @@ export function policyHandlers(deps: {
   } satisfies ServiceImpl<typeof PolicyService>
 }
 
-async function exists(load: () => Promise<unknown>): Promise<boolean> {
+async function exists(load: () => unknown): Promise<boolean> {
   try {
     await load()
     return true

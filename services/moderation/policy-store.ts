@@ -17,10 +17,20 @@ export interface FullVersionRow extends VersionRow {
   readonly rules: JsonValue
 }
 
-/** The activation of a workspace. */
-export interface ActiveRow {
+/** The version that judges a workspace, after so many activations: one of more was active later. */
+export interface ActiveVersion {
+  readonly policyVersion: string
+  readonly revision: number
+}
+
+/** The same as it is read. */
+export interface VersionState {
   readonly policy_version: string
   readonly revision: bigint | number | string
+}
+
+/** The activation of a workspace. */
+export interface ActiveRow extends VersionState {
   readonly activator: string
   readonly update_time: Date
 }
@@ -105,6 +115,11 @@ export async function findActive(tx: Tx, workspaceId: string): Promise<ActiveRow
      where workspace_id = $1::uuid`,
     [workspaceId],
   )
+}
+
+/** What a row says of the version that judges. */
+export function toActiveVersion({ policy_version, revision }: VersionState): ActiveVersion {
+  return { policyVersion: policy_version, revision: Number(revision) }
 }
 
 /** Activates a version; undefined where `revision` is given and is not the current one (0: none). */

@@ -50,7 +50,7 @@ async function failureOf(call: Promise<unknown>) {
 }
 
 describe("Moderate", () => {
-  it("stores the decision before it answers, with the content's digest", async () => {
+  it("stores the decision with the content's digest", async () => {
     const workspaceId = newId()
     const content = { name: "Apollo" }
     const decision = await decide(workspaceId, content)

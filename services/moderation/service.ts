@@ -5,10 +5,12 @@
  *   policy.ts, rule.ts  compiles the rules of a version, or says which one is broken
  *   expression.ts, expression-bounds.ts   CEL under a meter
  *   pattern-book.ts, word-book.ts         RE2 patterns and word lists over texts
+ *   pattern-need.ts, literal-scan.ts      which patterns could occur in a text at all
  *   content-text.ts, normalised-text.ts, look-alikes.ts   the texts, in every form that is judged
  *   slices.ts           gives way to the event loop between steps
  * evaluation.ts         a judgement with digest and latency, whatever goes wrong
  * policy-book.ts        compiled versions, and which one judges whom
+ * decision-log.ts       brings decisions into the database, some after they were answered
  * default-policy.ts     the versions of `default` in policies/
  * *-handlers.ts, *-message.ts, *-store.ts   RPCs, messages and SQL by noun
  */
@@ -20,6 +22,7 @@ import { openDatabase } from "../../mesh/database.ts"
 import { type Runtime, route, type Service, type ServiceModule } from "../../mesh/service.ts"
 import { type ModerationConfig, readConfig } from "./config.ts"
 import { decisionHandlers } from "./decision-handlers.ts"
+import { createDecisionLog } from "./decision-log.ts"
 import { readShippedPolicies } from "./default-policy.ts"
 import { moderationHandlers } from "./moderation-handlers.ts"
 import { createPolicyBook } from "./policy-book.ts"
@@ -47,12 +50,13 @@ export function createModeration(config: ModerationConfig, { runtime }: Moderati
     openDatabase(config.database, { runtime, migrations: join(import.meta.dirname, "migrations") }),
   )
   const book = createPolicyBook({ database, shipped })
+  const log = stack.use(createDecisionLog({ database, book, log: runtime.log }))
   const limitMs = config.evaluationLimitMs
   return {
     routes: [
-      route(ModerationService, moderationHandlers({ database, book, limitMs })),
+      route(ModerationService, moderationHandlers({ log, book, limitMs })),
       route(PolicyService, policyHandlers({ database, book, shipped, limitMs })),
-      route(DecisionService, decisionHandlers({ database })),
+      route(DecisionService, decisionHandlers({ database, log })),
     ],
     async start(signal) {
       await database.migrate(signal)

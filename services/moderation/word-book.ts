@@ -9,6 +9,7 @@ interface Node {
 // Bounded, because a script without spaces makes a whole text one word.
 const word = /[\p{L}\p{N}]{1,256}/gu
 const maxWordUnits = 256
+const ascii = /^[\0-\x7f]*$/
 const wordsPerStep = 2_048
 /** A letter or digit of ASCII in lower case; 0 for everything else. */
 const asciiWord = Uint8Array.from({ length: 0x80 }, (_, unit) => {
@@ -33,10 +34,10 @@ export function createWordBook(lists: readonly (readonly string[])[]): WordBook 
   lists.forEach((phrases, entry) => {
     for (const phrase of phrases) plant(root, phrase, entry)
   })
-  const isFirst = firstWords([...root.next.keys()])
+  const firstWords = createWordTable([...root.next.keys()])
   return {
-    mayHold: (normalised) => mayHold(isFirst, normalised),
-    find: (normalised) => find(root, normalised),
+    mayHold: (normalised) => mayHold(root, firstWords, normalised),
+    find: (normalised) => find(root, firstWords, normalised),
   }
 }
 
@@ -45,14 +46,9 @@ export function wordsOf(phrase: string): readonly string[] {
   return (finish(normalise(phrase)).match(word) ?? []).map(foldCase)
 }
 
-/**
- * A table of the hashes of the words that phrases begin with. Its size is a power of two, at least
- * sixteen times their number, so that few other words hit it.
- */
-function firstWords(words: readonly string[]): Uint8Array {
-  const table = new Uint8Array(
-    words.length === 0 ? 0 : 2 ** Math.ceil(Math.log2(words.length * 16)),
-  )
+/** Hashes of words. Its size is a power of two, far above their number, so that others seldom hit. */
+function createWordTable(words: readonly string[]): Uint8Array {
+  const table = new Uint8Array(2 ** Math.ceil(Math.log2(words.length * 16 + 1)))
   for (const each of words) {
     let hash = 0
     for (let at = 0; at < each.length; at += 1) hash = mix(hash, each.charCodeAt(at))
@@ -61,34 +57,50 @@ function firstWords(words: readonly string[]): Uint8Array {
   return table
 }
 
-// The words of an ASCII text are those that `word` finds, cut like there, in lower case like `foldCase`.
-function mayHold(isFirst: Uint8Array, normalised: string): boolean {
-  if (isFirst.length === 0) return false
-  let hash = 0
-  let units = 0
-  for (let at = 0; at < normalised.length; at += 1) {
-    const unit = normalised.charCodeAt(at)
-    if (unit >= 0x80) return true
-    const lower = asciiWord[unit] ?? 0
-    if (lower !== 0) {
-      hash = mix(hash, lower)
-      units += 1
-    }
-    if (units > 0 && (lower === 0 || units === maxWordUnits)) {
-      if (isFirst[slotOf(hash, isFirst)] === 1) return true
-      hash = 0
-      units = 0
-    }
-  }
-  return units > 0 && isFirst[slotOf(hash, isFirst)] === 1
-}
-
 function mix(hash: number, unit: number): number {
   return (Math.imul(hash, 31) + unit) | 0
 }
 
 function slotOf(hash: number, table: Uint8Array): number {
   return (hash ^ (hash >>> 15)) & (table.length - 1)
+}
+
+/** A word of an ASCII text: what `word` finds there, cut like there, and the slot of its lower case. */
+interface AsciiWord {
+  start: number
+  end: number
+  slot: number
+}
+
+/** Moves on to the next word of an ASCII text; false where there is none. */
+function moveOn(at: AsciiWord, table: Uint8Array, text: string): boolean {
+  let hash = 0
+  let start = at.end
+  for (let end = at.end; end <= text.length; end += 1) {
+    const lower = end < text.length ? (asciiWord[text.charCodeAt(end)] ?? 0) : 0
+    if (lower !== 0 && end - start < maxWordUnits) {
+      hash = mix(hash, lower)
+    } else if (end === start) {
+      start = end + 1
+    } else {
+      at.start = start
+      at.end = end
+      at.slot = slotOf(hash, table)
+      return true
+    }
+  }
+  return false
+}
+
+function mayHold(root: Node, firstWords: Uint8Array, normalised: string): boolean {
+  if (root.next.size === 0) return false
+  if (!ascii.test(normalised)) return true
+  const at = { start: 0, end: 0, slot: 0 }
+  while (moveOn(at, firstWords, normalised)) {
+    if (firstWords[at.slot] === 0) continue
+    if (root.next.has(normalised.slice(at.start, at.end).toLowerCase())) return true
+  }
+  return false
 }
 
 function plant(root: Node, phrase: string, entry: number): void {
@@ -103,23 +115,48 @@ function plant(root: Node, phrase: string, entry: number): void {
   node.entries.push(entry)
 }
 
-function* find(root: Node, normalised: string): Generator<undefined, ReadonlySet<number>> {
+function* find(
+  root: Node,
+  firstWords: Uint8Array,
+  normalised: string,
+): Generator<undefined, ReadonlySet<number>> {
   const found = new Set<number>()
   if (root.next.size === 0) return found
-  let begun: Node[] = []
+  let begun: readonly Node[] = []
   let steps = 0
-  for (const [written] of normalised.matchAll(word)) {
-    const each = foldCase(written)
-    const still: Node[] = []
-    for (const node of [root, ...begun]) {
-      const next = node.next.get(each)
-      if (next === undefined) continue
-      for (const entry of next.entries) found.add(entry)
-      if (next.next.size > 0) still.push(next)
+  if (ascii.test(normalised)) {
+    const at = { start: 0, end: 0, slot: 0 }
+    while (moveOn(at, firstWords, normalised)) {
+      if (begun.length > 0 || firstWords[at.slot] === 1) {
+        const each = normalised.slice(at.start, at.end).toLowerCase()
+        begun = advance(root, begun, each, found)
+      }
+      steps += 1
+      if (steps % wordsPerStep === 0) yield
     }
-    begun = still
+    return found
+  }
+  for (const [written] of normalised.matchAll(word)) {
+    begun = advance(root, begun, foldCase(written), found)
     steps += 1
     if (steps % wordsPerStep === 0) yield
   }
   return found
+}
+
+/** The phrases that began and still fit after one more word; those that end with it are found. */
+function advance(
+  root: Node,
+  begun: readonly Node[],
+  each: string,
+  found: Set<number>,
+): readonly Node[] {
+  const still: Node[] = []
+  for (const node of [root, ...begun]) {
+    const next = node.next.get(each)
+    if (next === undefined) continue
+    for (const entry of next.entries) found.add(entry)
+    if (next.next.size > 0) still.push(next)
+  }
+  return still
 }

@@ -110,7 +110,7 @@ export const ModerateRequestSchema: GenMessage<ModerateRequest> = /*@__PURE__*/
  */
 export type ModerateResponse = Message<"runwarden.moderation.v1.ModerateResponse"> & {
   /**
-   * The stored decision. Its `content_digest` equals the digest of the content that was sent;
+   * The decision. Its `content_digest` equals the digest of the content that was sent;
    * a caller that finds another one treats the verdict as BLOCKED.
    *
    * @generated from field: runwarden.moderation.v1.Decision decision = 1;
@@ -135,6 +135,12 @@ export const ModerationService: GenService<{
    * Moderate judges one subject by the active policy of the workspace and stores the decision.
    * Whatever goes wrong while judging (a rule that fails, a policy that does not load) is a
    * decision too: BLOCKED, with `failure` set. Every call stores a new decision.
+   *
+   * An ALLOWED decision on a call that is not HIGH is answered as soon as it is made, and stored
+   * right after; every other one is stored before it is answered, and so is every one while storing
+   * does not keep up. A decision that cannot be stored then is no decision: DEPENDENCY_UNAVAILABLE.
+   * A version judges from the answer of its activation on; replicas other than the one that
+   * activated it may allow something by the version before for another half a second.
    *
    * @generated from rpc runwarden.moderation.v1.ModerationService.Moderate
    */

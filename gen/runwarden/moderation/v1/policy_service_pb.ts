@@ -452,7 +452,8 @@ export const PolicyService: GenService<{
     output: typeof CreatePolicyVersionResponseSchema;
   },
   /**
-   * ActivatePolicyVersion makes the workspace be judged by a version from the next decision on.
+   * ActivatePolicyVersion makes the workspace be judged by a version: from its answer on where it was
+   * served, and within half a second at other replicas.
    * Activating an older one, or a version of `default`, is how one rolls back. The version is
    * compiled again first. Fails with NOT_FOUND, INVALID_POLICY (a stored version that this release
    * does not accept) or, where an etag is given that is not the current one, ETAG_MISMATCH.
