@@ -344,7 +344,8 @@ export interface StepInit {
 }
 
 /** A service of which only what the orchestrator calls is there. */
-function fakeRoute(service: DescService, handlers: Readonly<Record<string, unknown>>) {
+/** A service of which a test serves what it needs. */
+export function fakeRoute(service: DescService, handlers: Readonly<Record<string, unknown>>) {
   const missing = () => {
     throw new RunwardenError("METHOD_NOT_FOUND", { method: service.typeName })
   }

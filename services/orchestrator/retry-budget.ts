@@ -7,7 +7,7 @@
  * First attempts are never held back, since work that is due is no amplification.
  *
  * A peer that has nothing left would stay so long after it is well again where little is called. So
- * one repeat in five seconds is let through as a probe, and the success that follows it fills the
+ * one repeat in two seconds is let through as a probe, and the success that follows it fills the
  * budget again.
  */
 export interface RetryBudgets {
@@ -27,7 +27,7 @@ interface Budget {
 
 const maxTokens = 10
 const tokenRatio = 0.1
-const probeMs = 5_000
+const probeMs = 2_000
 
 export function createRetryBudgets(now: () => number = () => performance.now()): RetryBudgets {
   const budgets = new Map<string, Budget>()

@@ -35,7 +35,7 @@ export type Claim =
   | { readonly kind: "lease_lost" }
 
 /** What became of a sending: an outcome, or the row given back (`in_flight`). */
-export interface SettleItem extends ExecutionKey {
+export interface SettleItem extends ClaimItem {
   readonly state: string
   readonly result: string | null
   readonly error: string | null
@@ -98,29 +98,37 @@ const claimStatement: Statement = {
     from claimed`,
 }
 
+// Written as an insert that always finds its row: an update joined with many keys may be planned, while
+// the table is young, to read all rows of the workspaces, and then stays so as the table grows.
 const settleStatement: Statement = {
   name: "settle_executions",
   text: `
     with settled as (
-      update executions e
-      set state = i.state, result = i.result::jsonb, error = i.error::jsonb, lease_until = null,
-        end_time = case when i.state <> 'in_flight' then now() end,
-        maybe_applied = e.maybe_applied or i.maybe_applied
-      from (
-        select * from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[],
-          $7::integer[], $8::boolean[]) with ordinality
-          as t (workspace_id, tool, idempotency_key, state, result, error, attempt, maybe_applied, n)
-        order by workspace_id, tool, idempotency_key
-      ) i
-      where e.workspace_id = i.workspace_id and e.tool = i.tool
-        and e.idempotency_key = i.idempotency_key
-        and (e.state = 'in_flight'
-          or e.state = 'outcome_unknown' and i.state in ('succeeded', 'failed'))
-        and (i.attempt is null or e.attempts = i.attempt)
-      returning i.n
+      insert into executions (workspace_id, tool, idempotency_key, run_id, step_index,
+        request_digest, definition_digest, effect, claim_id, state, result, error, attempts,
+        maybe_applied, end_time)
+      select workspace_id, tool, idempotency_key, run_id, step_index,
+        request_digest, definition_digest, effect, claim_id, state, result::jsonb, error::jsonb,
+        coalesce(attempt, 0), maybe_applied, case when state <> 'in_flight' then now() end
+      from unnest($1::uuid[], $2::text[], $3::text[], $4::uuid[], $5::integer[],
+        $6::text[], $7::text[], $8::text[], $9::uuid[], $10::text[], $11::text[], $12::text[],
+        $13::integer[], $14::boolean[])
+        as t (workspace_id, tool, idempotency_key, run_id, step_index, request_digest,
+          definition_digest, effect, claim_id, state, result, error, attempt, maybe_applied)
+      order by workspace_id, tool, idempotency_key
+      on conflict on constraint executions_pkey do update
+        set state = excluded.state, result = excluded.result, error = excluded.error,
+          lease_until = null, end_time = excluded.end_time,
+          maybe_applied = executions.maybe_applied or excluded.maybe_applied
+        where (executions.state = 'in_flight'
+            or executions.state = 'outcome_unknown' and excluded.state in ('succeeded', 'failed'))
+          and (excluded.attempts = 0 or executions.attempts = excluded.attempts)
+      returning workspace_id, tool, idempotency_key
     )
     select floor(extract(epoch from now()) * 1000)::bigint as now, count(*)::integer as count,
-      case when count(*) < cardinality($1) then array_agg(n) end as settled
+      case when count(*) < cardinality($1) then
+        array_agg(concat_ws(' ', workspace_id, tool, idempotency_key))
+      end as settled
     from settled`,
 }
 
@@ -133,27 +141,27 @@ const lookStatement: Statement = {
       select ${decidingColumns} from executions
       where workspace_id = i.workspace_id and tool = i.tool
         and idempotency_key = i.idempotency_key
+      limit 1
     ) e`,
 }
 
-const ofRunning = `(
-    select * from unnest($1::uuid[], $2::text[], $3::text[], $4::integer[]) with ordinality
-      as t (workspace_id, tool, idempotency_key, attempt, n)
-    order by workspace_id, tool, idempotency_key
-  ) i`
-const isSending = `e.workspace_id = i.workspace_id and e.tool = i.tool
-    and e.idempotency_key = i.idempotency_key and e.state = 'in_flight' and e.attempts = i.attempt
-    and e.lease_until is not null`
+// The arrays are conditions of the table itself, so that its key is what finds the rows.
+const ofRunning = `e.workspace_id = any ($1::uuid[]) and e.tool = any ($2::text[])
+    and e.idempotency_key = any ($3::text[]) and e.state = 'in_flight' and e.lease_until is not null`
+const running = `e.workspace_id as "workspaceId", e.tool, e.idempotency_key as "idempotencyKey",
+    e.attempts as attempt, e.cancel_time is not null as cancelled`
 
 const renewText = `
   update executions e
   set lease_until = clock_timestamp() + $5::double precision * interval '1 millisecond'
-  from ${ofRunning} where ${isSending}
-  returning i.n, e.cancel_time is not null as cancelled`
+  where ${ofRunning} and exists (
+    select from unnest($1::uuid[], $2::text[], $3::text[], $4::integer[])
+      as i (workspace_id, tool, idempotency_key, attempt)
+    where i.workspace_id = e.workspace_id and i.tool = e.tool
+      and i.idempotency_key = e.idempotency_key and i.attempt = e.attempts)
+  returning ${running}`
 
-const watchText = `
-  select i.n, e.cancel_time is not null as cancelled
-  from ${ofRunning} join executions e on ${isSending}`
+const watchText = `select ${running} from executions e where ${ofRunning}`
 
 /** Records that calls are about to be sent: one row each, or none. */
 export async function claimExecutions(
@@ -168,12 +176,7 @@ export async function claimExecutions(
     readonly claimed: readonly string[] | null
     readonly live: readonly string[] | null
   }>(workspacesOf(items), claimStatement, [
-    ...keyColumns(items),
-    items.map((item) => item.runId),
-    items.map((item) => item.stepIndex),
-    items.map((item) => item.requestDigest),
-    items.map((item) => item.definitionDigest),
-    items.map((item) => item.effect),
+    ...intentColumns(items),
     items.map((item) => item.epoch),
     items.map((item) => item.claimId),
     leaseMs,
@@ -211,9 +214,10 @@ export async function settleExecutions(
   const [row] = await database.batch<{
     readonly now: number
     readonly count: number
-    readonly settled: readonly number[] | null
+    readonly settled: readonly string[] | null
   }>(workspacesOf(items), settleStatement, [
-    ...keyColumns(items),
+    ...intentColumns(items),
+    items.map((item) => item.claimId),
     items.map((item) => item.state),
     items.map((item) => item.result),
     items.map((item) => item.error),
@@ -224,7 +228,9 @@ export async function settleExecutions(
   const settled = { endedMs: row.now }
   if (row.count === items.length) return items.map(() => settled)
   const done = new Set(row.settled)
-  return items.map((_, index) => (done.has(index + 1) ? settled : undefined))
+  return items.map(({ workspaceId, tool, idempotencyKey }) =>
+    done.has(`${workspaceId} ${tool} ${idempotencyKey}`) ? settled : undefined,
+  )
 }
 
 /** Renews the leases of sendings that go on, and tells which are not theirs, or must stop. */
@@ -233,7 +239,8 @@ export async function renewExecutions(
   items: readonly RunningItem[],
   leaseMs: number,
 ): Promise<readonly Watched[]> {
-  return watched(database, items, renewText, [leaseMs])
+  const attempts = items.map(({ attempt }) => attempt)
+  return watched(database, items, renewText, [attempts, leaseMs])
 }
 
 /** Tells which sendings are not theirs any more, or must stop. */
@@ -244,6 +251,10 @@ export async function watchExecutions(
   return watched(database, items, watchText, [])
 }
 
+interface RunningRow extends RunningItem {
+  readonly cancelled: boolean
+}
+
 async function watched(
   database: Database,
   items: readonly RunningItem[],
@@ -252,24 +263,34 @@ async function watched(
 ): Promise<readonly Watched[]> {
   const rows = await database.control(
     workspacesOf(items),
-    (tx) =>
-      tx.query<{ readonly n: number; readonly cancelled: boolean }>(text, [
-        ...keyColumns(items),
-        items.map((item) => item.attempt),
-        ...more,
-      ]),
-    { name: "renew executions" },
+    (tx) => tx.query<RunningRow>(text, [...keyColumns(items), ...more]),
+    { name: "watch executions" },
   )
-  const found = new Map(rows.map(({ n, cancelled }) => [n, cancelled]))
-  return items.map((_, index) => {
-    const isCancelled = found.get(index + 1)
-    if (isCancelled === undefined) return "lost"
-    return isCancelled ? "cancelled" : "mine"
+  const found = new Map(rows.map((row) => [sendingKey(row), row]))
+  return items.map((item) => {
+    const row = found.get(sendingKey(item))
+    if (row === undefined) return "lost"
+    return row.cancelled ? "cancelled" : "mine"
   })
+}
+
+function sendingKey({ workspaceId, tool, idempotencyKey, attempt }: RunningItem): string {
+  return `${workspaceId} ${tool} ${idempotencyKey} ${attempt}`
 }
 
 function workspacesOf(items: readonly ExecutionKey[]): readonly string[] {
   return [...new Set(items.map(({ workspaceId }) => workspaceId))]
+}
+
+function intentColumns(items: readonly Intent[]) {
+  return [
+    ...keyColumns(items),
+    items.map((item) => item.runId),
+    items.map((item) => item.stepIndex),
+    items.map((item) => item.requestDigest),
+    items.map((item) => item.definitionDigest),
+    items.map((item) => item.effect),
+  ]
 }
 
 function keyColumns(items: readonly ExecutionKey[]) {

@@ -66,7 +66,7 @@ async function claimed(effect: Effect = "keyed", leaseMs = 60_000) {
   expect(kinds(await claim([call], leaseMs))).toEqual(["claimed"])
   const settle = async (values: ReturnType<typeof outcomeValues>, attempt: number | null) => {
     const [state, result, error] = values
-    const one = { ...key, state, result, error, attempt, maybeApplied: false }
+    const one = { ...call, state, result, error, attempt, maybeApplied: false }
     return (await settleExecutions(database, [one]))[0]
   }
   return {
@@ -164,8 +164,8 @@ describe("an outcome", () => {
   it("of one call does not hang on those beside it", async () => {
     const [one, two, three] = [await claimed(), await claimed(), await claimed()]
     await two.record({ kind: "succeeded", result: {}, text: "{}" })
-    const of = ({ key }: typeof one) => ({
-      ...key,
+    const of = ({ call }: typeof one) => ({
+      ...call,
       ...{ state: "succeeded", result: "{}", error: null, attempt: null, maybeApplied: false },
     })
     const settled = await settleExecutions(database, [of(one), of(two), of(three)])

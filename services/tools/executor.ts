@@ -74,7 +74,7 @@ export interface Executed {
 }
 
 /** A call that must not run unless it does already, and whom to ask about it. */
-export type SealedCall = Pick<Call, "subject" | "request"> & { readonly intent: Intent }
+export type SealedCall = Pick<Call, "subject" | "request" | "intent">
 
 export interface Executor extends AsyncDisposable {
   execute(call: Call): Promise<Executed>
@@ -317,10 +317,10 @@ function isToolsWord({ kind }: Answer): boolean {
 }
 
 function settleItem(
-  { workspaceId, tool, idempotencyKey }: ExecutionKey,
+  intent: ClaimItem,
   [state, result, error]: readonly [string, string | null, string | null],
   attempt: number | null,
   maybeApplied: boolean,
 ): SettleItem {
-  return { workspaceId, tool, idempotencyKey, state, result, error, attempt, maybeApplied }
+  return { ...intent, state, result, error, attempt, maybeApplied }
 }

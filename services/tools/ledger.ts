@@ -73,6 +73,12 @@ export function transition(effect: Effect, state: LedgerState, event: LedgerEven
   return next
 }
 
+/** The states in which an event may happen. */
+export function statesBefore(event: LedgerEvent): readonly LedgerState[] {
+  const states: readonly LedgerState[] = ["in_flight", "outcome_unknown", "succeeded", "failed"]
+  return states.filter((state) => event in transitions[state])
+}
+
 /** The ledger's row, as far as a decision looks at it. */
 export interface LedgerEntry {
   readonly requestDigest: string

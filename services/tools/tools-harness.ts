@@ -64,10 +64,15 @@ export async function startTools(
   const database = stack.use(await testDatabase("tools", { poolSize: 20 }))
   const owner = stack.use(await connect(database.ownerUrl))
   const worker = stack.use(await connect(database.workerUrl))
-  const inLedger = async <Row>({ request }: TestCall, text: string): Promise<readonly Row[]> => {
+  let last: Promise<unknown> = Promise.resolve()
+  const inLedger = <Row>({ request }: TestCall, text: string): Promise<readonly Row[]> => {
     const { workspaceId, idempotencyKey } = request
-    await worker.query(`set runwarden.workspace_ids = '{${workspaceId}}'`)
-    return worker.query<Row>(`${text} where idempotency_key = $1`, [idempotencyKey])
+    const rows = last.then(async () => {
+      await worker.query(`set runwarden.workspace_ids = '{${workspaceId}}'`)
+      return worker.query<Row>(`${text} where idempotency_key = $1`, [idempotencyKey])
+    })
+    last = rows.catch(() => {})
+    return rows
   }
   const provider = new FakeProvider()
   const second = new FakeProvider()

@@ -1,5 +1,6 @@
 -- Claims and outcomes of many calls are written by one statement, as the worker's role, which sees
--- and writes the rows of the workspaces that the statement names and no others.
+-- and writes the rows of the workspaces that the statement names and no others. The policies ask for
+-- these in a query of their own, which Postgres runs once per statement and not once per row.
 alter table executions
   -- Names the request that holds the row, so that one whose claim got no answer knows its own again.
   add column claim_id uuid,
@@ -15,8 +16,8 @@ alter table executions set (fillfactor = 60);
 
 grant update (claim_id, maybe_applied, cancel_time) on executions to :app_role;
 create policy executions_of_workspaces on executions to :worker_role
-  using (workspace_id = any (runwarden.current_workspaces()))
-  with check (workspace_id = any (runwarden.current_workspaces()));
+  using (workspace_id = any ((select runwarden.current_workspaces())::uuid[]))
+  with check (workspace_id = any ((select runwarden.current_workspaces())::uuid[]));
 grant select, insert on executions to :worker_role;
 grant update (state, result, error, lease_until, end_time, maybe_applied)
   on executions to :worker_role;
@@ -24,6 +25,6 @@ grant update (state, result, error, lease_until, end_time, maybe_applied)
 -- The highest lease epoch seen of each run that had more than one owner: its first owner has epoch 1,
 -- and a run without a row has had no other. Written only when the epoch rises.
 create policy run_epochs_of_workspaces on run_epochs to :worker_role
-  using (workspace_id = any (runwarden.current_workspaces()))
-  with check (workspace_id = any (runwarden.current_workspaces()));
+  using (workspace_id = any ((select runwarden.current_workspaces())::uuid[]))
+  with check (workspace_id = any ((select runwarden.current_workspaces())::uuid[]));
 grant select, insert, update on run_epochs to :worker_role;
