@@ -28,7 +28,7 @@ beforeAll(async () => {
   orchestrator = await startOrchestrator({ peers, database })
   owner = await connect(database.ownerUrl)
   app = await connect(database.appUrl)
-  for (const table of ["runs", "tool_calls", "approvals"]) {
+  for (const table of ["runs", "tool_calls", "approvals", "run_claims"]) {
     await owner.query(`alter table ${table} no force row level security`)
   }
 })
@@ -217,6 +217,27 @@ describe("a yes of another call", () => {
     const again = await caught(one.say(one.approval, me.person(Role.APPROVER)))
     expect(reasonOf(again)).toBe("APPROVAL_NOT_PENDING")
     expect(effectsOf(one.runId)).toHaveLength(1)
+  })
+})
+
+describe("a yes that nobody gave", () => {
+  it.each([
+    ["at all", 0],
+    ["but one of two", 1],
+  ])("%s does not count, even where the database was made to take it", async (_, yeses) => {
+    const me = inRuledWorkspace(orchestrator)
+    await me.useRules([{ ruleId: "two", quorum: 2 }])
+    const one = await waiting(me)
+    if (yeses === 1) await one.say(one.approval, one.person(Role.APPROVER))
+    await owner.query("alter table approvals drop constraint if exists approvals_enough_check")
+    for (const forged of [
+      "update approvals set state = 'approved' where run_id = $1",
+      "update tool_calls set state = 'ready' where run_id = $1 and step_index = 1",
+      "update run_claims set due_time = now() where run_id = $1",
+    ]) {
+      await owner.query(forged, [one.runId])
+    }
+    await expectUnused(one, "a forged yes")
   })
 })
 

@@ -6,8 +6,8 @@ import { ApprovalState } from "../../gen/runwarden/orchestrator/v1/approval_pb.t
 import { RunState } from "../../gen/runwarden/orchestrator/v1/run_pb.ts"
 import { ToolCallState } from "../../gen/runwarden/orchestrator/v1/tool_call_pb.ts"
 import { RunwardenError } from "../../mesh/errors.ts"
-import { until } from "../../mesh/testing.ts"
-import { inRuledWorkspace, type RuleInit } from "./approval-harness.ts"
+import { testDatabase, until } from "../../mesh/testing.ts"
+import { inRuledWorkspace, type Named, type RuleInit } from "./approval-harness.ts"
 import { createPeers, type Orchestrator, startOrchestrator } from "./orchestrator-harness.ts"
 
 let orchestrator: Orchestrator
@@ -189,15 +189,13 @@ describe("questions", () => {
   }, async () => {
     await using strict = await startOrchestrator({ peers, approval: { maxOpen: 5 } })
     const me = inRuledWorkspace(strict)
-    const runs = await Promise.all(
-      Array.from({ length: 40 }, () => me.start([{ tool: "high.keyed" }])),
-    )
+    await Promise.all(Array.from({ length: 40 }, () => me.start([{ tool: "high.keyed" }])))
+    const { workspaceId, requester } = me
+    const states = [RunState.REQUIRES_ACTION, RunState.FAILED]
     const ended = await until(
       async () => {
-        const found = await Promise.all(runs.map(({ runId }) => me.get(runId)))
-        const isSettled = ({ state }: (typeof found)[number]) =>
-          state === RunState.REQUIRES_ACTION || state === RunState.FAILED
-        return found.every(isSettled) && found
+        const { runs } = await strict.runs.listRuns({ workspaceId, states }, requester)
+        return runs.length === 40 && runs
       },
       { timeoutMs: 30_000 },
     )
@@ -225,16 +223,18 @@ describe("questions", () => {
   it("are listed after a restart, all of them, and answered then", {
     timeout: 60_000,
   }, async () => {
-    const first = await startOrchestrator({ peers })
+    await using database = await testDatabase("orchestrator")
+    const first = await startOrchestrator({ peers, database })
     const me = inRuledWorkspace(first)
     await me.useRules([{ ruleId: "two", quorum: 2 }])
     const runs = await Promise.all(
       Array.from({ length: 100 }, () => me.start([{ tool: "high.keyed" }])),
     )
-    const asked = await Promise.all(runs.map(({ runId }) => me.pendingApproval(runId)))
+    const asked: Named[] = []
+    for (const { runId } of runs) asked.push(await me.pendingApproval(runId))
     const ann = me.person(Role.APPROVER)
     await Promise.all(asked.map((approval) => me.say(approval, ann)))
-    const { database } = first
+    await first[Symbol.asyncDispose]()
     await using second = await startOrchestrator({ peers, database })
     const there = inRuledWorkspace(second, me.workspaceId)
     const { workspaceId, admin } = there
@@ -249,8 +249,9 @@ describe("questions", () => {
     expect(listed.approvals.every(({ approveCount }) => approveCount === 1)).toBe(true)
     const bob = there.person(Role.APPROVER)
     await Promise.all(asked.map((approval) => there.say(approval, bob)))
-    await Promise.all(runs.map(({ runId }) => there.reaches(runId, RunState.SUCCEEDED, 30_000)))
-    for (const { runId } of runs) expect(effectsOf(runId)).toHaveLength(1)
-    await first[Symbol.asyncDispose]()
+    for (const { runId } of runs) {
+      await there.reaches(runId, RunState.SUCCEEDED, 30_000)
+      expect(effectsOf(runId)).toHaveLength(1)
+    }
   })
 })
