@@ -25,6 +25,8 @@ const settleMs = 25
 export async function createFloor(url: string): Promise<Floor> {
   const pool = new pg.Pool({ connectionString: url, max: poolSize, min: poolSize })
   const approvers = new pg.Pool({ connectionString: url, max: 4 })
+  // A server that ends before its clients is no failure of theirs.
+  for (const it of [pool, approvers]) it.on("error", () => {})
   await pool.query(`
     create table if not exists effects (run_id text not null, step integer not null,
       payload text not null, at timestamptz not null default now(), primary key (run_id, step));

@@ -57,7 +57,12 @@ const program = new Command("npm run bench --")
   )
   .addHelpText("after", "\nIt changes nothing outside of its folder, and no other process.")
 
-await main(program.parse().opts<Flags>())
+try {
+  await main(program.parse().opts<Flags>())
+} catch (error) {
+  process.stderr.write(`\n${error instanceof Error ? error.message : String(error)}\n`)
+  process.exitCode = 1
+}
 
 async function main(flags: Flags): Promise<void> {
   const plan: SittingPlan = {
