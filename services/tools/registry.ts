@@ -17,7 +17,7 @@ import { RunwardenError, reasonOf } from "../../mesh/errors.ts"
 import { actingAs, serviceSubject } from "../../mesh/identity.ts"
 import type { Runtime } from "../../mesh/service.ts"
 import type { Catalogue, FoundTool } from "./catalogue.ts"
-import { readDefinition } from "./definition.ts"
+import { createReadings, type Readings } from "./readings.ts"
 import { planSync, type SyncPlan } from "./sync-plan.ts"
 import {
   insertProviders,
@@ -60,6 +60,7 @@ export function createRegistry(deps: RegistryDeps): Registry {
   const asking = new Map<string, Promise<boolean>>()
   const lastAsked = new Map<string, number>()
   const away = new Set(names)
+  const readings = createReadings()
   const loops: Promise<void>[] = []
   let refreshes = 0
 
@@ -68,7 +69,7 @@ export function createRegistry(deps: RegistryDeps): Registry {
     const running = asking.get(name)
     if (running !== undefined) return running
     lastAsked.set(name, Date.now())
-    const refresh = refreshProvider(deps, name, stopping.signal)
+    const refresh = refreshProvider({ ...deps, readings }, name, stopping.signal)
       .then((isDone) => {
         if (isDone) refreshes++
         if (isDone) catalogue.forgetNames()
@@ -126,11 +127,11 @@ export function createRegistry(deps: RegistryDeps): Registry {
 
 /** Never rejects: what goes wrong is stored, logged, and tried again later (1). */
 async function refreshProvider(
-  deps: RegistryDeps,
+  deps: RegistryDeps & { readonly readings: Readings },
   name: string,
   signal: AbortSignal,
 ): Promise<boolean> {
-  const { database, runtime, providers } = deps
+  const { database, runtime, providers, readings } = deps
   try {
     const client = providers.get(name)
     if (client === undefined) throw new Error(`provider ${name} is not configured`)
@@ -142,7 +143,7 @@ async function refreshProvider(
       const maximum = String(maxToolsPerProvider)
       throw new RunwardenError("LIMIT_EXCEEDED", { limit: "tools of a provider", maximum })
     }
-    const read = tools.map(readDefinition)
+    const read = readings.of(name, tools)
     const { plan, isNew } = await database.shared(
       async (tx) => {
         await lockProvider(tx, name)

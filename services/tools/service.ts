@@ -2,7 +2,7 @@
  * The tools service: what runs may do, and the ledger of what they did.
  *
  * registry.ts           asks the providers for their tools, by loops of its own
- *   definition.ts       what a definition may be; sync-plan.ts: what an answer changes
+ *   readings.ts, definition.ts   what a definition may be; sync-plan.ts: what an answer changes
  *   schema-checker.ts   JSON Schemas; schema-limits.ts: what they may look like
  *   tool-store.ts       SQL of the registry
  * catalogue.ts          what names and digests mean, remembered; plan-resolution.ts: for whole plans
