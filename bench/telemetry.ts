@@ -3,7 +3,8 @@
  * calls, so eleven events: six verdicts, three calls that ended, two states of the run. The events of
  * many runs come in calls of BatchRecordEvents over the local transport, as the orchestrator sends
  * them in one process; what decoding them from a socket costs comes on top and has rows of its own.
- * Rounds of all cases alternate; the table shows medians.
+ * Rounds of all cases alternate; the table shows medians. The yardstick is one row, inserted and
+ * committed by itself: on a busy machine all figures grow, and the ratio to it less than they.
  */
 import { create, fromBinary, type MessageInitShape, toBinary } from "@bufbuild/protobuf"
 import { timestampFromMs } from "@bufbuild/protobuf/wkt"
@@ -41,7 +42,8 @@ interface Cost {
 }
 
 const rounds = 5
-const runsPerRound = 6_000
+const runsPerRound = 4_000
+const yardstickRows = 1_000
 const whole: Case["cut"] = (events) => [events]
 
 const cases: readonly Case[] = [
@@ -81,16 +83,20 @@ await telemetry.start(AbortSignal.timeout(60_000))
 const client = testClient(EventService, { routes: telemetry.routes, runtime }, "orchestrator")
 
 console.log(`${describeMachine()}, PostgreSQL ${server.version}, fsync on`)
+const allIds = Array.from({ length: 400 }, newId)
+await admin.query("create table yardstick (id uuid primary key, text text)")
 const costs = new Map(cases.map((item) => [item, [] as Cost[]]))
-for (const item of cases) await measure(item, 600)
+const yardstick: Cost[] = []
+for (const item of cases) await measure(item, 400)
 for (let round = 0; round < rounds; round += 1) {
   for (const item of cases) costs.get(item)?.push(await measure(item, runsPerRound))
+  yardstick.push(await measureYardstick())
 }
 reportCosts()
 reportParts()
 
 async function measure(item: Case, runs: number): Promise<Cost> {
-  const ids = Array.from({ length: item.workspaces }, newId)
+  const ids = allIds.slice(0, item.workspaces)
   const before = await readCounters(admin)
   let nodeMicros = 0
   let calls = 0
@@ -112,6 +118,22 @@ async function measure(item: Case, runs: number): Promise<Cost> {
     postgresMicros: ((cpuSeconds.postgres ?? Number.NaN) * 1e6) / runs,
     transactions: (after.transactions - before.transactions) / calls,
     walBytes: (after.walBytes - before.walBytes) / runs,
+  }
+}
+
+async function measureYardstick(): Promise<Cost> {
+  const { pid: node } = process
+  const [, { cpuSeconds }] = await costOf({ node, postgres: server.postmaster }, async () => {
+    for (let row = 0; row < yardstickRows; row += 1) {
+      await admin.query("insert into yardstick values ($1::uuid, $2::text)", [newId(), "text"])
+    }
+  })
+  const micros = (seconds = Number.NaN) => (seconds * 1e6) / yardstickRows
+  return {
+    nodeMicros: micros(cpuSeconds.node),
+    postgresMicros: micros(cpuSeconds.postgres),
+    transactions: 1,
+    walBytes: Number.NaN,
   }
 }
 
@@ -171,8 +193,8 @@ function noPeers(): Peers {
 
 /** What a socket and a general validator would add. */
 function reportParts(): void {
-  const ids = Array.from({ length: 16 }, newId)
-  const workspaces = callsOf({ name: "", runsPerCall: 400, workspaces: 16, cut: whole }, ids).flat()
+  const lot = { name: "", runsPerCall: 400, workspaces: 16, cut: whole }
+  const workspaces = callsOf(lot, allIds.slice(0, 16)).flat()
   const request = create(BatchRecordEventsRequestSchema, { workspaces })
   const bytes = toBinary(BatchRecordEventsRequestSchema, request)
   const validator = createValidator()
@@ -196,22 +218,30 @@ function reportParts(): void {
 
 function reportCosts(): void {
   const table = plainTable([
-    ...["µs of CPU per run", "node", "postgres", "both", "lowest"],
+    ...["µs of CPU per run", "node", "postgres", "both", "lowest", "of a yardstick"],
     ...["transactions a call", "WAL bytes a run"],
   ])
-  for (const [{ name }, found] of costs) {
-    const both = found.map((cost) => cost.nodeMicros + cost.postgresMicros)
+  const unit = median(yardstick.map(bothOf))
+  const rows = [...cases.map((item) => [item.name, costs.get(item) ?? []] as const)]
+  for (const [name, found] of [...rows, ["yardstick: one row, committed", yardstick] as const]) {
+    const over = (figure: (cost: Cost) => number, digits = 0) =>
+      median(found.map(figure)).toFixed(digits)
     table.push([
       name,
-      median(found.map((cost) => cost.nodeMicros)).toFixed(0),
-      median(found.map((cost) => cost.postgresMicros)).toFixed(0),
-      median(both).toFixed(0),
-      Math.min(...both).toFixed(0),
-      median(found.map((cost) => cost.transactions)).toFixed(2),
-      median(found.map((cost) => cost.walBytes)).toFixed(0),
+      over((cost) => cost.nodeMicros),
+      over((cost) => cost.postgresMicros),
+      over(bothOf),
+      Math.min(...found.map(bothOf)).toFixed(0),
+      over((cost) => bothOf(cost) / unit, 2),
+      over((cost) => cost.transactions, 2),
+      over((cost) => cost.walBytes),
     ])
   }
   console.log(table.toString())
+}
+
+function bothOf({ nodeMicros, postgresMicros }: Cost): number {
+  return nodeMicros + postgresMicros
 }
 
 /** Counters of all sessions, which hand theirs in after a second without work at the latest. */
