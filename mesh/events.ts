@@ -2,10 +2,7 @@ import { create, fromBinary, type MessageInitShape, toBinary } from "@bufbuild/p
 import { timestampNow } from "@bufbuild/protobuf/wkt"
 import type { Client } from "@connectrpc/connect"
 import { EventSchema } from "../gen/runwarden/telemetry/v1/event_pb.ts"
-import type {
-  BatchRecordEventsRequestSchema,
-  EventService,
-} from "../gen/runwarden/telemetry/v1/event_service_pb.ts"
+import type { EventService } from "../gen/runwarden/telemetry/v1/event_service_pb.ts"
 import type { Database, Tx } from "./database.ts"
 import { actingAs, serviceSubject } from "./identity.ts"
 import { newId } from "./ids.ts"
@@ -55,25 +52,82 @@ export function createEventOutbox(deps: {
   })
 }
 
-/** The most events of one call of `sendEvents`, over all workspaces, and the most bytes of them. */
-export const eventBatchLimits = { maxEvents: 5_000, maxBytes: 768 * 1024 } as const
+/** Events of one workspace, as whoever sends them made them. */
+export interface WorkspaceEvents {
+  readonly workspaceId: string
+  readonly events: readonly MessageInitShape<typeof EventSchema>[]
+}
+
+/** What telemetry takes in one call: so many events, and 1 MiB with room for what is not counted. */
+const maxCallEvents = 5_000
+const maxCallBytes = 900 * 1024
 
 /**
- * Brings events of many workspaces to telemetry in one call, for a service that keeps its own record
- * of what it sent. At least once: after an error all of them are sent again. Events that telemetry
- * can never store are logged and count as sent.
+ * Brings events of many workspaces to telemetry, in as few calls as it takes them in. For a service
+ * that keeps its own record of what it sent: at least once, and after an error all of them are sent
+ * again. Events that telemetry can never store are logged and count as sent.
  */
 export async function sendEvents(
   deps: { readonly runtime: Runtime; readonly telemetry: Client<typeof EventService> },
-  workspaces: NonNullable<MessageInitShape<typeof BatchRecordEventsRequestSchema>["workspaces"]>,
+  all: readonly WorkspaceEvents[],
   signal?: AbortSignal,
 ): Promise<void> {
   const { runtime, telemetry } = deps
-  const options = actingAs(serviceSubject(runtime.name, ""), signal === undefined ? {} : { signal })
-  const { refused } = await telemetry.batchRecordEvents({ workspaces }, options)
-  for (const { workspaceIndex, eventIndex, field } of refused) {
-    const { workspaceId, events } = workspaces[workspaceIndex] ?? {}
-    const { eventId } = events?.[eventIndex] ?? {}
-    runtime.log.error({ workspaceId, eventId, field }, "telemetry refused an event")
+  const options = signal === undefined ? {} : { signal }
+  for (const workspaces of callsOf(all)) {
+    const { refused } = await telemetry.batchRecordEvents(
+      { workspaces },
+      actingAs(serviceSubject(runtime.name, ""), options),
+    )
+    for (const { workspaceIndex, eventIndex, field } of refused) {
+      const { workspaceId, events } = workspaces[workspaceIndex] ?? {}
+      const { eventId } = events?.[eventIndex] ?? {}
+      runtime.log.error({ workspaceId, eventId, field }, "telemetry refused an event")
+    }
   }
+}
+
+type Call = { readonly workspaceId: string; readonly events: WorkspaceEvents["events"][number][] }[]
+
+function callsOf(all: readonly WorkspaceEvents[]): readonly Call[] {
+  const calls: Call[] = []
+  let call: Call = []
+  let count = 0
+  let bytes = 0
+  for (const { workspaceId, events } of all) {
+    let part: Call[number] | undefined
+    for (const event of events) {
+      const size = sizeAtMost(event) + (part === undefined ? workspaceBytes : 0)
+      if (call.length === 0 || count === maxCallEvents || bytes + size > maxCallBytes) {
+        call = []
+        calls.push(call)
+        part = undefined
+        count = 0
+        bytes = 0
+      }
+      if (part === undefined) {
+        part = { workspaceId, events: [] }
+        call.push(part)
+      }
+      part.events.push(event)
+      count += 1
+      bytes += size
+    }
+  }
+  return calls
+}
+
+/** A workspace's id, and the frame of its events. */
+const workspaceBytes = 64
+/** Ids, times, numbers and tags of an event. */
+const fixedBytes = 192
+const maxBytesOfUnit = 3
+
+/** What an event takes on the wire at most; counted from its texts, for encoding it would cost more. */
+function sizeAtMost({ payload }: MessageInitShape<typeof EventSchema>): number {
+  let units = 0
+  for (const value of Object.values(payload?.value ?? {})) {
+    if (typeof value === "string") units += value.length
+  }
+  return fixedBytes + maxBytesOfUnit * units
 }
