@@ -161,10 +161,25 @@ describe("a yes admits nothing", () => {
     await me.say(me.approval, me.person(Role.APPROVER))
     const ended = await me.reaches(me.runId, RunState.FAILED)
     expect(ended.reason).toBe("membership_revoked")
+    expect((await me.read(me.approval.approvalId)).state).toBe(ApprovalState.CANCELLED)
     expect((await me.callsOf(me.runId))[0]).toMatchObject({
       state: ToolCallState.DENIED,
       reason: "membership_revoked",
     })
+    expect(effectsOf(me.runId)).toEqual([])
+  })
+
+  it("once the run is cancelled", async () => {
+    const me = await waiting()
+    peers.script.member = () => {
+      throw new RunwardenError("DEPENDENCY_UNAVAILABLE", { dependency: "gateway" })
+    }
+    await me.say(me.approval, me.person(Role.APPROVER))
+    await me.cancel(me.runId)
+    const after = await me.read(me.approval.approvalId)
+    expect(after).toMatchObject({ state: ApprovalState.CANCELLED, approveCount: 1 })
+    Object.assign(peers.script, defaults)
+    expect((await me.get(me.runId)).state).toBe(RunState.CANCELLED)
     expect(effectsOf(me.runId)).toEqual([])
   })
 

@@ -52,7 +52,9 @@ describe("transitionApproval", () => {
   } as const
   for (const state of approvalStates) {
     for (const event of approvalEvents) {
-      const isLegal = state === "pending" || (state === "approved" && event === "supersede")
+      const isLegal =
+        state === "pending" ||
+        (state === "approved" && (event === "supersede" || event === "cancel"))
       it(`${state} + ${event} → ${isLegal ? targets[event] : "illegal"}`, () => {
         if (isLegal) {
           expect(transitionApproval(state, event).state).toBe(targets[event])
@@ -63,7 +65,9 @@ describe("transitionApproval", () => {
           expect.unreachable("nothing was refused")
         } catch (error) {
           expect(reasonOf(error)).toBe("ILLEGAL_TRANSITION")
-          expect(metadataOf(error).allowed).toBe(state === "approved" ? "superseded" : "")
+          expect(metadataOf(error).allowed).toBe(
+            state === "approved" ? "cancelled, superseded" : "",
+          )
         }
       })
     }

@@ -59,7 +59,7 @@ const targets: Readonly<Record<ApprovalEvent, Row>> = {
   approve: { from: ["pending"], state: "approved", effects: ["wake_run"] },
   reject: { from: ["pending"], state: "rejected", effects: ["end_run"] },
   expire: { from: ["pending"], state: "expired", effects: ["end_run"] },
-  cancel: { from: ["pending"], state: "cancelled", effects: [] },
+  cancel: { from: ["pending", "approved"], state: "cancelled", effects: [] },
   supersede: { from: ["pending", "approved"], state: "superseded", effects: [] },
 }
 

@@ -248,7 +248,7 @@ export class Change {
     const { approval } = this.before
     if (approval === undefined || approval.stepIndex !== stepIndex) return
     const current = this.#approvals.get(approval.approvalId) ?? approval
-    const isUnused = current.state === "approved" && event === "supersede"
+    const isUnused = current.state === "approved" && current.consumeTime === undefined
     if (current.state === "pending" || isUnused) this.moveApproval(current, event)
   }
 

@@ -51,9 +51,9 @@ export type ToolCallEvent =
 export type ToolCallEffect =
   /** An approval is asked for. */
   | "open_approval"
-  /** The pending approval, if any, becomes superseded. */
+  /** The approval, if there is one that is not used, becomes superseded. */
   | "supersede_approval"
-  /** The pending approval, if any, becomes cancelled. */
+  /** The approval, if there is one that is not used, becomes cancelled. */
   | "cancel_approval"
   /** The verdict and, where one is needed, the approval admit the call: the approval is used up. */
   | "admit"
@@ -96,7 +96,7 @@ const table: Readonly<Record<ToolCallEvent, Row>> = {
     to: "moderating",
     effects: ["supersede_approval"],
   },
-  revoke: { from: ["ready"], to: "denied" },
+  revoke: { from: ["ready"], to: "denied", effects: ["cancel_approval"] },
   execute: { from: ["ready"], to: "executing", effects: ["admit"] },
   succeed: { from: ["executing"], to: "succeeded" },
   fail: { from: ["executing"], to: "failed" },

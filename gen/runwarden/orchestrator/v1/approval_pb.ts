@@ -357,7 +357,7 @@ export const ApprovalAnswerSchema: GenMessage<ApprovalAnswer> = /*@__PURE__*/
 
 /**
  * ApprovalState is where an approval stands. PENDING takes answers; an APPROVED one may still become
- * SUPERSEDED until it is used; the others are terminal.
+ * SUPERSEDED or CANCELLED until it is used; the others are terminal.
  *
  * @generated from enum runwarden.orchestrator.v1.ApprovalState
  */
@@ -415,7 +415,7 @@ export const ApprovalState = {
 
 /**
  * ApprovalState is where an approval stands. PENDING takes answers; an APPROVED one may still become
- * SUPERSEDED until it is used; the others are terminal.
+ * SUPERSEDED or CANCELLED until it is used; the others are terminal.
  *
  * @generated from enum runwarden.orchestrator.v1.ApprovalState
  */
