@@ -8,6 +8,7 @@
 import { actingAs, serviceSubject } from "../../mesh/identity.ts"
 import { isGlassBroken, standingsOf } from "./approval-answer.ts"
 import type { MembershipDeps } from "./membership.ts"
+import type { Scope } from "./scope.ts"
 import type { ApprovalRecord } from "./snapshot.ts"
 
 export type Backing = "stands" | "fallen" | "unavailable"
@@ -16,11 +17,11 @@ export type Backing = "stands" | "fallen" | "unavailable"
 export async function backingOf(
   { membership, config }: MembershipDeps,
   approval: ApprovalRecord,
-  signal: AbortSignal,
+  scope: Scope,
 ): Promise<Backing> {
   const { workspaceId } = approval
   const subject = serviceSubject("orchestrator", workspaceId)
-  const options = actingAs(subject, { signal, timeoutMs: config.moderateTimeoutMs })
+  const options = actingAs(subject, { timeoutMs: config.moderateTimeoutMs })
   const standings = standingsOf(approval)
   const { answers } = approval
   const isInForce = isGlassBroken(answers) || answers.every((answer) => answer.isInForce)
@@ -28,7 +29,8 @@ export async function backingOf(
   const found = await Promise.all(
     standings.map(async ({ actorId, leastRole }): Promise<Backing> => {
       try {
-        const { member, role } = await membership.checkMembership({ workspaceId, actorId }, options)
+        const asking = membership.checkMembership({ workspaceId, actorId }, options)
+        const { member, role } = await scope.race(asking)
         return member === true && role >= leastRole ? "stands" : "fallen"
       } catch {
         return "unavailable"

@@ -152,14 +152,14 @@ describe("CancelRun", () => {
     const answered = new Map<string, number>()
     peers.script.execute = async ({ runId, stepIndex }) => {
       started.set(`${runId}/${stepIndex}`, performance.now())
-      await new Promise((resolve) => setTimeout(resolve, Math.random() * 10))
+      await new Promise((resolve) => setTimeout(resolve, Math.random() * 30))
       return {}
     }
     const steps = Array.from({ length: 4 }, () => ({ tool: "low.keyed" }))
     const races = Array.from({ length: 60 }, async (_, n) => {
       await new Promise((resolve) => setTimeout(resolve, n * 10))
       const run = await me.start(steps)
-      await new Promise((resolve) => setTimeout(resolve, Math.random() * 80))
+      await new Promise((resolve) => setTimeout(resolve, Math.random() * 60))
       const won = await me.cancel(run.runId).then(
         () => true,
         () => false,

@@ -24,6 +24,7 @@ import { type ExecutionDeps, executeCall, settleCall } from "./execution.ts"
 import { LeaseLost } from "./lease.ts"
 import { fakeRoute } from "./orchestrator-harness.ts"
 import { createRetryBudgets } from "./retry-budget.ts"
+import { Scope } from "./scope.ts"
 import type { RunRecord, ToolCallRecord } from "./snapshot.ts"
 
 type Executed = MessageInitShape<typeof ExecuteResponseSchema> | Error
@@ -122,12 +123,12 @@ function execution(changes: Partial<ToolCallRecord> = {}) {
     ...{ arguments: { n: 1 }, argumentsDigest: "b".repeat(64) },
     ...changes,
   } as ToolCallRecord
-  const lost = new AbortController()
-  const stop = new AbortController()
+  const lost = new Scope()
+  const stopped = new Scope()
   return {
-    ...{ deps, run, call, lost, stop },
-    ended: () => executeCall(deps, run, call, { lost: lost.signal, cancelled: stop.signal }),
-    settled: () => settleCall(deps, run, call, "cancelled", lost.signal),
+    ...{ deps, run, call, lost, stopped },
+    ended: () => executeCall(deps, run, call, { lost, stopped }),
+    settled: () => settleCall(deps, run, call, "cancelled", lost),
   }
 }
 
@@ -215,7 +216,7 @@ describe("a call", () => {
     answer = () => new Promise(() => {})
     const ending = ended()
     await until(() => asked.length === 2)
-    lost.abort(new LeaseLost("r"))
+    lost.end(new LeaseLost("r"))
     await expect(ending).rejects.toThrow(LeaseLost)
     expect(seals).toBe(0)
   })
@@ -225,17 +226,17 @@ describe("a call that is not wanted any more", () => {
   it("is told to stop, and ends as the ledger then says", async () => {
     answer = () => new Promise(() => {})
     sealing = (n) => ({ execution: n < 3 ? inFlight : ({ ...done.execution } as never) })
-    const { stop, ended, call } = execution()
+    const { stopped, ended, call } = execution()
     const ending = ended()
     await until(() => asked.length === 1)
-    stop.abort(new Error("cancelled"))
+    stopped.end(new Error("cancelled"))
     expect(await ending).toEqual({ kind: "succeeded", result: { ok: true } })
     expect(cancelled).toMatchObject([{ idempotencyKey: call.idempotencyKey, epoch: 3n }])
   })
 
   it("that was never sent is sealed and nothing else", async () => {
-    const { stop, ended } = execution()
-    stop.abort(new Error("cancelled"))
+    const { stopped, ended } = execution()
+    stopped.end(new Error("cancelled"))
     expect(await ended()).toMatchObject({
       kind: "failed",
       reason: "cancelled",

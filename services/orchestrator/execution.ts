@@ -24,9 +24,10 @@ import { actingAs } from "../../mesh/identity.ts"
 import type { Runtime } from "../../mesh/service.ts"
 import { waitBeforeRepeat } from "./call-retry.ts"
 import type { ExecutorConfig } from "./config.ts"
-import { LeaseLost } from "./lease.ts"
+import { type Lease, LeaseLost } from "./lease.ts"
 import { pause, retryDelay } from "./pause.ts"
 import type { RetryBudgets } from "./retry-budget.ts"
+import type { Scope } from "./scope.ts"
 import type { RunRecord, ToolCallRecord, ToolFailure } from "./snapshot.ts"
 import { subjectOf } from "./step.ts"
 
@@ -40,13 +41,6 @@ export interface ExecutionDeps {
   readonly config: ExecutorConfig
   readonly retries: RetryBudgets
   readonly reached: Runtime["reached"]
-}
-
-export interface ExecutionSignals {
-  /** Nothing more may be sent. */
-  readonly lost: AbortSignal
-  /** The call is no longer wanted. */
-  readonly cancelled: AbortSignal
 }
 
 /** The tools service among the peers that have a retry budget: no provider has a space in its name. */
@@ -72,28 +66,27 @@ export async function executeCall(
   deps: ExecutionDeps,
   run: RunRecord,
   call: ToolCallRecord,
-  signals: ExecutionSignals,
+  lease: Pick<Lease, "lost" | "stopped">,
 ): Promise<Outcome> {
   const { retries } = deps
-  const { lost, cancelled } = signals
-  const signal = AbortSignal.any([lost, cancelled])
+  const { lost, stopped } = lease
   const provider = providerOf(call)
   const patience: Patience = { away: 0, heldBack: 0 }
   // Whether an earlier request under this key may have got through.
   let maybeSent = call.attempts > 1
   for (; ; maybeSent = true) {
-    lost.throwIfAborted()
-    if (cancelled.aborted) return settleCall(deps, run, call, "cancelled", lost)
-    const answer = await attempt(deps, run, call, signal)
-    lost.throwIfAborted()
+    lost.throwIfEnded()
+    if (stopped.isEnded) return settleCall(deps, run, call, "cancelled", lost)
+    const answer = await attempt(deps, run, call, stopped)
+    lost.throwIfEnded()
     if (answer.kind !== "away") retries.succeeded(toolsService)
     if (answer.kind === "ended") {
       if (answer.outcome.kind !== "unknown") retries.succeeded(provider)
       return answer.outcome
     }
-    if (cancelled.aborted) continue
+    if (stopped.isEnded) continue
     if (answer.kind === "refused" && !maybeSent) return failed(answer.reason)
-    const mayRepeat = await waitToRepeat(deps, call, answer, patience, signal)
+    const mayRepeat = await waitToRepeat(deps, call, answer, patience, stopped.signal)
     if (!mayRepeat) return settleCall(deps, run, call, "tool_unavailable", lost)
   }
 }
@@ -114,7 +107,7 @@ async function attempt(
   { tools, config, reached }: ExecutionDeps,
   run: RunRecord,
   call: ToolCallRecord,
-  signal: AbortSignal,
+  { signal }: Scope,
 ): Promise<Answer> {
   const { workspaceId, runId } = run
   const { stepIndex, idempotencyKey, tool, definitionDigest } = call
@@ -189,7 +182,7 @@ export async function settleCall(
   run: RunRecord,
   call: ToolCallRecord,
   reason: string,
-  lost: AbortSignal,
+  lost: Scope,
 ): Promise<Outcome> {
   const { workspaceId, runId } = run
   const { idempotencyKey, tool, definitionDigest, stepIndex, argumentsDigest = "" } = call
@@ -198,7 +191,7 @@ export async function settleCall(
   const sealing = { ...key, stepIndex, definitionDigest, argumentsDigest }
   for (let isTold = false; ; ) {
     try {
-      const options = actingAs(subjectOf(run), { signal: lost, timeoutMs: config.settleMs })
+      const options = actingAs(subjectOf(run), { signal: lost.signal, timeoutMs: config.settleMs })
       const { execution, sealed } = await tools.sealExecution(sealing, options)
       reached("during_settle")
       const outcome = sealed ? sealedOutcome(execution, reason) : outcomeOf(execution)
@@ -206,7 +199,7 @@ export async function settleCall(
       if (!isTold) await tools.cancelExecution(key, options)
       isTold = true
     } catch (error) {
-      lost.throwIfAborted()
+      lost.throwIfEnded()
       switch (reasonOf(error)) {
         case "LEASE_LOST":
           throw new LeaseLost(runId)
@@ -216,8 +209,8 @@ export async function settleCall(
       }
     }
     if (performance.now() >= end) return unanswered(call, reason)
-    await pause(Math.min(100, config.retryMs), lost)
-    lost.throwIfAborted()
+    await pause(Math.min(100, config.retryMs), lost.signal)
+    lost.throwIfEnded()
   }
 }
 

@@ -15,6 +15,7 @@
 import type { Logger } from "pino"
 import { reasonOf } from "../../mesh/errors.ts"
 import { newId } from "../../mesh/ids.ts"
+import type { Change } from "./change.ts"
 import {
   type Claim,
   claimDue,
@@ -27,7 +28,7 @@ import {
 import { Lease, LeaseLost } from "./lease.ts"
 import { pause, retryDelay } from "./pause.ts"
 import { type DriverDeps, type Ending, type Origin, RunDriver } from "./run-driver.ts"
-import type { Snapshot } from "./snapshot.ts"
+import type { RunRecord, Snapshot } from "./snapshot.ts"
 import { takeSnapshot } from "./snapshot-store.ts"
 
 export interface ExecutorDeps extends Omit<DriverDeps, "isDraining"> {
@@ -42,15 +43,24 @@ export interface Reservation extends Disposable {
   readonly askedAt: number
 }
 
+/** What a driver begins with. */
 interface Loaded {
   readonly snapshot: Snapshot
-  readonly crashes: number
+  readonly origin: Origin
+}
+
+/** A run that this replica carries out. */
+interface Active {
+  readonly lease: Lease
+  /** The run where it has ended or waits now; undefined where it was given back or is another's. */
+  readonly ended: Promise<RunRecord | undefined>
 }
 
 export class Executor implements AsyncDisposable {
   readonly #deps: ExecutorDeps
   readonly #owner = newId()
-  readonly #active = new Map<string, { readonly lease: Lease; readonly ended: Promise<void> }>()
+  readonly #driverDeps: DriverDeps
+  readonly #active = new Map<string, Active>()
   readonly #stop = new AbortController()
   /** Aborts when nothing runs any more: leases are renewed until then. */
   readonly #ended = new AbortController()
@@ -61,6 +71,7 @@ export class Executor implements AsyncDisposable {
 
   constructor(deps: ExecutorDeps) {
     this.#deps = deps
+    this.#driverDeps = { ...deps, isDraining: () => this.#stop.signal.aborted }
   }
 
   start(): void {
@@ -81,13 +92,19 @@ export class Executor implements AsyncDisposable {
     return reservation
   }
 
-  /** Goes on with a run that was just stored as leased to this replica. */
-  begin(snapshot: Snapshot, { askedAt }: Reservation): void {
+  /** Goes on with a run that was just stored, by this change, as leased to this replica. */
+  begin(snapshot: Snapshot, { askedAt }: Reservation, by: Change): Active["ended"] {
     const { workspaceId, runId, epoch } = snapshot.run
     // Held by a later epoch already: storing it took longer than its lease.
-    if (this.#active.has(runId)) return
+    const active = this.#active.get(runId)
+    if (active !== undefined) return active.ended
     const claim = { workspaceId, runId, epoch, crashes: 0 }
-    this.#drive(claim, askedAt, async () => ({ snapshot, crashes: 0 }), "started")
+    return this.#drive(claim, askedAt, () => ({ snapshot, origin: { kind: "started", by } }))
+  }
+
+  /** Resolves when this replica has no more to do for the run; undefined where it does nothing now. */
+  endOf(runId: string): Active["ended"] | undefined {
+    return this.#active.get(runId)?.ended
   }
 
   /** Says that a run may have become due. */
@@ -179,50 +196,59 @@ export class Executor implements AsyncDisposable {
     reached("in_recovery")
     // Held here already: the lease ended unnoticed, and the database gave the run a new epoch.
     this.#active.get(runId)?.lease.lose()
-    const load = () =>
-      database.tenant(workspaceId, async (tx) => {
-        const snapshot = await takeSnapshot(tx, workspaceId, runId, epoch)
-        if (snapshot === undefined) {
-          await dropClaim(tx, claim)
-          return undefined
-        }
-        return { snapshot, crashes: await countCrashes(tx, claim, placeOf(snapshot)) }
-      })
-    this.#drive(claim, askedAt, load, "continued")
+    const load = async (): Promise<Loaded | undefined> => {
+      const loaded = await database.tenant(
+        workspaceId,
+        async (tx) => {
+          const snapshot = await takeSnapshot(tx, workspaceId, runId, epoch)
+          if (snapshot === undefined) {
+            await dropClaim(tx, claim)
+            return undefined
+          }
+          return { snapshot, crashes: await countCrashes(tx, claim, placeOf(snapshot)) }
+        },
+        { name: "takeOver" },
+      )
+      if (loaded === undefined) return undefined
+      reached("twice_in_a_row")
+      const { snapshot, crashes } = loaded
+      return { snapshot, origin: { kind: "continued", crashes } }
+    }
+    this.#drive(claim, askedAt, load)
   }
 
   #drive(
     claim: Claim,
     askedAt: number,
-    load: () => Promise<Loaded | undefined>,
-    origin: Origin,
-  ): void {
+    load: () => Promise<Loaded | undefined> | Loaded,
+  ): Active["ended"] {
     const { config, log } = this.#deps
     const { runId } = claim
     const lease = new Lease(claim, config.leaseMs, askedAt)
     const previous = this.#active.get(runId)?.ended
     const work = async () => {
-      await previous
+      if (previous !== undefined) await previous
       try {
         const loaded = await load()
-        if (loaded === undefined) return
-        const { snapshot, crashes } = loaded
-        if (origin === "continued") this.#deps.reached("twice_in_a_row")
-        const isDraining = () => this.#stop.signal.aborted
-        const deps = { ...this.#deps, isDraining }
-        const driver = new RunDriver(deps, lease, snapshot, { origin, crashes })
-        await this.#leave(claim, await driver.drive())
+        if (loaded === undefined) return undefined
+        const driver = new RunDriver(this.#driverDeps, lease, loaded.snapshot, loaded.origin)
+        const ending = await driver.drive()
+        if (ending.kind === "done") return driver.run
+        await this.#leave(claim, ending)
       } catch (error) {
         await this.#abandon(claim, lease, error)
       } finally {
         lease.end()
         if (this.#active.get(runId)?.lease === lease) this.#active.delete(runId)
       }
+      return undefined
     }
     const ended = work().catch((error: unknown) => {
       log.error({ err: error, runId }, "a run's driver failed")
+      return undefined
     })
     this.#active.set(runId, { lease, ended })
+    return ended
   }
 
   async #leave(claim: Claim, ending: Ending): Promise<void> {
@@ -251,7 +277,7 @@ export class Executor implements AsyncDisposable {
   async #abandon(claim: Claim, lease: Lease, error: unknown): Promise<void> {
     const { log, config } = this.#deps
     const isStopping = this.#stop.signal.aborted
-    if (!isStopping && (error instanceof LeaseLost || lease.lost.aborted)) {
+    if (!isStopping && (error instanceof LeaseLost || lease.lost.isEnded)) {
       return this.#outlive(claim)
     }
     const isFailure = !isStopping && reasonOf(error) !== "DEPENDENCY_UNAVAILABLE"

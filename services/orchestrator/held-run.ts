@@ -59,7 +59,7 @@ export class HeldRun {
 
   /** Stores a change; false where the run is no longer as the change found it. */
   async store(change: Change): Promise<boolean> {
-    this.#lease.lost.throwIfAborted()
+    this.#lease.check()
     const { changes, stored, reached } = this.#deps
     if (change.calls.some(({ state }) => state === "executing")) reached("before_intent")
     const outcome = await changes.store(change)

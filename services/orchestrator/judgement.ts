@@ -19,6 +19,7 @@ import { digestOfStruct } from "../../mesh/canonical.ts"
 import { defaultTimeoutMs } from "../../mesh/deadline.ts"
 import { reasonOf } from "../../mesh/errors.ts"
 import type { Verdict } from "./action.ts"
+import type { Scope } from "./scope.ts"
 import type { Denial, RunRecord, ToolCallRecord } from "./snapshot.ts"
 import { effectEnum, riskClassEnum, type SubjectName, subjectEnum } from "./state-enum.ts"
 
@@ -39,6 +40,8 @@ export interface Judgement {
 export interface Question {
   readonly subject: SubjectName
   readonly content: JsonObject
+  /** SHA-256 of the canonical content, where it is known. */
+  readonly digest?: string | undefined
   readonly run: RunRecord
   /** Absent for a run's input. */
   readonly call?: ToolCallRecord
@@ -50,16 +53,17 @@ export interface Question {
 
 const uuidPattern = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i
 
-/** Asks moderation. Never throws. */
+/** Asks moderation, again while it is away and the scope lasts. Never throws. */
 export async function judge(
   moderation: Client<typeof ModerationService>,
   question: Question,
   options: CallOptions,
+  scope: Scope,
 ): Promise<Judgement> {
   const { subject, content, run, call } = question
   let digest = ""
   try {
-    digest = digestOfStruct(content)
+    digest = question.digest ?? digestOfStruct(content)
     const answer = await ask(
       moderation,
       {
@@ -79,6 +83,7 @@ export async function judge(
         history: [...question.history],
       },
       options,
+      scope,
     )
     return readDecision(answer?.decision, question, digest) ?? unavailable(subject, digest)
   } catch {
@@ -99,6 +104,7 @@ async function ask(
   moderation: Client<typeof ModerationService>,
   request: MessageInitShape<typeof ModerateRequestSchema>,
   options: CallOptions,
+  scope: Scope,
 ): Promise<ModerateResponse> {
   const deadline = Date.now() + (options.timeoutMs ?? defaultTimeoutMs)
   for (let asked = 1; ; asked++) {
@@ -109,7 +115,7 @@ async function ask(
       const waitMs = pauseMs * 2 ** (asked - 1) * (0.5 + Math.random())
       const isLast = asked >= maxAsks || Date.now() + waitMs >= deadline
       if (isLast || !awayReasons.has(reasonOf(error))) throw error
-      await sleep(waitMs, undefined, options.signal === undefined ? {} : { signal: options.signal })
+      await scope.race(sleep(waitMs))
     }
   }
 }
@@ -148,7 +154,7 @@ function readDecision(
 ): Judgement | undefined {
   if (decision === undefined) return undefined
   const verdict = toVerdict(decision.verdict)
-  const scores = Object.values(decision.categories)
+  const scores = Object.entries(decision.categories)
   const isComplete =
     verdict !== undefined &&
     decision.contentDigest === digest &&
@@ -158,10 +164,10 @@ function readDecision(
     decision.tool === (call?.tool ?? "") &&
     decision.subject === subjectEnum[subject] &&
     uuidPattern.test(decision.decisionId) &&
-    scores.every((score) => score >= 0 && score <= 1) &&
+    scores.every(([, score]) => score >= 0 && score <= 1) &&
     (decision.failure === "" ? decision.policyVersion !== "" : verdict === "blocked")
   if (!isComplete) return undefined
-  const categories = Object.entries(decision.categories).sort(([, a], [, b]) => b - a)
+  const categories = scores.sort(([, a], [, b]) => b - a)
   return {
     subject,
     verdict,

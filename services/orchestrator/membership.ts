@@ -11,6 +11,7 @@ import type { MembershipService } from "../../gen/runwarden/gateway/v1/membershi
 import { Role } from "../../gen/runwarden/options/v1/access_pb.ts"
 import { actingAs, serviceSubject } from "../../mesh/identity.ts"
 import type { ExecutorConfig } from "./config.ts"
+import type { Scope } from "./scope.ts"
 import type { RunRecord } from "./snapshot.ts"
 
 export interface MembershipDeps {
@@ -28,7 +29,7 @@ export type Standing =
 export interface Requester {
   /** Whether somebody has to be asked before another call is admitted. */
   isStale(): boolean
-  ask(run: RunRecord, signal: AbortSignal): Promise<Standing>
+  ask(run: RunRecord, scope: Scope): Promise<Standing>
 }
 
 export function createRequester(
@@ -38,16 +39,18 @@ export function createRequester(
   let knownAt = isKnown ? performance.now() : Number.NEGATIVE_INFINITY
   return {
     isStale: () => performance.now() - knownAt > config.membershipMs,
-    async ask({ workspaceId, requesterId: actorId }, signal) {
+    async ask({ workspaceId, requesterId: actorId }, scope) {
       const askedAt = performance.now()
       const subject = serviceSubject("orchestrator", workspaceId)
-      const options = actingAs(subject, { signal, timeoutMs: config.moderateTimeoutMs })
+      const options = actingAs(subject, { timeoutMs: config.moderateTimeoutMs })
       try {
-        const { member, role } = await membership.checkMembership({ workspaceId, actorId }, options)
+        const asking = membership.checkMembership({ workspaceId, actorId }, options)
+        const { member, role } = await scope.race(asking)
         if (member !== true || !(role >= Role.MEMBER)) return { kind: "revoked" }
         knownAt = askedAt
         return { kind: "member", role }
       } catch {
+        scope.throwIfEnded()
         return { kind: "unavailable" } // (2)
       }
     },

@@ -1,7 +1,7 @@
 /** A run as a request plans it, with its tools pinned, before anything is stored. */
-import { toJsonString } from "@bufbuild/protobuf"
+import { createHash } from "node:crypto"
 import type { CallOptions, Client } from "@connectrpc/connect"
-import { OnError, type Plan, PlanSchema } from "../../gen/runwarden/orchestrator/v1/plan_pb.ts"
+import { OnError, type Plan } from "../../gen/runwarden/orchestrator/v1/plan_pb.ts"
 import type { StartRunRequest } from "../../gen/runwarden/orchestrator/v1/run_service_pb.ts"
 import type { ExecutionService } from "../../gen/runwarden/tools/v1/execution_service_pb.ts"
 import type { ResolvedTool } from "../../gen/runwarden/tools/v1/resolution_pb.ts"
@@ -16,16 +16,17 @@ import { toEffect, toRiskClass } from "./state-enum.ts"
 import { refuseNul } from "./text.ts"
 import { pinTools } from "./tool-pinning.ts"
 
-/** Checks everything that can be checked before a run is stored. */
-export async function planRun(
-  tools: Client<typeof ExecutionService>,
-  request: StartRunRequest,
-  caller: Caller,
-  options: CallOptions,
-): Promise<Snapshot> {
-  const { workspaceId, plan } = request
+/** A plan that may be carried out, as far as the request itself tells. */
+export interface CheckedPlan {
+  readonly steps: readonly PlanStep[]
+  /** The canonical arguments of each step. */
+  readonly texts: readonly string[]
+}
+
+/** Checks what needs nobody to be asked. */
+export function checkRequest({ plan, input }: StartRunRequest): CheckedPlan {
   if (plan === undefined) throw new RunwardenError("INVALID_REQUEST", { field: "plan" })
-  refuseNul({ input: request.input, ...textsOf(plan) })
+  refuseNul({ input, ...textsOf(plan) })
   const steps = plan.steps.map(
     (step): PlanStep => ({
       tool: step.tool,
@@ -35,10 +36,22 @@ export async function planRun(
       title: step.title,
     }),
   )
-  checkPlan(steps)
-  const pinned = await pinTools(tools, workspaceId, steps, options)
-  const run = newRun(request, plan, caller)
-  const calls = pinned.map((tool, index) => newCall(run, steps[index] as PlanStep, index, tool))
+  return { steps, texts: checkPlan(steps) }
+}
+
+/** The run as it will begin: its tools are pinned, and nothing is stored. */
+export async function planRun(
+  tools: Client<typeof ExecutionService>,
+  request: StartRunRequest,
+  { steps, texts }: CheckedPlan,
+  caller: Caller,
+  options: CallOptions,
+): Promise<Snapshot> {
+  const pinned = await pinTools(tools, request.workspaceId, steps, options)
+  const run = newRun(request, steps, caller)
+  const calls = steps.map((step, index) =>
+    newCall(run, step, index, pinned[index] as ResolvedTool, texts[index] ?? ""),
+  )
   return { run, calls, approval: undefined, clock: clockFrom(run.createTime) }
 }
 
@@ -53,7 +66,8 @@ function textsOf(plan: Plan): Record<string, string> {
   ])
 }
 
-function newRun(request: StartRunRequest, plan: Plan, caller: Caller): RunRecord {
+function newRun(request: StartRunRequest, steps: readonly PlanStep[], caller: Caller): RunRecord {
+  const planName = request.plan?.name ?? ""
   const now = new Date()
   return {
     workspaceId: request.workspaceId,
@@ -65,11 +79,11 @@ function newRun(request: StartRunRequest, plan: Plan, caller: Caller): RunRecord
     reason: "",
     policyDenial: undefined,
     moderationOutcome: undefined,
-    planName: plan.name,
-    plan: toJsonString(PlanSchema, plan),
+    planName,
+    plan: planText(planName, steps),
     input: request.input,
     stepIndex: 0,
-    stepCount: plan.steps.length,
+    stepCount: steps.length,
     epoch: 1,
     revision: 0,
     traceId: activeTraceId(),
@@ -83,8 +97,25 @@ function newRun(request: StartRunRequest, plan: Plan, caller: Caller): RunRecord
   }
 }
 
-function newCall(run: RunRecord, step: PlanStep, stepIndex: number, tool: ResolvedTool) {
+/** The plan as JSON of its message; written by hand, since a general writer costs as much as a step. */
+function planText(name: string, steps: readonly PlanStep[]): string {
+  return JSON.stringify({
+    name,
+    steps: steps.map(({ onError, ...step }) => ({ ...step, onError: onErrorNames[onError] })),
+  })
+}
+
+const onErrorNames = { stop: "ON_ERROR_STOP", continue: "ON_ERROR_CONTINUE" } as const
+
+function newCall(
+  run: RunRecord,
+  step: PlanStep,
+  stepIndex: number,
+  tool: ResolvedTool,
+  text: string,
+) {
   const now = run.createTime
+  const isFinal = isLiteral(step.arguments)
   return {
     workspaceId: run.workspaceId,
     runId: run.runId,
@@ -102,7 +133,8 @@ function newCall(run: RunRecord, step: PlanStep, stepIndex: number, tool: Resolv
     reason: "",
     policyDenial: undefined,
     plannedArguments: step.arguments,
-    isLiteral: isLiteral(step.arguments),
+    isLiteral: isFinal,
+    ...(isFinal ? { plannedDigest: createHash("sha256").update(text).digest("hex") } : {}),
     arguments: undefined,
     argumentsDigest: undefined,
     provenance: [],

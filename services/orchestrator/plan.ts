@@ -26,13 +26,17 @@ export const maxResolvedBytes = 131_072
 /** How deep arguments may be nested. */
 export const maxDepth = 32
 
-/** Throws INVALID_PLAN that names the step and the fault. */
-export function checkPlan(steps: readonly PlanStep[]): void {
-  steps.forEach((step, index) => {
-    const cause = faultOf(step.arguments, index)
-    if (cause !== undefined) {
-      throw new RunwardenError("INVALID_PLAN", { field: `plan.steps[${index}].arguments`, cause })
-    }
+/**
+ * The canonical arguments of each step. Throws INVALID_PLAN that names the step and the fault where
+ * one of them is none.
+ */
+export function checkPlan(steps: readonly Pick<PlanStep, "arguments">[]): readonly string[] {
+  return steps.map((step, index) => {
+    const text = canonicalText(step.arguments, maxPlannedBytes, maxDepth)
+    const cause = text.kind === "fault" ? text.cause : referenceFault(step.arguments, index)
+    if (text.kind === "text" && cause === undefined) return text.text
+    const field = `plan.steps[${index}].arguments`
+    throw new RunwardenError("INVALID_PLAN", { field, cause: cause ?? "" })
   })
 }
 
@@ -60,8 +64,8 @@ export function resolveArguments(
   const provenance = new Set<number>()
   try {
     const resolved = resolveValue(planned, results, provenance) as JsonObject
-    const cause = sizeFault(resolved, maxResolvedBytes, maxDepth * 2)
-    if (cause !== undefined) return { kind: "unresolved", cause }
+    const text = canonicalText(resolved, maxResolvedBytes, maxDepth * 2)
+    if (text.kind === "fault") return { kind: "unresolved", cause: text.cause }
     return {
       kind: "resolved",
       arguments: resolved,
@@ -137,20 +141,24 @@ function isReference(value: JsonValue): value is JsonObject {
   )
 }
 
-function faultOf(planned: JsonObject, index: number): string | undefined {
-  return sizeFault(planned, maxPlannedBytes, maxDepth) ?? referenceFault(planned, index)
-}
+type CanonicalText =
+  | { readonly kind: "text"; readonly text: string }
+  | { readonly kind: "fault"; readonly cause: string }
 
-function sizeFault(value: JsonObject, maxBytes: number, depth: number): string | undefined {
+function canonicalText(value: JsonObject, maxBytes: number, depth: number): CanonicalText {
   // Depth first: the canonical form is made by recursion.
-  if (isDeeperThan(value, depth)) return `nested deeper than ${depth} levels`
+  if (isDeeperThan(value, depth)) {
+    return { kind: "fault", cause: `nested deeper than ${depth} levels` }
+  }
   try {
-    if (Buffer.byteLength(canonicalJson(value)) > maxBytes) return `larger than ${maxBytes} bytes`
+    const text = canonicalJson(value)
+    if (Buffer.byteLength(text) <= maxBytes) return { kind: "text", text }
+    return { kind: "fault", cause: `larger than ${maxBytes} bytes` }
   } catch {
     // A lone surrogate, or a number that JSON cannot hold.
-    return "no valid JSON: a number or a character in it has no canonical form"
+    const cause = "no valid JSON: a number or a character in it has no canonical form"
+    return { kind: "fault", cause }
   }
-  return undefined
 }
 
 function isDeeperThan(value: JsonValue, depth: number): boolean {

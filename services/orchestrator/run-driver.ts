@@ -12,10 +12,13 @@
  * 3. What came back is stored before or with what it leads to, whatever happened to the run.
  * 4. Nothing new is admitted for a requester who was not known as a member a moment ago.
  * 5. Whatever was concluded while the call was being aborted is thrown away, never stored.
+ * 6. A result and the arguments that come next are judged side by side where the one does not depend
+ *    on the other; nothing is judged before the call that comes before it has ended, so that a policy
+ *    which was activated meanwhile holds.
  */
 
 import type { Client } from "@connectrpc/connect"
-import type { Link, Span, Tracer } from "@opentelemetry/api"
+import type { Link, Tracer } from "@opentelemetry/api"
 import type { MembershipService } from "../../gen/runwarden/gateway/v1/membership_service_pb.ts"
 import { activeTraceId, inSpan } from "../../mesh/tracing.ts"
 import { backingOf } from "./backing.ts"
@@ -35,9 +38,9 @@ import {
   passOn,
 } from "./outcome.ts"
 import type { RetryBudgets } from "./retry-budget.ts"
-import type { Snapshot, ToolCallRecord } from "./snapshot.ts"
+import type { RunRecord, Snapshot, ToolCallRecord } from "./snapshot.ts"
 import { callAttributes, linkTo, outcomeAttributes, runAttributes } from "./span.ts"
-import { judgeResult, prepareApproved, prepareCall, prepareInput, type StepDeps } from "./step.ts"
+import { judgeAhead, judgeResult, prepareApproved, prepareStep, type StepDeps } from "./step.ts"
 
 export interface DriverDeps extends StepDeps, HeldRunDeps {
   readonly retries: RetryBudgets
@@ -46,8 +49,11 @@ export interface DriverDeps extends StepDeps, HeldRunDeps {
   isDraining(): boolean
 }
 
-/** Whether the run was just stored here, or taken over as somebody left it. */
-export type Origin = "started" | "continued"
+/** Whether the run was just stored here, by this change, or taken over as somebody left it. */
+export type Origin =
+  | { readonly kind: "started"; readonly by: Change }
+  /** `crashes` counts the owners that vanished where the run stands. */
+  | { readonly kind: "continued"; readonly crashes: number }
 
 /** What the driver did with the run: it must be given back unless it is done or waits. */
 export type Ending =
@@ -69,43 +75,41 @@ export class RunDriver {
   readonly #deps: DriverDeps
   readonly #lease: Lease
   readonly #held: HeldRun
-  #deadline: NodeJS.Timeout | undefined
   readonly #requester: Requester
-  readonly #crashes: number
   readonly #origin: Origin
 
-  /** `crashes` counts the owners that vanished where the run stands. */
-  constructor(
-    deps: DriverDeps,
-    lease: Lease,
-    snapshot: Snapshot,
-    { origin, crashes }: { readonly origin: Origin; readonly crashes: number },
-  ) {
+  constructor(deps: DriverDeps, lease: Lease, snapshot: Snapshot, origin: Origin) {
     this.#deps = deps
     this.#origin = origin
-    this.#requester = createRequester(deps, origin === "started")
+    this.#requester = createRequester(deps, origin.kind === "started")
     this.#lease = lease
     this.#held = new HeldRun(deps, lease, snapshot)
-    this.#crashes = crashes
+  }
+
+  /** The run as this replica last knew it. */
+  get run(): RunRecord {
+    return this.#held.snapshot.run
   }
 
   /** One segment of the run in one span: a child of what started it, or a new trace that links. */
   async drive(): Promise<Ending> {
-    const { run } = this.#held.snapshot
+    const { run, clock } = this.#held.snapshot
     const origin = this.#origin
-    const links: Link[] = origin === "continued" ? linkTo(run.traceParent) : []
-    const start = { attributes: runAttributes(run), links, root: origin === "continued" }
+    const isContinued = origin.kind === "continued"
+    const links: Link[] = isContinued ? linkTo(run.traceParent) : []
+    const start = { links, root: isContinued }
     return inSpan(this.#deps.tracer, `invoke_workflow ${run.planName}`, start, async (span) => {
-      this.#watchDeadline()
+      if (span.isRecording()) span.setAttributes(runAttributes(run))
+      this.#lease.stopAt(performance.now() + run.deadline.getTime() - clock.now())
       try {
-        for (let turn: Turn = again; ; ) {
+        let turn: Turn = isContinued ? again : this.#follow(origin.by)
+        for (;;) {
           if (turn.kind === "again") turn = await this.#turn()
           else if (turn.kind === "execute") turn = await this.#execute(turn.call)
           else return turn
         }
       } finally {
-        clearTimeout(this.#deadline)
-        const { state, reason } = this.#held.snapshot.run
+        const { state, reason } = this.run
         span.setAttribute("runwarden.run.state", state)
         if (state === "failed" || state === "expired") span.setAttribute("error.type", reason)
       }
@@ -113,12 +117,14 @@ export class RunDriver {
   }
 
   async #turn(): Promise<Turn> {
-    this.#lease.lost.throwIfAborted()
+    this.#lease.check()
     const { run, calls, clock } = this.#held.snapshot
     if (run.endTime !== undefined) return done
     const call = calls[run.stepIndex]
     if (call === undefined) throw new Error("a live run has a current step")
-    if (this.#crashes >= this.#deps.config.maxCrashes) return this.#store(giveUp)
+    const { config } = this.#deps
+    const crashes = this.#origin.kind === "continued" ? this.#origin.crashes : 0
+    if (crashes >= config.maxCrashes) return this.#store(giveUp)
     const isLate = clock.now() >= run.deadline.getTime()
     if (call.state === "executing") {
       return run.state === "cancelling" || isLate
@@ -149,14 +155,10 @@ export class RunDriver {
 
   #prepare(call: ToolCallRecord): Promise<Turn> {
     return this.#asMember((change) =>
-      this.#admit(change, (signal) => this.#prepareStep(change, call, signal)),
+      this.#admit(change, () =>
+        prepareStep(this.#deps, change, call.stepIndex, this.#lease.stopped),
+      ),
     )
-  }
-
-  async #prepareStep(change: Change, call: ToolCallRecord, signal: AbortSignal): Promise<void> {
-    if (await prepareInput(this.#deps, change, signal)) {
-      await prepareCall(this.#deps, change, call.stepIndex, signal)
-    }
   }
 
   async #resumeApproved(call: ToolCallRecord): Promise<Turn> {
@@ -169,16 +171,17 @@ export class RunDriver {
       })
     }
     // While the requester is asked about.
-    const backed = backingOf(this.#deps, approval, this.#lease.lost)
+    const { lost, stopped } = this.#lease
+    const backed = backingOf(this.#deps, approval, lost)
     return this.#asMember(async (change) => {
       const backing = await backed
-      this.#lease.lost.throwIfAborted()
+      lost.throwIfEnded()
       if (backing === "unavailable") {
         return { kind: "give_back", afterMs: this.#deps.config.pollMs }
       }
       const isBacked = backing === "stands"
-      return this.#admit(change, (signal) =>
-        prepareApproved(this.#deps, change, approval, isBacked, signal),
+      return this.#admit(change, () =>
+        prepareApproved(this.#deps, change, approval, isBacked, stopped),
       )
     })
   }
@@ -186,7 +189,7 @@ export class RunDriver {
   /** The current call was settled by a person: its result is judged and passed on like any other. */
   async #resumeSettled(call: ToolCallRecord): Promise<Turn> {
     return this.#asMember(async (change) => {
-      const judgement = await this.#judgeOutcome(change, call)
+      const judgement = await this.#judgeOutcome(call)
       passOn(change, call.stepIndex, judgement)
       return this.#commit(change)
     })
@@ -200,7 +203,6 @@ export class RunDriver {
     if (run.state === "queued") change.moveRun({ kind: "claim" })
     if (isWaiting || this.#requester.isStale()) {
       const standing = await this.#requester.ask(run, this.#lease.lost)
-      this.#lease.lost.throwIfAborted()
       switch (standing.kind) {
         case "unavailable":
           return { kind: "give_back", afterMs: this.#deps.config.pollMs }
@@ -218,14 +220,14 @@ export class RunDriver {
     return goOn(change)
   }
 
-  /** Prepares under the signals of the lease, stores, and executes what was admitted. */
-  async #admit(change: Change, prepare: (signal: AbortSignal) => Promise<void>): Promise<Turn> {
-    const { lost, cancelled } = this.#lease
+  /** Prepares for as long as the lease and the run last, stores, and executes what was admitted. */
+  async #admit(change: Change, prepare: () => Promise<void>): Promise<Turn> {
+    const { lost, stopped } = this.#lease
     try {
-      await prepare(AbortSignal.any([lost, cancelled]))
+      await prepare()
     } catch (error) {
-      lost.throwIfAborted()
-      if (!cancelled.aborted) throw error
+      lost.throwIfEnded()
+      if (!stopped.isEnded) throw error
       return this.#reload()
     }
     return this.#commit(change)
@@ -240,42 +242,41 @@ export class RunDriver {
 
   #execute(call: ToolCallRecord): Promise<Turn> {
     this.#deps.reached("after_intent")
-    return this.#inCallSpan(call, () =>
-      executeCall(this.#deps, this.#held.snapshot.run, call, this.#lease),
-    )
+    return this.#endCall(call, () => executeCall(this.#deps, this.run, call, this.#lease))
   }
 
   #settle(call: ToolCallRecord, reason: string): Promise<Turn> {
-    return this.#inCallSpan(call, () =>
-      settleCall(this.#deps, this.#held.snapshot.run, call, reason, this.#lease.lost),
-    )
+    const { lost } = this.#lease
+    return this.#endCall(call, () => settleCall(this.#deps, this.run, call, reason, lost))
   }
 
-  async #inCallSpan(call: ToolCallRecord, work: () => Promise<Outcome>): Promise<Turn> {
-    const { run } = this.#held.snapshot
-    const start = { attributes: callAttributes(run, call) }
-    const name = `execute_tool ${call.tool}`
-    const conclusion = await inSpan(this.#deps.tracer, name, start, async (span: Span) => {
-      const startedAt = performance.now()
+  async #endCall(call: ToolCallRecord, work: () => Promise<Outcome>): Promise<Turn> {
+    const startedAt = performance.now()
+    const ended = await inSpan(this.#deps.tracer, `execute_tool ${call.tool}`, {}, async (span) => {
+      if (span.isRecording()) span.setAttributes(callAttributes(this.run, call))
       const outcome = await work()
-      const executionMs = performance.now() - startedAt
-      span.setAttributes(outcomeAttributes(outcome))
-      const judgement = await this.#judgeOutcome(
-        new Change(this.#held.snapshot),
-        endedBy(call, outcome),
-      )
-      return { outcome, judgement, executionMs, traceId: activeTraceId() }
+      if (span.isRecording()) span.setAttributes(outcomeAttributes(outcome))
+      return { outcome, executionMs: performance.now() - startedAt, traceId: activeTraceId() }
     })
-    return this.#conclude(call, conclusion)
+    const record = endedBy(call, ended.outcome)
+    const [judgement, ahead] = await Promise.all([
+      this.#judgeOutcome(record),
+      this.#judgeNext(record, ended.outcome),
+    ])
+    return this.#conclude(call, { ...ended, judgement }, ahead)
   }
 
   /** Stores what came back, however often the run changed under it in the meantime. */
-  async #conclude({ stepIndex }: ToolCallRecord, conclusion: Conclusion): Promise<Turn> {
+  async #conclude(
+    { stepIndex }: ToolCallRecord,
+    conclusion: Conclusion,
+    ahead: Judgement | undefined,
+  ): Promise<Turn> {
     for (let isFirst = true; ; isFirst = false) {
       const change = new Change(this.#held.snapshot)
       concludeCall(change, stepIndex, conclusion)
-      if (isFirst && this.#mayGoOn(change)) {
-        const joined = await this.#goOn(change)
+      if (isFirst && change.run.state === "running" && this.#mayGoOn()) {
+        const joined = await this.#goOn(change, ahead)
         if (joined !== undefined) return joined
       } else if (await this.#held.store(change)) {
         return this.#follow(change)
@@ -286,8 +287,8 @@ export class RunDriver {
   }
 
   /** Whether the next step may be prepared on top of a change that is not stored yet. */
-  #mayGoOn({ run }: Change): boolean {
-    return run.state === "running" && !this.#deps.isDraining() && !this.#requester.isStale()
+  #mayGoOn(): boolean {
+    return !this.#deps.isDraining() && !this.#requester.isStale()
   }
 
   /**
@@ -295,26 +296,37 @@ export class RunDriver {
    * process vanish before, the ledger still has the outcome. Undefined where the outcome must be
    * stored by itself.
    */
-  async #goOn(change: Change): Promise<Turn | undefined> {
-    const { lost, cancelled } = this.#lease
-    const next = change.call(change.run.stepIndex)
+  async #goOn(change: Change, ahead: Judgement | undefined): Promise<Turn | undefined> {
+    const { lost, stopped } = this.#lease
     try {
-      await this.#prepareStep(change, next, AbortSignal.any([lost, cancelled]))
+      await prepareStep(this.#deps, change, change.run.stepIndex, stopped, ahead)
     } catch {
-      lost.throwIfAborted()
+      lost.throwIfEnded()
       return undefined
     }
     return (await this.#held.store(change)) ? this.#follow(change) : undefined
   }
 
   /** Judges what would be passed on: a result, or an error that the plan goes on with. */
-  async #judgeOutcome(change: Change, call: ToolCallRecord): Promise<Judgement | undefined> {
+  async #judgeOutcome(call: ToolCallRecord): Promise<Judgement | undefined> {
     const { lost } = this.#lease
-    if (call.result !== undefined) return judgeResult(this.#deps, change, call, call.result, lost)
+    const { snapshot } = this.#held
+    if (call.result !== undefined) {
+      return judgeResult(this.#deps, snapshot, call, call.result, lost)
+    }
     if (call.error === undefined || !mayContinue(call)) return undefined
     const { reason, message, metadata } = call.error
     const content = { error: { reason, message, metadata: { ...metadata } } }
-    return judgeResult(this.#deps, change, call, content, lost)
+    return judgeResult(this.#deps, snapshot, call, content, lost)
+  }
+
+  /** What moderation says of the next arguments, where they are known and will be needed. */
+  async #judgeNext(call: ToolCallRecord, outcome: Outcome): Promise<Judgement | undefined> {
+    const { snapshot } = this.#held
+    const leadsOn = outcome.kind === "succeeded" || (outcome.kind === "failed" && mayContinue(call))
+    if (!leadsOn || snapshot.run.state !== "running" || !this.#mayGoOn()) return undefined
+    const { stopped } = this.#lease
+    return judgeAhead(this.#deps, snapshot, call.stepIndex + 1, stopped)?.catch(() => undefined)
   }
 
   #wait(): Promise<Turn> {
@@ -354,12 +366,5 @@ export class RunDriver {
     const isAdmitted =
       call?.state === "executing" && call.attempts > (before.calls[call.stepIndex]?.attempts ?? 0)
     return isAdmitted ? { kind: "execute", call } : again
-  }
-
-  #watchDeadline(): void {
-    const { run, clock } = this.#held.snapshot
-    const left = run.deadline.getTime() - clock.now()
-    // Node fires at once for what does not fit into 31 bits; a replica does not live that long.
-    if (left < 2 ** 31) this.#deadline = setTimeout(() => this.#lease.cancel(), Math.max(0, left))
   }
 }

@@ -6,7 +6,6 @@ import {
 } from "../../gen/runwarden/orchestrator/v1/run_service_pb.ts"
 import type { Tx } from "../../mesh/database.ts"
 import { notFound } from "../../mesh/errors.ts"
-import { callerOf, outgoing } from "../../mesh/identity.ts"
 import { nextPage, readPage } from "../../mesh/paging.ts"
 import { type AnsweredChangeDeps, answerChanging } from "./answered-change.ts"
 import { cancelRun } from "./answers.ts"
@@ -31,7 +30,7 @@ export function runHandlers(deps: RunHandlerDeps) {
   const { database, watch } = deps
   return {
     startRun(request, context) {
-      return startRun(deps, request, callerOf(context), outgoing(context))
+      return startRun(deps, request, context)
     },
 
     async getRun({ workspaceId, runId }, { signal }) {
@@ -55,7 +54,7 @@ export function runHandlers(deps: RunHandlerDeps) {
       )
       const page = runs.slice(0, limit)
       return {
-        runs: page.map(toRun),
+        runs: page.map((run) => toRun(run)),
         nextPageToken: runs.length > limit ? nextPage(filters, [page.at(-1)?.runId ?? ""]) : "",
       }
     },

@@ -1,7 +1,7 @@
 import { create, fromBinary, fromJsonString, type MessageInitShape } from "@bufbuild/protobuf"
 import { timestampFromDate } from "@bufbuild/protobuf/wkt"
 import { PolicyDenialSchema } from "../../gen/runwarden/errors/v1/policy_denial_pb.ts"
-import { PlanSchema } from "../../gen/runwarden/orchestrator/v1/plan_pb.ts"
+import { type Plan, PlanSchema } from "../../gen/runwarden/orchestrator/v1/plan_pb.ts"
 import type { RunEvent } from "../../gen/runwarden/orchestrator/v1/run_event_pb.ts"
 import { type Run, RunSchema } from "../../gen/runwarden/orchestrator/v1/run_pb.ts"
 import { ListRunEventsResponseSchema } from "../../gen/runwarden/orchestrator/v1/run_service_pb.ts"
@@ -9,8 +9,11 @@ import type { JournalRow } from "./journal-store.ts"
 import type { Denial, RunRecord } from "./snapshot.ts"
 import { runStateEnum, verdictEnum } from "./state-enum.ts"
 
-/** A run as the contract shows it; one that was read for a list has no plan. */
-export function toRun(run: RunRecord): Run {
+/**
+ * A run as the contract shows it; one that was read for a list has no plan. `plan` saves reading the
+ * stored one where it is at hand.
+ */
+export function toRun(run: RunRecord, plan?: Plan): Run {
   return create(RunSchema, {
     workspaceId: run.workspaceId,
     runId: run.runId,
@@ -28,7 +31,7 @@ export function toRun(run: RunRecord): Run {
     etag: etagOf(run),
     createTime: timestampFromDate(run.createTime),
     updateTime: timestampFromDate(run.updateTime),
-    ...(run.plan === "" ? {} : { plan: fromJsonString(PlanSchema, run.plan) }),
+    ...(run.plan === "" ? {} : { plan: plan ?? fromJsonString(PlanSchema, run.plan) }),
     ...(run.policyDenial === undefined ? {} : { policyDenial: toDenial(run.policyDenial) }),
     ...(run.moderationOutcome === undefined
       ? {}

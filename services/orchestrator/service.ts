@@ -4,7 +4,8 @@
  * run.ts, tool-call.ts, approval.ts, approval-rule.ts, approval-answer.ts, action.ts, plan.ts   the
  *     pure hearts
  * change.ts, journal-entries.ts, outcome.ts   one transaction's worth of change, built without I/O
- * start-run.ts, tool-pinning.ts, answers.ts, answered-change.ts, watch.ts   what callers do
+ * start-run.ts, new-run.ts, start-key.ts, started-before.ts, tool-pinning.ts   how a run begins
+ * answers.ts, answered-change.ts, watch.ts, run-wait.ts, rest-poller.ts   what else callers do
  * executor.ts, lease.ts, run-driver.ts, held-run.ts   who carries a run out, and how far
  * membership.ts, step.ts, judgement.ts, execution.ts   ask, resolve, judge, act, execute
  * question.ts, rule-books.ts, backing.ts   what people are asked, by which rules, and whether it holds
@@ -35,6 +36,7 @@ import { delegationHandlers } from "./delegation-handlers.ts"
 import { Executor } from "./executor.ts"
 import { createJournalDelivery } from "./journal-delivery.ts"
 import { createNotifier } from "./notifier.ts"
+import { createRestPoller } from "./rest-poller.ts"
 import { createRetryBudgets } from "./retry-budget.ts"
 import { createRuleBooks } from "./rule-books.ts"
 import { runHandlers } from "./run-handlers.ts"
@@ -103,7 +105,13 @@ export function createOrchestrator(config: OrchestratorConfig, deps: Orchestrato
     stopping: stopping.signal,
   })
   const answering = { database, changes, stored }
-  const starting = { starts, tools, executor, runTimeoutMs }
+  const waiting = {
+    executor,
+    rests: stack.use(createRestPoller(database)),
+    stopping: stopping.signal,
+  }
+  const stepping = { moderation, tools, rules, approval, config: config.executor }
+  const starting = { ...waiting, ...stepping, starts, runTimeoutMs, reached }
   return {
     routes: [
       route(RunService, runHandlers({ ...answering, ...starting, watch })),

@@ -71,6 +71,8 @@ export interface ToolCallRecord {
   readonly plannedArguments: JsonObject
   /** Whether the planned arguments hold no reference: then they are the arguments. */
   readonly isLiteral: boolean
+  /** SHA-256 of the canonical planned arguments, where this process has just planned the call. */
+  readonly plannedDigest?: string
   readonly arguments: JsonObject | undefined
   readonly argumentsDigest: string | undefined
   readonly provenance: readonly number[]

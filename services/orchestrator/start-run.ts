@@ -1,64 +1,128 @@
-/** StartRun: check and pin everything first, then store the run whole, then go on with it. */
+/**
+ * StartRun: check and pin everything, judge the first step, store the run whole, go on with it.
+ *
+ * 1. A run is answered once it is stored, and stored once, however often its request is sent.
+ * 2. The first step is judged before the run is stored where moderation answers at once, so that run
+ *    and admission are one commit. Where it does not, the run is stored without: nobody who starts a
+ *    run waits for moderation.
+ */
 import { create } from "@bufbuild/protobuf"
-import { durationMs } from "@bufbuild/protobuf/wkt"
-import type { CallOptions, Client } from "@connectrpc/connect"
+import { type Duration, durationMs } from "@bufbuild/protobuf/wkt"
+import type { HandlerContext } from "@connectrpc/connect"
 import {
-  RunService,
   type StartRunRequest,
   type StartRunResponse,
   StartRunResponseSchema,
 } from "../../gen/runwarden/orchestrator/v1/run_service_pb.ts"
-import type { ExecutionService } from "../../gen/runwarden/tools/v1/execution_service_pb.ts"
-import type { Database } from "../../mesh/database.ts"
-import type { Caller } from "../../mesh/identity.ts"
-import { answerAfter, pruneAnswers, requestKeyOf } from "../../mesh/request-id.ts"
+import { forgetDeadline, watchDeadline } from "../../mesh/deadline-timers.ts"
+import { callerOf, outgoing } from "../../mesh/identity.ts"
+import { answerAfter, pruneAnswers, type RequestKey } from "../../mesh/request-id.ts"
+import type { Runtime } from "../../mesh/service.ts"
 import { Change } from "./change.ts"
 import type { Executor } from "./executor.ts"
-import { planRun } from "./new-run.ts"
+import { type CheckedPlan, checkRequest, planRun } from "./new-run.ts"
 import { toRun } from "./run-message.ts"
-import { clockFrom, type Snapshot } from "./snapshot.ts"
+import { type RunWaitDeps, waitForRest } from "./run-wait.ts"
+import { Scope } from "./scope.ts"
+import { clockFrom, type RunRecord, type Snapshot } from "./snapshot.ts"
+import { startKeyOf } from "./start-key.ts"
 import type { StartStore } from "./start-store.ts"
 import { startedBefore } from "./started-before.ts"
+import { prepareStep, type StepDeps } from "./step.ts"
 
-export interface StartRunDeps {
-  readonly database: Database
+export interface StartRunDeps extends StepDeps, RunWaitDeps {
   readonly starts: StartStore
-  readonly tools: Client<typeof ExecutionService>
-  readonly executor: Executor
   readonly runTimeoutMs: number
   /** Told after every stored change, and when it was stored. */
   stored(change: Change, at: Date): void
+  readonly reached: Runtime["reached"]
 }
 
-/** Starts a run, or answers what was answered to this request before. */
+/** The longest that a run is not stored for the sake of its first step. */
+const firstStepMs = 200
+/** What is left of a request's deadline for the answer. */
+const answerMs = 200
+
+/** Starts a run, or finds the one that this request has started before. */
 export async function startRun(
   deps: StartRunDeps,
   request: StartRunRequest,
-  caller: Caller,
-  options: CallOptions,
+  context: HandlerContext,
 ): Promise<StartRunResponse> {
-  const key = requestKeyOf(RunService.method.startRun, request)
+  const checked = checkRequest(request)
+  const key = startKeyOf(request, checked.texts)
+  const { run, end } = await start(deps, request, checked, key, context).catch(
+    async (error: unknown): Promise<Begun> => {
+      const runId = String(await answerAfter(error, deps.database, key, context.signal))
+      const before = await startedBefore(deps.database, request.workspaceId, runId)
+      return { run: before, end: deps.executor.endOf(runId) }
+    },
+  )
+  const leftMs = (context.timeoutMs() ?? maxWaitMs) - answerMs
+  const waitMs = Math.min(millisOf(request.wait), leftMs, maxWaitMs)
+  const rested = waitMs > 0 ? await waitForRest(deps, run, end, waitMs, context.signal) : run
+  return create(StartRunResponseSchema, { run: toRun(rested, request.plan) })
+}
+
+/** A stored run, and when this replica has no more to do for it, where it carries it out. */
+interface Begun {
+  readonly run: RunRecord
+  readonly end: ReturnType<Executor["endOf"]>
+}
+
+async function start(
+  deps: StartRunDeps,
+  request: StartRunRequest,
+  checked: CheckedPlan,
+  key: RequestKey,
+  context: HandlerContext,
+): Promise<Begun> {
+  const { executor, starts, tools } = deps
+  const planned = await planRun(tools, request, checked, callerOf(context), outgoing(context))
+  const timeoutMs = request.timeout === undefined ? deps.runTimeoutMs : millisOf(request.timeout)
+  // Given back once the run has begun here, or never will.
+  using lease = executor.reserve()
+  const clock = starts.clock()
+  const isReady = lease !== undefined && clock !== undefined
+  const change = isReady
+    ? await firstStep(deps, { ...planned, clock })
+    : opened(planned, lease !== undefined)
+  const isAdmitted = change.calls.some(({ state }) => state === "executing")
+  if (isAdmitted) deps.reached("before_intent")
+  const outcome = await starts.start({ change, key, timeoutMs, lease })
+  if (outcome.kind === "known") throw new Error("the request's id was used before")
+  const begun = startedAt(change, outcome.at, timeoutMs)
+  deps.stored(change, outcome.at)
+  if (change.approvals.length > 0) deps.reached("during_approval_wait")
+  if (lease === undefined) executor.poke()
+  const isHeld = lease !== undefined && change.claim.kind === "keep"
+  const end = isHeld ? executor.begin(begun, lease, change) : undefined
+  // The answer stands, whether old ones could be taken away or not.
+  await pruneAnswers(deps.database, request).catch(() => {})
+  return { run: begun.run, end }
+}
+
+/** The run with its first step as far as it can be taken before it is stored. */
+async function firstStep(deps: StartRunDeps, planned: Snapshot): Promise<Change> {
+  const change = opened(planned, true)
+  const scope = new Scope()
+  const late = { expire: () => scope.end("moderation takes its time") }
+  const slot = watchDeadline(firstStepMs, late)
   try {
-    const snapshot = await planRun(deps.tools, request, caller, options)
-    // Given back once the run has begun here, or never will.
-    using lease = deps.executor.reserve()
-    const change = new Change(snapshot)
-    change.open(lease !== undefined)
-    const timeoutMs = timeoutOf(request, deps)
-    const outcome = await deps.starts.start({ change, key, timeoutMs, lease })
-    if (outcome.kind === "known") throw new Error("the request's id was used before")
-    const begun = startedAt(change, outcome.at, timeoutMs)
-    deps.stored(change, outcome.at)
-    if (lease === undefined) deps.executor.poke()
-    else deps.executor.begin(begun, lease)
-    // The answer stands, whether old ones could be taken away or not.
-    await pruneAnswers(deps.database, request).catch(() => {})
-    return create(StartRunResponseSchema, { run: toRun(begun.run) })
+    await prepareStep(deps, change, 0, scope)
+    return change
   } catch (error) {
-    const runId = String(await answerAfter(error, deps.database, key, options.signal))
-    const run = await startedBefore(deps.database, request.workspaceId, runId)
-    return create(StartRunResponseSchema, { run })
+    if (!scope.isEnded) throw error
+    return opened(planned, true)
+  } finally {
+    forgetDeadline(slot, late)
   }
+}
+
+function opened(planned: Snapshot, isClaimed: boolean): Change {
+  const change = new Change(planned)
+  change.open(isClaimed)
+  return change
 }
 
 /** The new run with its times, as the database gave them: nothing is read back. */
@@ -68,6 +132,8 @@ function startedAt(change: Change, at: Date, timeoutMs: number): Snapshot {
   return { ...others, run: { ...run, createTime: at, deadline }, clock: clockFrom(at) }
 }
 
-function timeoutOf({ timeout }: StartRunRequest, { runTimeoutMs }: StartRunDeps): number {
-  return timeout === undefined ? runTimeoutMs : durationMs(timeout)
+const maxWaitMs = 60_000
+
+function millisOf(duration: Duration | undefined): number {
+  return duration === undefined ? 0 : durationMs(duration)
 }

@@ -18,7 +18,7 @@ import type { Change } from "./change.ts"
 import { askedRow, Content, denial, verdictRow } from "./change-rows.ts"
 import { compareRuns, maxChanges } from "./change-store.ts"
 import { appendSql, requireHeads } from "./journal-sql.ts"
-import type { ToolCallRecord } from "./snapshot.ts"
+import { type Clock, clockFrom, type ToolCallRecord } from "./snapshot.ts"
 
 /** A run to store, and what belongs to it that is no part of a change. */
 export interface Start {
@@ -42,6 +42,8 @@ export type Started =
 
 export interface StartStore extends AsyncDisposable {
   start(start: Start): Promise<Started>
+  /** The clock of the database, once it has been heard. */
+  clock(): Clock | undefined
 }
 
 /** As many workspaces as are remembered to have a journal. */
@@ -50,17 +52,25 @@ const maxKnown = 10_000
 /** `maxOpenApprovals` may wait in a workspace: a start that would ask one more is LIMIT_EXCEEDED. */
 export function createStartStore(database: Database, maxOpenApprovals: number): StartStore {
   const known = new Set<string>()
+  let clock: Clock | undefined
+
+  async function store(starts: readonly Start[]): Promise<readonly Started[]> {
+    const { results, time } = await storeAll(database, starts, { known, maxOpenApprovals })
+    clock = clockFrom(time)
+    return results
+  }
+
   const group = createGroup<Start, Started>({
     name: "starts",
     maxItems: maxChanges,
     async run(starts) {
       try {
-        return await storeAll(database, starts, { known, maxOpenApprovals })
+        return await store(starts)
       } catch (error) {
         if (known.size === 0 || reasonOf(error) === "DEPENDENCY_UNAVAILABLE") throw error
         // The database may have been restored to a time before a journal began.
         known.clear()
-        return storeAll(database, starts, { known, maxOpenApprovals })
+        return store(starts)
       }
     },
   })
@@ -71,6 +81,7 @@ export function createStartStore(database: Database, maxOpenApprovals: number): 
         const metadata = { limit: "open_approvals", maximum: String(maxOpenApprovals) }
         throw new RunwardenError("LIMIT_EXCEEDED", metadata, { cause: error })
       }),
+    clock: () => clock,
     [Symbol.asyncDispose]: () => group[Symbol.asyncDispose](),
   }
 }
@@ -79,7 +90,7 @@ async function storeAll(
   database: Database,
   starts: readonly Start[],
   { known, maxOpenApprovals }: { readonly known: Set<string>; readonly maxOpenApprovals: number },
-): Promise<readonly Started[]> {
+): Promise<{ readonly results: readonly Started[]; readonly time: Date }> {
   const sorted = starts.toSorted((one, other) => compareRuns(one.change.run, other.change.run))
   const content = new Content()
   const runs = sorted.map((start, n) => startRow(n, start, content))
@@ -104,7 +115,8 @@ async function storeAll(
   if (reply === undefined) throw new Error("the statement answers one row")
   const stored = new Set(reply.stored.map((n) => sorted[n]))
   const at: Started = { kind: "started", at: reply.time }
-  return starts.map((start) => (stored.has(start) ? at : { kind: "known" }))
+  const results = starts.map((start) => (stored.has(start) ? at : { kind: "known" as const }))
+  return { results, time: reply.time }
 }
 
 interface Reply {

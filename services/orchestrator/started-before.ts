@@ -1,11 +1,11 @@
-import type { Run } from "../../gen/runwarden/orchestrator/v1/run_pb.ts"
 import type { Database } from "../../mesh/database.ts"
 import { notFound } from "../../mesh/errors.ts"
 import { graver, type Verdict } from "./action.ts"
 import { historyAfter } from "./journal-store.ts"
 import { isTerminalRun, type RunState } from "./run.ts"
-import { toRun, toRunEvents } from "./run-message.ts"
+import { toRunEvents } from "./run-message.ts"
 import { findRun } from "./run-store.ts"
+import type { RunRecord } from "./snapshot.ts"
 import { runStateEnum, verdictEnum, wordOf } from "./state-enum.ts"
 
 /**
@@ -16,7 +16,7 @@ export async function startedBefore(
   database: Database,
   workspaceId: string,
   runId: string,
-): Promise<Run> {
+): Promise<RunRecord> {
   const { run, rows } = await database.tenant(
     workspaceId,
     async (tx) => ({
@@ -39,7 +39,7 @@ export async function startedBefore(
     }
   }
   const isEnded = isTerminalRun(state)
-  return toRun({
+  return {
     ...run,
     ...{ state, reason, moderationOutcome },
     policyDenial: isEnded ? run.policyDenial : undefined,
@@ -47,5 +47,5 @@ export async function startedBefore(
     revision: 1,
     updateTime: run.createTime,
     endTime: isEnded ? run.createTime : undefined,
-  })
+  }
 }

@@ -16,13 +16,13 @@ import { actingAs, memberSubject, type Subject } from "../../mesh/identity.ts"
 import { actionFor } from "./action.ts"
 import type { Change } from "./change.ts"
 import type { ExecutorConfig, OrchestratorConfig } from "./config.ts"
-import { denialOf, type Judgement, judge } from "./judgement.ts"
+import { denialOf, type Judgement, judge, type Question } from "./judgement.ts"
 import { pause, retryDelay } from "./pause.ts"
-import { isLiteral, resolveArguments } from "./plan.ts"
+import { resolveArguments } from "./plan.ts"
 import { type Asked, answersTo, newQuestion, type Rules } from "./question.ts"
 import type { RuleBooks } from "./rule-books.ts"
-import type { ApprovalRecord, RunRecord, ToolCallRecord } from "./snapshot.ts"
-import type { SubjectName } from "./state-enum.ts"
+import type { Scope } from "./scope.ts"
+import type { ApprovalRecord, RunRecord, Snapshot, ToolCallRecord } from "./snapshot.ts"
 
 export interface StepDeps {
   readonly moderation: Client<typeof ModerationService>
@@ -32,39 +32,75 @@ export interface StepDeps {
   readonly rules: RuleBooks
 }
 
-/** Judges the run's input, once and before anything else; true where the run may go on. */
-export async function prepareInput(
+/** Where a question comes up: in a run as it will be, with the calls that it has. */
+type Place = Pick<Change, "run" | "before">
+
+/** Prepares the current step of a run whose input, if there is any, is judged first. */
+export async function prepareStep(
   deps: StepDeps,
   change: Change,
-  signal: AbortSignal,
-): Promise<boolean> {
+  stepIndex: number,
+  scope: Scope,
+  known?: Judgement,
+): Promise<void> {
+  if (await prepareInput(deps, change, scope)) {
+    await prepareCall(deps, change, stepIndex, scope, known)
+  }
+}
+
+/** Judges the run's input, once and before anything else; true where the run may go on. */
+async function prepareInput(deps: StepDeps, change: Change, scope: Scope): Promise<boolean> {
   const { run } = change
   if (run.input === "" || run.moderationOutcome !== undefined) return true
-  const judgement = await ask(deps, change, "run_input", { input: run.input }, undefined, signal)
+  const question = { subject: "run_input", content: { input: run.input } } as const
+  const judgement = await ask(deps, change, question, scope)
   change.judge(judgement)
   if (judgement.verdict !== "blocked") return true
   change.moveRun({ kind: "fail", reason: "policy_denied" }, denialOf(judgement))
   return false
 }
 
-/** Prepares a proposed call: leaves it executing, waiting for an approval, or denied. */
-export async function prepareCall(
+/**
+ * Asks about the arguments of a call that does not depend on the one before it, while that one's
+ * result is judged; undefined where they depend on it. What has been called by then is known.
+ */
+export function judgeAhead(
+  deps: StepDeps,
+  snapshot: Snapshot,
+  stepIndex: number,
+  scope: Scope,
+): Promise<Judgement> | undefined {
+  const call = snapshot.calls[stepIndex]
+  if (call === undefined || !call.isLiteral) return undefined
+  const place = { run: snapshot.run, before: snapshot }
+  return judgeArguments(deps, place, call, call.plannedArguments, scope)
+}
+
+/**
+ * Prepares a proposed call: leaves it executing, waiting for an approval, or denied. `known` is what
+ * moderation has said already about its arguments.
+ */
+async function prepareCall(
   deps: StepDeps,
   change: Change,
   stepIndex: number,
-  signal: AbortSignal,
+  scope: Scope,
+  known?: Judgement,
 ): Promise<void> {
   const call = change.call(stepIndex)
   change.moveCall(stepIndex, "moderate")
-  const resolution = resolveArguments(call.plannedArguments, resultsBefore(change, stepIndex))
-  if (resolution.kind === "unresolved") return refuse(change, stepIndex, "arguments_invalid")
-  const { arguments: args, provenance } = resolution
-  if (!isLiteral(call.plannedArguments)) {
-    const fault = await validate(deps, change.run, call, args, signal)
+  let args = call.plannedArguments
+  if (!call.isLiteral) {
+    const resolution = resolveArguments(args, resultsBefore(change, stepIndex))
+    if (resolution.kind === "unresolved") return refuse(change, stepIndex, "arguments_invalid")
+    args = resolution.arguments
+    const fault = await validate(deps, change.run, call, args, scope)
     if (fault !== undefined) return refuse(change, stepIndex, fault)
+    change.setCall(stepIndex, { provenance: resolution.provenance })
   }
-  change.setCall(stepIndex, { arguments: args, provenance })
-  await decide(deps, change, stepIndex, args, signal)
+  const judged = change.call(stepIndex)
+  const judgement = known ?? (await judgeArguments(deps, change, judged, args, scope))
+  await act(deps, change, stepIndex, { args, judgement }, scope)
 }
 
 /**
@@ -76,14 +112,14 @@ export async function prepareApproved(
   change: Change,
   approval: ApprovalRecord,
   isBacked: boolean,
-  signal: AbortSignal,
+  scope: Scope,
 ): Promise<void> {
   const call = change.call(approval.stepIndex)
   const { stepIndex, arguments: args } = call
   if (args === undefined) throw new Error("an approved call has its arguments")
   const [judgement, { book }] = await Promise.all([
-    ask(deps, change, "tool_arguments", args, call, signal),
-    deps.rules.current(change.run.workspaceId, signal),
+    judgeArguments(deps, change, call, args, scope),
+    deps.rules.current(change.run.workspaceId, scope.signal),
   ])
   const asked = { run: change.run, call, arguments: args, judgement }
   const rules = { book, defaultRule: deps.approval }
@@ -95,18 +131,19 @@ export async function prepareApproved(
     return
   }
   change.moveCall(stepIndex, "supersede")
-  await act(deps, change, stepIndex, { args, judgement }, signal)
+  await act(deps, change, stepIndex, { args, judgement }, scope)
 }
 
 /** Judges the result or error of a call that is about to be passed on. */
 export function judgeResult(
   deps: StepDeps,
-  change: Change,
+  snapshot: Snapshot,
   call: ToolCallRecord,
   content: JsonObject,
-  signal: AbortSignal,
+  scope: Scope,
 ): Promise<Judgement> {
-  return ask(deps, change, "tool_result", content, call, signal)
+  const question = { subject: "tool_result", content, call } as const
+  return ask(deps, { run: snapshot.run, before: snapshot }, question, scope)
 }
 
 /** The requester, as whom everything of the run is done. */
@@ -114,16 +151,16 @@ export function subjectOf(run: RunRecord): Subject {
   return memberSubject(run.workspaceId, run.requesterId, run.requesterRole as never)
 }
 
-async function decide(
+function judgeArguments(
   deps: StepDeps,
-  change: Change,
-  stepIndex: number,
-  args: JsonObject,
-  signal: AbortSignal,
-): Promise<void> {
-  const call = change.call(stepIndex)
-  const judgement = await ask(deps, change, "tool_arguments", args, call, signal)
-  await act(deps, change, stepIndex, { args, judgement }, signal)
+  place: Place,
+  call: ToolCallRecord,
+  content: JsonObject,
+  scope: Scope,
+): Promise<Judgement> {
+  const digest = call.isLiteral ? call.plannedDigest : undefined
+  const question = { subject: "tool_arguments", content, digest, call } as const
+  return ask(deps, place, question, scope)
 }
 
 /** Turns a verdict on a moderating call into the next state. */
@@ -132,18 +169,19 @@ async function act(
   change: Change,
   stepIndex: number,
   { args, judgement }: { readonly args: JsonObject; readonly judgement: Judgement },
-  signal: AbortSignal,
+  scope: Scope,
 ): Promise<void> {
   change.judge(judgement, stepIndex)
-  change.setCall(stepIndex, verdictMembers(judgement))
+  change.setCall(stepIndex, { arguments: args, ...verdictMembers(judgement) })
   const call = change.call(stepIndex)
-  switch (actionFor({ ...call, verdict: judgement.verdict })) {
+  const { riskClass, effect } = call
+  switch (actionFor({ verdict: judgement.verdict, riskClass, effect })) {
     case "execute":
       change.moveCall(stepIndex, "permit")
       change.moveCall(stepIndex, "execute", { attempts: call.attempts + 1 })
       return
     case "ask": {
-      const { book, open } = await deps.rules.current(change.run.workspaceId, signal)
+      const { book, open } = await deps.rules.current(change.run.workspaceId, scope.signal)
       const asked = { run: change.run, call, arguments: args, judgement }
       if (open < deps.approval.maxOpen) {
         openQuestion(change, asked, { book, defaultRule: deps.approval })
@@ -191,55 +229,44 @@ async function validate(
   run: RunRecord,
   { definitionDigest }: ToolCallRecord,
   args: JsonObject,
-  signal: AbortSignal,
+  scope: Scope,
 ): Promise<string | undefined> {
   for (let failures = 1; ; failures++) {
     try {
       await tools.validateArguments(
         { workspaceId: run.workspaceId, definitionDigest, arguments: args },
-        actingAs(subjectOf(run), { signal, timeoutMs: config.moderateTimeoutMs }),
+        actingAs(subjectOf(run), { signal: scope.signal, timeoutMs: config.moderateTimeoutMs }),
       )
       return undefined
     } catch (error) {
-      signal.throwIfAborted()
+      scope.throwIfEnded()
       const reason = reasonOf(error)
       if (reason === "TOOL_ARGUMENTS_INVALID" || reason === "INVALID_REQUEST") {
         return "arguments_invalid"
       }
       if (reason === "UNKNOWN_TOOL" || failures > config.maxRetries) return "tool_unavailable"
-      await pause(retryDelay(config.retryMs, failures), signal)
+      await pause(retryDelay(config.retryMs, failures), scope.signal)
     }
   }
 }
 
-/** Asks moderation under a deadline. Throws only where the signal aborted: then nobody was judged. */
-async function ask(
+/** Asks moderation under a deadline. Throws only where the scope ended: then nobody was judged. */
+function ask(
   { moderation, config }: StepDeps,
-  change: Change,
-  subject: SubjectName,
-  content: JsonObject,
-  call: ToolCallRecord | undefined,
-  signal: AbortSignal,
+  { run, before }: Place,
+  about: Pick<Question, "subject" | "content" | "digest" | "call">,
+  scope: Scope,
 ): Promise<Judgement> {
-  const { run } = change
-  const names = change.before.calls.map(({ tool }) => tool)
-  const timeoutMs = config.moderateTimeoutMs
-  // The second clock holds where a transport does not keep to the deadline it was given.
-  const bounded = AbortSignal.any([signal, AbortSignal.timeout(timeoutMs + 250)])
-  const judgement = await judge(
-    moderation,
-    {
-      subject,
-      content,
-      run,
-      ...(call === undefined ? {} : { call }),
-      provenance: (call?.provenance ?? []).map((step) => names[step] ?? ""),
-      history: names.slice(0, run.stepIndex),
-    },
-    actingAs(subjectOf(run), { signal: bounded, timeoutMs }),
-  )
-  signal.throwIfAborted()
-  return judgement
+  const { call } = about
+  const nameOf = (step: number) => before.calls[step]?.tool ?? ""
+  const question = {
+    ...about,
+    run,
+    provenance: (call?.provenance ?? []).map(nameOf),
+    history: before.calls.slice(0, call?.stepIndex ?? 0).map(({ tool }) => tool),
+  }
+  const options = actingAs(subjectOf(run), { timeoutMs: config.moderateTimeoutMs })
+  return scope.race(judge(moderation, question, options, scope))
 }
 
 /** The results that a step may refer to; a failed step's is its error. */

@@ -25,7 +25,7 @@ type Nullable<T> = { readonly [Key in keyof T]: undefined extends T[Key] ? T[Key
 export interface ToolCallRow
   extends Omit<
     Nullable<ToolCallRecord>,
-    "policyDenial" | "plannedArguments" | "arguments" | "result" | "error"
+    "plannedDigest" | "policyDenial" | "plannedArguments" | "arguments" | "result" | "error"
   > {
   readonly policyDenial: string | null
   readonly plannedArguments: string
