@@ -6,8 +6,8 @@
  *
  * Invariants:
  * 1. New events are looked at after `debounceMs` by the replica that took them in; bursts of events
- *    make one evaluation. These evaluations come one after the other and take at most a twentieth
- *    of a replica's time: what that delays, the timer looks at.
+ *    make one evaluation. These evaluations come one after the other and take a fiftieth of a
+ *    replica's time, a tenth where one alone takes long: what that delays, the timer looks at.
  * 2. A workspace with recent events or live alerts is looked at every `intervalMs` by some replica,
  *    so that alerts are resolved when nothing arrives any more; a quiet one when the oldest of what
  *    it holds is past retention. The timer survives a restart.
@@ -48,8 +48,6 @@ import { removeExpired } from "./retention-store.ts"
 /** How many windows before the present one say what is usual. */
 const usualWindows = 12
 const claimLimit = 32
-/** How many times what an evaluation took passes until the next one after an event. */
-const restFactor = 19
 const removeLimit = 5_000
 const maxWatched = 100_000
 
@@ -112,8 +110,7 @@ export function createEvaluator(deps: {
     if (!waiting.has(workspaceId)) return
     const startMs = performance.now()
     await evaluateQuietly(workspaceId, evaluateArrival)
-    const tookMs = performance.now() - startMs
-    await pause(Math.min(config.intervalMs, tookMs * restFactor))
+    await pause(Math.min(config.intervalMs, restAfter(performance.now() - startMs)))
   }
 
   async function run(): Promise<void> {
@@ -230,6 +227,11 @@ export function createEvaluator(deps: {
       await Promise.all([loop, ...running])
     },
   }
+}
+
+/** How long no arrival is looked at after an evaluation; on a machine that is busy all take long. */
+function restAfter(tookMs: number): number {
+  return Math.min(49 * tookMs, Math.max(2_000, 9 * tookMs))
 }
 
 /** The code of a stored alert. One that this version no longer knows must not go on unseen. */

@@ -137,9 +137,12 @@ const countSql = `
   from found where is_whole and tally <> '' group by 1, tally
   union all
   select 0, 'record', '', 1, null, null, record.entries
-  from found join run_records record on record.workspace_id = runwarden.current_workspace()
-    and record.record_id = found.record_id
-  where not is_whole and found.tally <> ''
+  from found cross join lateral (
+    select entries from run_records
+    where workspace_id = runwarden.current_workspace() and record_id = found.record_id
+    limit 1
+  ) as record
+  where not is_whole and tally <> ''
   union all
   select step, 'approval_state', state, count(*)::int, null, null, null
   from approvals group by step, state
