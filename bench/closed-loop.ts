@@ -17,6 +17,8 @@ export interface LoopFigures extends Latencies {
   readonly seconds: number
   readonly runsPerSecond: number
   readonly failures: number
+  /** What the first of them said. */
+  readonly failure: string | undefined
 }
 
 /** More than a busy machine explains: what is measured is then not the workload any more. */
@@ -32,6 +34,7 @@ export async function closedLoop(
 ): Promise<LoopFigures> {
   const took: number[] = []
   let failures = 0
+  let failure: string | undefined
   const begin = performance.now()
   const end = begin + ms
   const client = async () => {
@@ -42,6 +45,7 @@ export async function closedLoop(
         took.push(performance.now() - at)
       } catch (error) {
         failures++
+        failure ??= String(error)
         if (failures > maxFailures) throw error
       }
     }
@@ -49,7 +53,7 @@ export async function closedLoop(
   await Promise.all(Array.from({ length: clients }, client))
   const seconds = (performance.now() - begin) / 1_000
   const runs = took.length
-  return { runs, seconds, runsPerSecond: runs / seconds, failures, ...latencies(took) }
+  return { runs, seconds, runsPerSecond: runs / seconds, failures, failure, ...latencies(took) }
 }
 
 export function latencies(took: readonly number[]): Latencies {

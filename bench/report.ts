@@ -17,6 +17,9 @@ export function report(figures: SittingFigures, print: (text: string) => void): 
     const points = figures.points.filter((point) => point.mode === mode)
     print(`\n${mode === "local" ? "Local: all in one process" : "Each service in its own process"}`)
     print(loadTable(points))
+    for (const { failure } of points.flatMap(({ rounds }) => rounds)) {
+      if (failure !== undefined) print(`A run failed: ${failure}`)
+    }
     print(approvalTable(figures, mode))
   }
   if (figures.transactions.length > 0) print(transactionTable(figures))

@@ -4,6 +4,7 @@
  */
 import { setTimeout as sleep } from "node:timers/promises"
 import type { MessageInitShape } from "@bufbuild/protobuf"
+import { durationFromMs } from "@bufbuild/protobuf/wkt"
 import type { CallOptions, Client } from "@connectrpc/connect"
 import { ActorKind } from "../gen/runwarden/gateway/v1/member_pb.ts"
 import { MembershipService } from "../gen/runwarden/gateway/v1/membership_service_pb.ts"
@@ -94,11 +95,10 @@ export async function createRunStarter(
     options: CallOptions | undefined,
   ): Promise<RestingRun> {
     const { run } = await client.startRun(request, options)
-    const acknowledgedRun = { workspaceId: request.workspaceId, runId: run?.runId ?? "" }
-    acknowledged.push(acknowledgedRun)
-    const watching = { ...options, timeoutMs: 0 }
-    const state = await stateIn(client.watchRun(acknowledgedRun, watching), isAtRest)
-    return { ...acknowledgedRun, state }
+    if (run === undefined) throw new Error("an answer without its run")
+    const { workspaceId, runId, state } = run
+    acknowledged.push({ workspaceId, runId })
+    return { workspaceId, runId, state }
   }
 
   return {
@@ -107,7 +107,7 @@ export async function createRunStarter(
     async run(grouping) {
       const { workspace, number } = next()
       const request = requestOf(workspace.workspaceId, grouping, number, "record.write")
-      require(await start(runs, request, actingAs(workspace.requester)), RunState.SUCCEEDED)
+      require(await start(runs, request, waiting(workspace.requester)), RunState.SUCCEEDED)
     },
     async runThroughEdge(grouping) {
       const { workspace, number } = next()
@@ -118,16 +118,16 @@ export async function createRunStarter(
       const { workspace, number } = next()
       const { workspaceId, requester, approver } = workspace
       const request = requestOf(workspaceId, grouping, number, "record.release")
-      const run = await start(runs, request, actingAs(requester))
+      const run = await start(runs, request, waiting(requester))
       require(run, RunState.REQUIRES_ACTION)
       const { runId } = run
       const signal = AbortSignal.timeout(runTimeoutMs)
       const watching = actingAs(requester, { timeoutMs: 0, signal })
       const ended = stateIn(runs.watchRun({ workspaceId, runId }, watching), isTerminal)
       const list = await approvals.listApprovals({ workspaceId, runId }, actingAs(approver))
-      const [waiting] = list.approvals
-      if (waiting === undefined) throw new Error(`run ${runId} waits for nobody`)
-      const { approvalId, digest } = waiting
+      const [approval] = list.approvals
+      if (approval === undefined) throw new Error(`run ${runId} waits for nobody`)
+      const { approvalId, digest } = approval
       await sleep(settleMs)
       const at = performance.now()
       const answer = { workspaceId, requestId: newId(), approvalId, digest, answer: Answer.APPROVE }
@@ -143,7 +143,7 @@ export async function createRunStarter(
         const found: AcknowledgedRun[] = []
         for (const [number, { workspaceId, requester }] of workspaces.entries()) {
           const request = requestOf(workspaceId, "grouped", number, lastTool)
-          const run = await start(runs, request, actingAs(requester))
+          const run = await start(runs, request, waiting(requester))
           require(run, state)
           found.push({ workspaceId, runId: run.runId })
         }
@@ -161,12 +161,13 @@ interface RestingRun extends AcknowledgedRun {
   readonly state: RunState
 }
 
-function isTerminal(state: RunState): boolean {
-  return state >= RunState.SUCCEEDED
+/** For a call that answers when the run rests. */
+function waiting(subject: Subject): CallOptions {
+  return actingAs(subject, { timeoutMs: runTimeoutMs + 1_000 })
 }
 
-function isAtRest(state: RunState): boolean {
-  return isTerminal(state) || state === RunState.REQUIRES_ACTION
+function isTerminal(state: RunState): boolean {
+  return state >= RunState.SUCCEEDED
 }
 
 type Request = MessageInitShape<typeof StartRunRequestSchema> & { readonly workspaceId: string }
@@ -186,7 +187,8 @@ function requestOf(
       note: `Entry ${number}.${step}: the shipment was counted, weighed and put on its shelf by hand.`,
     },
   }))
-  return { workspaceId, requestId: newId(), plan: { name: "three-records", steps } }
+  const plan = { name: "three-records", steps }
+  return { workspaceId, requestId: newId(), plan, wait: durationFromMs(runTimeoutMs) }
 }
 
 /** Reads the history until it comes to such a state. */
@@ -233,7 +235,7 @@ async function addWorkspace({ edgeUrl: url, operatorKey }: BenchMesh): Promise<B
 
 function workspaceOf(members: BenchMembers, url: string): BenchWorkspace {
   const { workspaceId, requesterId, approverId, apiKey } = members
-  const transport = createGatewayTransport({ url, apiKey, timeoutMs: runTimeoutMs })
+  const transport = createGatewayTransport({ url, apiKey, timeoutMs: runTimeoutMs + 1_000 })
   return {
     workspaceId,
     requester: memberSubject(workspaceId, requesterId, Role.ADMIN),
