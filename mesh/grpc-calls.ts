@@ -26,6 +26,7 @@ import {
 import { deadlineKey } from "./deadline.ts"
 import { fromStatus, hasDetails, toHeaders, toMetadata } from "./grpc-metadata.ts"
 import { methodName, single } from "./method-chain.ts"
+import { noteIfUnsent } from "./never-sent.ts"
 
 /**
  * Sends a unary call that may be repeated. Once the first bytes of an answer are here, gRPC takes it
@@ -92,6 +93,7 @@ function failureOf(received: StatusObject, header: Metadata | undefined): Connec
   )
   const isOurs = received.code === status.UNAVAILABLE && !hasDetails(received.metadata)
   if (isOurs && header !== undefined) cutAnswers.add(error)
+  if (header === undefined) noteIfUnsent(error, received)
   return error
 }
 

@@ -4,7 +4,6 @@ import { Code, ConnectError } from "@connectrpc/connect"
 import { Metadata, type StatusObject, status } from "@grpc/grpc-js"
 import { BadRequestSchema } from "../gen/google/rpc/error_details_pb.ts"
 import { StatusSchema } from "../gen/google/rpc/status_pb.ts"
-import { noteIfUnsent } from "./never-sent.ts"
 
 /** Where a gRPC status carries its typed details. */
 const detailsKey = "grpc-status-details-bin"
@@ -73,7 +72,6 @@ export function fromStatus(received: StatusObject): ConnectError {
   const error = new ConnectError(received.details, code)
   const [bytes] = received.metadata.get(detailsKey)
   if (bytes instanceof Buffer) error.details = readDetails(bytes)
-  noteIfUnsent(error, received)
   return error
 }
 

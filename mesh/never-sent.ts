@@ -1,6 +1,7 @@
 /**
  * Which failed calls certainly never reached the peer. Only the channel itself can say so: its word
- * is told from a peer's by the metadata, of which every answer that came over a connection has some.
+ * is told from a peer's by the metadata, of which every answer that came over a connection has some,
+ * in its headers or, where it has none, in its trailers.
  */
 import type { StatusObject } from "@grpc/grpc-js"
 
@@ -12,7 +13,7 @@ const stillWaiting =
   /,(waiting for name resolution|waiting for metadata filters|Waiting for LB pick)$/
 const earlierAttempts = "previous attempts: "
 
-/** Notes of an error, made of this status, whether its call never left. */
+/** Notes of an error, made of this status and without headers before it, whether its call never left. */
 export function noteIfUnsent(error: object, { metadata, details }: StatusObject): void {
   if (Object.keys(metadata.getMap()).length > 0) return
   const isWaiting = stillWaiting.test(details) && !details.includes(earlierAttempts)

@@ -104,6 +104,22 @@ describe("the lease of a call", () => {
   })
 })
 
+describe("a claim that took too long", () => {
+  it("is not followed by a sending: its lease may be over", async () => {
+    await using slow = await startTools(undefined, 300)
+    const call = await callOf(slow, "fire")
+    await slow.sql("begin; lock table executions in access exclusive mode")
+    const answer = execute(slow, call)
+    await new Promise((resolve) => setTimeout(resolve, 1_000))
+    await slow.sql("commit")
+    const { execution, failedAttempt } = await answer
+    expect(slow.provider.sendings).toHaveLength(0)
+    expect(execution?.state).toBe(ExecutionState.IN_FLIGHT)
+    expect(failedAttempt?.fault).toBe(AttemptFault.NOT_SENT)
+    expect(await slow.rowOf(call)).toMatchObject({ is_open: true, maybe_applied: false })
+  })
+})
+
 describe("CancelExecution", () => {
   it.each(["at the replica that sends", "at another one"])("stops a read, %s", async (where) => {
     const { cancelled, release } = hold()
