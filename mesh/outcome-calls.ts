@@ -66,23 +66,26 @@ export const callOutcomes = {
     outcome: {
       label: "failed",
       tone: "failure",
-      explanation: "The tool answered with an error, or could not be reached and has not run.",
+      explanation: "The tool answered with an error, or could not be reached.",
       next: "Read the error; start another run once its cause is gone.",
     },
     reasons: {
       tool_failed: { explanation: "The tool answered with an error." },
       tool_unavailable: {
         label: "tool unavailable",
-        explanation: "The tool could not be reached, and the call has not run.",
-        next: "Start another run once the tool is back.",
+        explanation:
+          "The tool could not be reached, or did not answer. It has not run, unless its error says applied: unknown.",
+        next: "Start another run once the tool is back; where it may have run, look first what it did.",
       },
       cancelled: {
         label: "stopped",
-        explanation: "Its run was cancelled while it executed, and it has not taken effect.",
+        explanation:
+          "Its run was cancelled while it executed. It has not taken effect, unless its error says applied: unknown.",
       },
       deadline_exceeded: {
         label: "out of time",
-        explanation: "The run's time ran out while it executed, and it has not taken effect.",
+        explanation:
+          "The run's time ran out while it executed. It has not taken effect, unless its error says applied: unknown.",
       },
       unknown_tool: refused("no provider offers it any more."),
       ambiguous_tool: refused("more than one provider offers a tool of this name."),

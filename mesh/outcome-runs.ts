@@ -101,8 +101,8 @@ export const runOutcomes = {
       },
       tool_unavailable: {
         label: "tool unavailable",
-        explanation: "A tool could not be reached, and the call has not run.",
-        next: "Start another run once the tool is back.",
+        explanation: "A tool could not be reached, or did not answer.",
+        next: "Read the error of the failed call; start another run once the tool is back.",
       },
       outcome_unknown: {
         label: "outcome unknown",

@@ -193,6 +193,9 @@ describe("a lease", () => {
     ]
     await open.release(1)
     await done.record({ kind: "succeeded", result: {}, text: "{}" })
+    const stranger = { ...late.running, attempt: 2 }
+    expect(await renewExecutions(database, [stranger], 60_000)).toEqual(["lost"])
+    expect(await late.hold()).toBe("expired")
     const items = [live.running, { ...live.running, attempt: 2 }, late.running, open.running]
     expect(await renewExecutions(database, [...items, done.running], 60_000)).toEqual([
       ...["mine", "lost", "mine", "lost", "lost"],

@@ -208,7 +208,11 @@ async function record(
   const item = settleItem(intent, outcomeValues(outcome), isWord ? null : attempt, false)
   const settled = await deps.writer.settle(item)
   deps.runtime.reached("after_outcome")
-  if (settled === undefined) return found(deps, intent)
+  if (settled === undefined) {
+    const { tool, workspaceId } = intent
+    deps.runtime.log.info({ tool, workspaceId, attempt, outcome: outcome.kind }, "late answer")
+    return found(deps, intent)
+  }
   const row: ExecutionRow = {
     state: outcome.kind,
     result: outcome.kind === "succeeded" ? outcome.result : null,
