@@ -23,19 +23,18 @@ import {
   leaseLost,
   sealLocked,
 } from "./admission.ts"
-import type { ClaimItem, SettleItem } from "./execution-group-store.ts"
+import type { ClaimItem } from "./execution-group-store.ts"
 import {
   type ExecutionKey,
   type ExecutionRow,
-  findExecution,
   type Intent,
-  outcomeValues,
   requestCancel,
   seeEpoch,
 } from "./execution-store.ts"
-import { type Answer, type AttemptFailure, afterAnswer, type Outcome, settledBy } from "./ledger.ts"
+import { type Answer, afterAnswer, settledBy } from "./ledger.ts"
 import type { LedgerWriter } from "./ledger-writer.ts"
 import { type AnswerRules, askProvider, callProvider, type ProviderCall } from "./provider-call.ts"
+import { type Executed, giveBack, recordOutcome } from "./recording.ts"
 import type { RunningCall, RunningCalls } from "./running-calls.ts"
 
 export interface ExecutorConfig {
@@ -64,13 +63,6 @@ export interface Call {
   /** Until when the caller waits, by the monotonic clock. */
   readonly deadline: number
   readonly callerSignal: AbortSignal
-}
-
-export interface Executed {
-  readonly row: ExecutionRow
-  readonly isReplayed: boolean
-  /** What the attempt was, where it ended nothing. */
-  readonly failure?: AttemptFailure
 }
 
 /** A call that must not run unless it does already, and whom to ask about it. */
@@ -183,72 +175,17 @@ async function send(deps: ExecutorDeps, call: Call, held: Held): Promise<Execute
   const next = afterAnswer(effect, answer, { maybeApplied, isCancelled: stopped === "cancelled" })
   switch (next.kind) {
     case "record":
-      return record(deps, call, held, next.outcome, isToolsWord(answer))
+      return recordOutcome(deps, call.intent, held, next.outcome, isToolsWord(answer))
     case "release":
-      return release(deps, call, held, next)
+      return giveBack(deps, call.intent, held, next)
     case "probe": {
       const outcome = settledBy(effect, await ask(deps, call, held.attempt))
-      if (outcome === undefined) return release(deps, call, held, { ...next, maybeApplied: true })
-      return record(deps, call, held, outcome, outcome.kind !== "outcome_unknown")
+      if (outcome === undefined) {
+        return giveBack(deps, call.intent, held, { ...next, maybeApplied: true })
+      }
+      return recordOutcome(deps, call.intent, held, outcome, outcome.kind !== "outcome_unknown")
     }
   }
-}
-
-/**
- * Records an outcome. What the tool itself said is so whoever holds the row; a judgement without an
- * answer is recorded by the sender that holds it alone.
- */
-async function record(
-  deps: ExecutorDeps,
-  { intent }: Call,
-  { attempt, createdMs }: Held,
-  outcome: Outcome,
-  isWord: boolean,
-): Promise<Executed> {
-  const item = settleItem(intent, outcomeValues(outcome), isWord ? null : attempt, false)
-  const settled = await deps.writer.settle(item)
-  deps.runtime.reached("after_outcome")
-  if (settled === undefined) {
-    const { tool, workspaceId } = intent
-    deps.runtime.log.info({ tool, workspaceId, attempt, outcome: outcome.kind }, "late answer")
-    return found(deps, intent)
-  }
-  const row: ExecutionRow = {
-    state: outcome.kind,
-    result: outcome.kind === "succeeded" ? outcome.result : null,
-    error: outcome.kind === "failed" ? outcome.error : null,
-    attempts: attempt,
-    createdMs,
-    endedMs: settled.endedMs,
-  }
-  return { row, isReplayed: false }
-}
-
-/** Gives the row back, so that the next request for its key may send again at once. */
-async function release(
-  deps: ExecutorDeps,
-  { intent }: Call,
-  { attempt, createdMs }: Held,
-  { maybeApplied, failure }: { readonly maybeApplied: boolean; readonly failure: AttemptFailure },
-): Promise<Executed> {
-  const open = ["in_flight", null, null] as const
-  const settled = await deps.writer.settle(settleItem(intent, open, attempt, maybeApplied))
-  if (settled === undefined) return found(deps, intent)
-  const times = { attempts: attempt, createdMs, endedMs: null }
-  return {
-    row: { state: "in_flight", result: null, error: null, ...times },
-    isReplayed: false,
-    failure,
-  }
-}
-
-/** The row as somebody else left it. */
-async function found({ database }: ExecutorDeps, key: ExecutionKey): Promise<Executed> {
-  const row = await database.tenant(key.workspaceId, (tx) => findExecution(tx, key), {
-    name: "find execution",
-  })
-  if (row === undefined || row.state === "in_flight") throw inProgress(key)
-  return { row, isReplayed: false }
 }
 
 async function sealCall(
@@ -275,16 +212,8 @@ async function probe(
   const { intent } = call
   const outcome = settledBy("unsafe", await ask(deps, call, row.attempts)) ?? unknown
   if (outcome.kind === row.state) return row
-  const settled = await deps.writer.settle(settleItem(intent, outcomeValues(outcome), null, false))
-  deps.runtime.reached("after_outcome")
-  if (settled === undefined) return (await found(deps, intent)).row
-  return {
-    ...row,
-    state: outcome.kind,
-    result: outcome.kind === "succeeded" ? outcome.result : null,
-    error: outcome.kind === "failed" ? outcome.error : null,
-    endedMs: settled.endedMs,
-  }
+  const held = { attempt: row.attempts, createdMs: row.createdMs }
+  return (await recordOutcome(deps, intent, held, outcome, true)).row
 }
 
 async function ask(deps: ExecutorDeps, call: SealedCall, attempt: number) {
@@ -318,13 +247,4 @@ function rulesOf({ config }: ExecutorDeps, attempt: number): AnswerRules {
 
 function isToolsWord({ kind }: Answer): boolean {
   return kind === "result" || kind === "tool_error"
-}
-
-function settleItem(
-  intent: ClaimItem,
-  [state, result, error]: readonly [string, string | null, string | null],
-  attempt: number | null,
-  maybeApplied: boolean,
-): SettleItem {
-  return { ...intent, state, result, error, attempt, maybeApplied }
 }

@@ -31,8 +31,7 @@ export interface LedgerWriter extends AsyncDisposable {
   settle(item: SettleItem): Promise<Settled>
 }
 
-const claimTries = 5
-const settleTries = 6
+const maxTries = 6
 const pauseMs = 50
 const maxGroupedBytes = 16_384
 
@@ -68,36 +67,38 @@ export function createLedgerWriter(deps: {
   }
 
   return {
-    async claim(item) {
-      for (let tries = 1; ; tries++) {
-        try {
-          return await claims.add(item)
-        } catch (error) {
-          if (tries >= claimTries || reasonOf(error) !== "DEPENDENCY_UNAVAILABLE") throw error
-          await sleep(waitMs(tries)) // (1)
-        }
-      }
-    },
-    look: (key) => looks.add(key),
+    claim: (item) => insist(() => claims.add(item), isAway), // (1)
+    look: (key) => insist(() => looks.add(key), isAway),
     async settle(item) {
       const isLarge = item.result !== null && item.result.length > maxGroupedBytes // (3)
-      for (let tries = 1; ; tries++) {
-        try {
-          return await (isLarge ? settleAlone(item) : outcomes.add(item))
-        } catch (error) {
-          if (tries >= settleTries) {
-            const { tool, state, workspaceId } = item
-            runtime.log.error({ err: error, tool, state, workspaceId }, "outcome not recorded")
-            throw error
-          }
-          await sleep(waitMs(tries)) // (2)
-        }
+      try {
+        return await insist(() => (isLarge ? settleAlone(item) : outcomes.add(item)), always) // (2)
+      } catch (error) {
+        const { tool, state, workspaceId } = item
+        runtime.log.error({ err: error, tool, state, workspaceId }, "outcome not recorded")
+        throw error
       }
     },
     [Symbol.asyncDispose]: () => stack.disposeAsync(),
   }
 }
 
-function waitMs(tries: number): number {
-  return pauseMs * 2 ** tries * (0.5 + Math.random() / 2)
+/** Tries again for about three seconds, as long as what fails may pass. */
+async function insist<T>(work: () => Promise<T>, mayPass: (error: unknown) => boolean): Promise<T> {
+  for (let tries = 1; ; tries++) {
+    try {
+      return await work()
+    } catch (error) {
+      if (tries >= maxTries || !mayPass(error)) throw error
+      await sleep(pauseMs * 2 ** tries * (0.5 + Math.random() / 2))
+    }
+  }
+}
+
+function isAway(error: unknown): boolean {
+  return reasonOf(error) === "DEPENDENCY_UNAVAILABLE"
+}
+
+function always(): boolean {
+  return true
 }

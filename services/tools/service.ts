@@ -11,6 +11,7 @@
  *   ledger.ts           what may be done under one key (pure); provider-call.ts: what an answer means
  *   ledger-writer.ts    claims and outcomes of many calls at once; execution-group-store.ts: their SQL
  *   admission.ts        what to do where a key is taken; execution-store.ts: SQL for one call
+ *   recording.ts        how a sending ends
  *   running-calls.ts    leases of calls that take longer, and what stops them
  * *-handlers.ts         one per proto service; tool-message.ts: rows to messages
  */
