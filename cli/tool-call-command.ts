@@ -1,6 +1,11 @@
 import type { JsonObject, MessageInitShape } from "@bufbuild/protobuf"
 import type { Command } from "commander"
 import { VerdictSchema } from "../gen/runwarden/moderation/v1/decision_pb.ts"
+import { OrphanCauseSchema } from "../gen/runwarden/orchestrator/v1/orphan_pb.ts"
+import {
+  ListOrphansResponseSchema,
+  OrphanService,
+} from "../gen/runwarden/orchestrator/v1/orphan_service_pb.ts"
 import {
   type ToolCall,
   type ToolCallState,
@@ -13,6 +18,7 @@ import {
   SettleToolCallResponseSchema,
   ToolCallService,
 } from "../gen/runwarden/orchestrator/v1/tool_call_service_pb.ts"
+import { ExecutionStateSchema } from "../gen/runwarden/tools/v1/execution_pb.ts"
 import { EffectSchema, RiskClassSchema } from "../gen/runwarden/tools/v1/tool_pb.ts"
 import { newId } from "../mesh/ids.ts"
 import { describeToolCall } from "../mesh/outcomes.ts"
@@ -66,6 +72,14 @@ export function toolCallCommands(cli: Cli): Command {
           .option("--not-done <why>", "it did not take effect"),
       action: (context, options, [id = ""]) => settle(context, options, readId(id, "tool call")),
     }),
+    command<PageOptions>(cli, "orphans", "list calls that were sent and that no run knows of", {
+      examples: ["tool-call orphans"],
+      more:
+        "\nThere are none unless a database was restored to an earlier time. Their effects may have" +
+        "\nhappened; no run repeats them or takes them back. Needs an admin.",
+      configure: addPageOptions,
+      action: listOrphans,
+    }),
   ])
 }
 
@@ -96,6 +110,31 @@ async function listCalls(context: Context, options: ListOptions): Promise<void> 
       ageOf(call.updateTime, context.io.now()),
     ],
     empty: "No calls.",
+  })
+}
+
+async function listOrphans(context: Context, options: PageOptions): Promise<void> {
+  const session = context.session()
+  const workspaceId = await session.workspaceId()
+  await printList(context, options, {
+    async read(page) {
+      const orphans = session.client(OrphanService)
+      const found = await orphans.listOrphans({ workspaceId, ...page }, session.options)
+      return { items: found.orphans, nextPageToken: found.nextPageToken }
+    },
+    schema: ListOrphansResponseSchema,
+    toResponse: (orphans, nextPageToken) => ({ orphans, nextPageToken }),
+    head: ["RUN", "STEP", "TOOL", "KEY", "CAUSE", "STATE", "SENT"],
+    row: (orphan) => [
+      orphan.runId,
+      String(orphan.stepIndex),
+      orphan.tool,
+      orphan.idempotencyKey,
+      enumText(OrphanCauseSchema, orphan.cause),
+      enumText(ExecutionStateSchema, orphan.state),
+      ageOf(orphan.createTime, context.io.now()),
+    ],
+    empty: "No orphans: the runs know of every call that was sent.",
   })
 }
 

@@ -78,6 +78,7 @@ export const sampleRequests: Readonly<Record<string, (own: Population) => object
   }),
   "DelegationService/ListDelegations": (own) => ({ actorId: own.actor_id }),
   "DelegationService/RevokeDelegation": (own) => ({ delegationId: own.delegation_id }),
+  "OrphanService/ListOrphans": () => ({}),
   "RunService/StartRun": () => ({
     plan: { name: "list", steps: [{ tool: "project.list", arguments: {} }] },
     threadId: newId(),

@@ -8,6 +8,7 @@ import { Exposure } from "../../gen/runwarden/options/v1/access_pb.ts"
 import { ApprovalRuleService } from "../../gen/runwarden/orchestrator/v1/approval_rule_service_pb.ts"
 import { ApprovalService } from "../../gen/runwarden/orchestrator/v1/approval_service_pb.ts"
 import { DelegationService } from "../../gen/runwarden/orchestrator/v1/delegation_service_pb.ts"
+import { OrphanService } from "../../gen/runwarden/orchestrator/v1/orphan_service_pb.ts"
 import { RunService } from "../../gen/runwarden/orchestrator/v1/run_service_pb.ts"
 import { ToolCallService } from "../../gen/runwarden/orchestrator/v1/tool_call_service_pb.ts"
 import { DocumentService } from "../../gen/runwarden/projects/v1/document_service_pb.ts"
@@ -35,6 +36,7 @@ export const publicServices: readonly DescService[] = [
   IngestionService,
   MembershipService,
   MetricsService,
+  OrphanService,
   PolicyService,
   ProjectService,
   RegistryService,

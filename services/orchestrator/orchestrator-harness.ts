@@ -13,6 +13,7 @@ import { ApprovalState } from "../../gen/runwarden/orchestrator/v1/approval_pb.t
 import { ApprovalRuleService } from "../../gen/runwarden/orchestrator/v1/approval_rule_service_pb.ts"
 import { Answer, ApprovalService } from "../../gen/runwarden/orchestrator/v1/approval_service_pb.ts"
 import { DelegationService } from "../../gen/runwarden/orchestrator/v1/delegation_service_pb.ts"
+import { OrphanService } from "../../gen/runwarden/orchestrator/v1/orphan_service_pb.ts"
 import { OnError } from "../../gen/runwarden/orchestrator/v1/plan_pb.ts"
 import type { Run } from "../../gen/runwarden/orchestrator/v1/run_pb.ts"
 import { RunService } from "../../gen/runwarden/orchestrator/v1/run_service_pb.ts"
@@ -25,6 +26,7 @@ import {
   ExecutionService,
   type SealExecutionRequest,
 } from "../../gen/runwarden/tools/v1/execution_service_pb.ts"
+import { LedgerService } from "../../gen/runwarden/tools/v1/ledger_service_pb.ts"
 import type { PlannedStep } from "../../gen/runwarden/tools/v1/resolution_pb.ts"
 import { Effect, RiskClass } from "../../gen/runwarden/tools/v1/tool_pb.ts"
 import { digestOfStruct } from "../../mesh/canonical.ts"
@@ -45,6 +47,8 @@ export interface Script {
   /** What a tool does; throws for a status, answers `{error}` for an error of its own. */
   execute: (request: ExecuteRequest, context: HandlerContext) => Promise<JsonObject> | JsonObject
   member: (actorId: string) => { member: boolean; role: Role }
+  /** Calls that only the ledger knows. */
+  strays: { runId: string; stepIndex: number }[]
 }
 
 /** One row of the scripted ledger: what it did, and how often it was asked to. */
@@ -67,6 +71,7 @@ export function createPeers() {
     policyVersion: "test@1",
     execute: ({ stepIndex }) => ({ step: stepIndex, id: `made-${stepIndex}` }),
     member: () => ({ member: true, role: Role.APPROVER }),
+    strays: [],
   }
 
   const moderation = fakeRoute(ModerationService, {
@@ -156,6 +161,18 @@ export function createPeers() {
     },
   })
 
+  const sentCalls = fakeRoute(LedgerService, {
+    listExecutions: () => ({
+      calls: [
+        ...[...ledger.values()].map(({ request, state }) => ({
+          ...{ runId: request.runId, stepIndex: request.stepIndex, tool: request.tool, state },
+          idempotencyKey: request.idempotencyKey,
+        })),
+        ...script.strays.map((stray) => ({ ...stray, state: ExecutionState.SUCCEEDED })),
+      ],
+    }),
+  })
+
   const target = (routes: Parameters<typeof testClient>[1]["routes"], runtime: Runtime) => ({
     routes,
     runtime,
@@ -167,6 +184,7 @@ export function createPeers() {
       "orchestrator",
     ),
     tools: testClient(ExecutionService, target([execution], testRuntime("tools")), "orchestrator"),
+    ledger: testClient(LedgerService, target([sentCalls], testRuntime("tools")), "orchestrator"),
     membership: testClient(
       MembershipService,
       target([membership], testRuntime("gateway")),
@@ -247,6 +265,7 @@ export async function startOrchestrator(options: OrchestratorOptions = {}) {
     peers,
     runs: testClient(RunService, target),
     toolCalls: testClient(ToolCallService, target),
+    orphans: testClient(OrphanService, target),
     approvals: testClient(ApprovalService, target),
     rules: testClient(ApprovalRuleService, target),
     delegations: testClient(DelegationService, target),

@@ -21,10 +21,12 @@ import { ModerationService } from "../../gen/runwarden/moderation/v1/moderation_
 import { ApprovalRuleService } from "../../gen/runwarden/orchestrator/v1/approval_rule_service_pb.ts"
 import { ApprovalService } from "../../gen/runwarden/orchestrator/v1/approval_service_pb.ts"
 import { DelegationService } from "../../gen/runwarden/orchestrator/v1/delegation_service_pb.ts"
+import { OrphanService } from "../../gen/runwarden/orchestrator/v1/orphan_service_pb.ts"
 import { RunService } from "../../gen/runwarden/orchestrator/v1/run_service_pb.ts"
 import { ToolCallService } from "../../gen/runwarden/orchestrator/v1/tool_call_service_pb.ts"
 import { EventService } from "../../gen/runwarden/telemetry/v1/event_service_pb.ts"
 import { ExecutionService } from "../../gen/runwarden/tools/v1/execution_service_pb.ts"
+import { LedgerService } from "../../gen/runwarden/tools/v1/ledger_service_pb.ts"
 import { openDatabase } from "../../mesh/database.ts"
 import { type Runtime, route, type Service, type ServiceModule } from "../../mesh/service.ts"
 import { approvalHandlers } from "./approval-handlers.ts"
@@ -36,6 +38,7 @@ import { delegationHandlers } from "./delegation-handlers.ts"
 import { Executor } from "./executor.ts"
 import { createJournalDelivery } from "./journal-delivery.ts"
 import { createNotifier } from "./notifier.ts"
+import { orphanHandlers } from "./orphan-handlers.ts"
 import { createRestPoller } from "./rest-poller.ts"
 import { createRetryBudgets } from "./retry-budget.ts"
 import { createRuleBooks } from "./rule-books.ts"
@@ -48,6 +51,7 @@ export interface OrchestratorDeps {
   readonly runtime: Runtime
   readonly moderation: Client<typeof ModerationService>
   readonly tools: Client<typeof ExecutionService>
+  readonly ledger: Client<typeof LedgerService>
   readonly membership: Client<typeof MembershipService>
   readonly telemetry: Client<typeof EventService>
 }
@@ -62,6 +66,7 @@ export const orchestratorModule: ServiceModule<OrchestratorConfig> = {
       runtime,
       moderation: peers.connect(ModerationService, "moderation"),
       tools: peers.connect(ExecutionService, "tools"),
+      ledger: peers.connect(LedgerService, "tools"),
       membership: peers.connect(MembershipService, "gateway"),
       telemetry: peers.connect(EventService, "telemetry"),
     }),
@@ -69,7 +74,7 @@ export const orchestratorModule: ServiceModule<OrchestratorConfig> = {
 
 /** Creates the service. Nothing connects before `start`. */
 export function createOrchestrator(config: OrchestratorConfig, deps: OrchestratorDeps): Service {
-  const { runtime, moderation, tools, membership, telemetry } = deps
+  const { runtime, moderation, tools, ledger, membership, telemetry } = deps
   const { approval, runTimeoutMs } = config
   const { tracer, log, reached } = runtime
   const stack = new AsyncDisposableStack()
@@ -119,6 +124,7 @@ export function createOrchestrator(config: OrchestratorConfig, deps: Orchestrato
       route(ApprovalService, approvalHandlers({ ...answering, membership })),
       route(ApprovalRuleService, approvalRuleHandlers({ database, defaultRule: approval })),
       route(DelegationService, delegationHandlers({ database, membership })),
+      route(OrphanService, orphanHandlers({ database, ledger })),
     ],
     async start(signal) {
       await database.migrate(signal)

@@ -13,11 +13,13 @@
  *   admission.ts        what to do where a key is taken; execution-store.ts: SQL for one call
  *   recording.ts        how a sending ends
  *   running-calls.ts    leases of calls that take longer, and what stops them
+ *   ledger-list-store.ts  SQL of the list of all that was sent
  * *-handlers.ts         one per proto service; tool-message.ts: rows to messages
  */
 import { join } from "node:path"
 import { createClient } from "@connectrpc/connect"
 import { ExecutionService } from "../../gen/runwarden/tools/v1/execution_service_pb.ts"
+import { LedgerService } from "../../gen/runwarden/tools/v1/ledger_service_pb.ts"
 import { RegistryService } from "../../gen/runwarden/tools/v1/registry_service_pb.ts"
 import { ToolProviderService } from "../../gen/runwarden/tools/v1/tool_provider_service_pb.ts"
 import { openDatabase } from "../../mesh/database.ts"
@@ -26,6 +28,7 @@ import { createCatalogue } from "./catalogue.ts"
 import { type ProviderTarget, readConfig, type ToolsConfig } from "./config.ts"
 import { executionHandlers } from "./execution-handlers.ts"
 import { createExecutor } from "./executor.ts"
+import { ledgerHandlers } from "./ledger-handlers.ts"
 import { createLedgerWriter } from "./ledger-writer.ts"
 import { createRegistry, type ProviderClient } from "./registry.ts"
 import { registryHandlers } from "./registry-handlers.ts"
@@ -73,6 +76,7 @@ export function createTools(config: ToolsConfig, deps: ToolsDeps): Service {
         ExecutionService,
         executionHandlers({ database, registry, catalogue, executor, providers }),
       ),
+      route(LedgerService, ledgerHandlers({ database })),
     ],
     async start(signal) {
       await database.migrate(signal)

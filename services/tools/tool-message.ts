@@ -26,7 +26,8 @@ import { fullNameOf, type PinnedTool } from "./pinned-tool.ts"
 import { retryPolicyOf } from "./retry-policy.ts"
 import type { ProviderRow, ToolRow } from "./tool-store.ts"
 
-const executionStates: Readonly<Record<LedgerState, ExecutionState>> = {
+/** The states of the ledger as the contract names them. */
+export const executionStates: Readonly<Record<LedgerState, ExecutionState>> = {
   in_flight: ExecutionState.IN_FLIGHT,
   succeeded: ExecutionState.SUCCEEDED,
   failed: ExecutionState.FAILED,

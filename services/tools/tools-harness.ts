@@ -3,6 +3,7 @@ import type { JsonObject } from "@bufbuild/protobuf"
 import { createClient } from "@connectrpc/connect"
 import { Role } from "../../gen/runwarden/options/v1/access_pb.ts"
 import { ExecutionService } from "../../gen/runwarden/tools/v1/execution_service_pb.ts"
+import { LedgerService } from "../../gen/runwarden/tools/v1/ledger_service_pb.ts"
 import { RegistryService } from "../../gen/runwarden/tools/v1/registry_service_pb.ts"
 import { Effect, RiskClass } from "../../gen/runwarden/tools/v1/tool_pb.ts"
 import { ToolProviderService } from "../../gen/runwarden/tools/v1/tool_provider_service_pb.ts"
@@ -32,6 +33,7 @@ export interface Started extends AsyncDisposable {
   readonly second: FakeProvider
   readonly registry: ReturnType<typeof testClient<typeof RegistryService>>
   readonly execution: ReturnType<typeof testClient<typeof ExecutionService>>
+  readonly ledger: ReturnType<typeof testClient<typeof LedgerService>>
   /** Runs a statement as the owner of the tables, who sees no row of any workspace. */
   sql<Row>(text: string): Promise<readonly Row[]>
   /** The ledger's row of a call. */
@@ -113,6 +115,7 @@ export async function startTools(
     second,
     registry: testClient(RegistryService, target),
     execution: testClient(ExecutionService, target, "orchestrator"),
+    ledger: testClient(LedgerService, target, "orchestrator"),
     sql: (text) => owner.query(text),
     async rowOf(call) {
       const [row] = await inLedger<TestRow>(
