@@ -22,6 +22,7 @@ import { encodePrivateKey, encodeTrustedKeys } from "../../mesh/keys.ts"
 import { derivedPasswords } from "../../mesh/provision-databases.ts"
 import { testKeys, testRuntime } from "../../mesh/testing.ts"
 import { type BouncingPostgres, startBouncingPostgres } from "./bouncing-postgres.ts"
+import type { MutationName } from "./mutations.ts"
 import { SupervisedProcess } from "./supervised-process.ts"
 import { startTcpProxy, type TcpProxy } from "./tcp-proxy.ts"
 
@@ -31,10 +32,10 @@ type ClusterService = (typeof services)[number]
 
 export interface ClusterOptions {
   readonly isDurable: boolean
-  /** Overrides of the services' environment. */
-  readonly env?: Readonly<Record<string, string>>
+  /** Whether leases are as long as in production; short ones unless told otherwise. */
+  readonly hasDefaultTimes?: boolean
   /** Guards to take out, by service. */
-  readonly mutations?: Partial<Record<ClusterService, string>>
+  readonly mutations?: Partial<Record<ClusterService, readonly MutationName[]>>
 }
 
 export interface Cluster extends AsyncDisposable {
@@ -67,12 +68,9 @@ export const leaseMs = 1_500
 const shortTimes = {
   ORCHESTRATOR_LEASE_MS: String(leaseMs),
   ORCHESTRATOR_POLL_MS: "200",
-  ORCHESTRATOR_EXECUTE_TIMEOUT_MS: "1500",
-  ORCHESTRATOR_EXECUTE_RETRY_MS: "100",
-  // These runs are no poison: whoever kills their owner means all of them.
-  ORCHESTRATOR_MAX_CRASHES: "1000",
+  ORCHESTRATOR_EXECUTE_TIMEOUT_MS: "2500",
   TOOLS_PROBE_TIMEOUT_MS: "500",
-  TOOLS_LEASE_MS: "1500",
+  TOOLS_LEASE_MS: String(leaseMs),
 }
 
 /** Starts everything; resolves when all of it serves. */
@@ -114,15 +112,17 @@ export async function startCluster(options: ClusterOptions): Promise<Cluster> {
     TOOLS_REFRESH_MS: "2000",
     GATEWAY_LISTEN: edge ?? "",
     GATEWAY_OPERATOR_KEY_SHA256: createHash("sha256").update(operatorKey).digest("hex"),
-    ...shortTimes,
-    ...options.env,
+    // No outage here is longer than this.
+    ORCHESTRATOR_EXECUTE_RETRIES: "60",
+    // These runs are no poison: whoever kills their owner means all of them.
+    ORCHESTRATOR_MAX_CRASHES: "1000",
+    ...(options.hasDefaultTimes === true ? {} : shortTimes),
   }
 
   function add(name: ClusterService, listen: string | undefined, replica: string, own = {}) {
     const prefix = name.toUpperCase()
     const key = testKeys.private.get(name)
     if (key === undefined || listen === undefined) throw new Error(`${name} cannot start`)
-    const mutation = options.mutations?.[name]
     const env: Record<string, string> = {
       ...shared,
       ...databaseEnv(prefix, databases[name]),
@@ -133,7 +133,7 @@ export async function startCluster(options: ClusterOptions): Promise<Cluster> {
     const spec = {
       name: `${name}${replica}`,
       script: "service-process.ts",
-      args: [name, ...(mutation === undefined ? [] : [mutation])],
+      args: [name, ...(options.mutations?.[name] ?? [])],
       env,
     }
     return stack.use(new SupervisedProcess(spec))
@@ -146,6 +146,7 @@ export async function startCluster(options: ClusterOptions): Promise<Cluster> {
       script: "ledger-process.ts",
       args: [ledger ?? "", ledgerFile],
       env: shared,
+      isSuicidal: true,
     }),
   )
   const others = [

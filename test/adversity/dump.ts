@@ -18,6 +18,8 @@ import type {
   Counts,
   EventRow,
   ExecutionRow,
+  JournalHead,
+  JournalRow,
   RunRow,
   World,
 } from "./world.ts"
@@ -33,6 +35,8 @@ export async function readWorld(
   const ids = workspaces.map(({ workspaceId }) => workspaceId)
   const known = new Set(ids)
   await using orchestrator = await open(cluster, "orchestrator")
+  // One moment of it, however much goes on meanwhile.
+  await orchestrator.query("begin transaction isolation level repeatable read")
   await using tools = await open(cluster, "tools")
   const [clock] = await orchestrator.query<{ now: number }>(
     "select extract(epoch from clock_timestamp()) * 1000 as now",
@@ -46,6 +50,8 @@ export async function readWorld(
   for (const workspace of workspaces) {
     counts.set(workspace.workspaceId, await readCounts(cluster, workspace))
   }
+  const stored = await orchestrator.query<StoredJournalRow>(journalSql, [ids])
+  const journal = stored.map((row) => ({ ...row, createMicros: BigInt(row.createMicros) }))
   return {
     history: history.entries.filter((entry) => known.has(entry.workspaceId)),
     now: Number(clock?.now),
@@ -54,7 +60,9 @@ export async function readWorld(
     approvals: (await orchestrator.query<StoredApproval>(approvalsSql, [ids])).map(toApproval),
     claims: await orchestrator.query<ClaimRow>(claimsSql, [ids]),
     executions: await tools.query<ExecutionRow>(executionsSql, [ids]),
-    events: (await orchestrator.query<JournalRow>(eventsSql, [ids])).flatMap(toEvents),
+    journal,
+    heads: await orchestrator.query<JournalHead>(headsSql, [ids]),
+    events: journal.flatMap(toEvents),
     belongings,
     ledger: readLedger(cluster.ledgerFile).filter((line) => known.has(line.workspaceId)),
     counts,
@@ -148,9 +156,18 @@ const executionsSql = `
     idempotency_key as key, state, attempts, coalesce(result ->> 'next', '') as next
   from executions where ${ofThese}`
 
-const eventsSql = `
-  select workspace_id as "workspaceId", run_id as "runId", first_sequence as "firstSequence", entries
-  from journal where ${ofThese} order by workspace_id, run_id, first_sequence`
+const journalSql = `
+  select workspace_id as "workspaceId", position, run_id as "runId",
+    first_sequence as "firstSequence", entry_count as "entryCount",
+    (extract(epoch from create_time) * 1000000)::bigint::text as "createMicros", entries,
+    encode(hash, 'hex') as hash
+  from journal where ${ofThese} order by workspace_id, position`
+
+const headsSql = `
+  select workspace_id as "workspaceId", position, encode(hash, 'hex') as hash
+  from journal_heads where ${ofThese}`
+
+type StoredJournalRow = Omit<JournalRow, "createMicros"> & { readonly createMicros: string }
 
 type StoredCall = Omit<CallRow, "next" | "applied"> & {
   readonly result: string | null
@@ -178,12 +195,9 @@ function toApproval({ arguments: shown, decideTime, consumeTime, ...row }: Store
   }
 }
 
-type JournalRow = Omit<EventRow, "kind" | "sequence"> & {
-  readonly firstSequence: number
-  readonly entries: Uint8Array
-}
-
-function toEvents({ entries, firstSequence, ...row }: JournalRow): EventRow[] {
+function toEvents({ workspaceId, runId, firstSequence, entries }: JournalRow): EventRow[] {
   const { events } = fromBinary(ListRunEventsResponseSchema, entries)
-  return events.map(({ kind }, index) => ({ ...row, sequence: firstSequence + index, kind }))
+  return events.map(({ kind }, index) => ({
+    ...{ workspaceId, runId, sequence: firstSequence + index, kind },
+  }))
 }

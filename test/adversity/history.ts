@@ -53,6 +53,17 @@ export type HistoryEntry = { readonly at: number } & (
       readonly role: "admin" | "approver" | "member"
     }
   | {
+      /** Its database was restored to a time before the run: it is gone, by a person's doing. */
+      readonly kind: "run_lost"
+      readonly workspaceId: string
+      readonly runId: string
+    }
+  | {
+      /** Its database was restored: what was seen before may be undone. */
+      readonly kind: "restored"
+      readonly workspaceId: string
+    }
+  | {
       /** An answer that no fault explains. */
       readonly kind: "surprise"
       readonly workspaceId: string

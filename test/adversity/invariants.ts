@@ -5,6 +5,7 @@
 import { RunState } from "../../gen/runwarden/orchestrator/v1/run_pb.ts"
 import { ToolCallState } from "../../gen/runwarden/orchestrator/v1/tool_call_pb.ts"
 import type { ExpectedStep, HistoryEntry, StartedRun } from "./history.ts"
+import { faultOfChain } from "./journal-chain.ts"
 import type { LedgerLine } from "./ledger-file.ts"
 import type { ApprovalRow, CallRow, ClaimRow, EventRow, RunRow, World } from "./world.ts"
 
@@ -19,7 +20,7 @@ export const invariants = {
   I4: effectsByClass,
   /** Every effect of a HIGH call has exactly one consumed approval, given before by who may. */
   I5: approvedOnce,
-  /** The history of every run is whole, and has intent and outcome of each call. */
+  /** The journal's chain holds; every run's history is whole, with intent and outcome of each call. */
   I6: historyIsWhole,
   /** No row is of another workspace than its run's. */
   I7: nothingStrays,
@@ -44,7 +45,9 @@ export function checkAll(world: World): readonly Violation[] {
 
 function startedOnce({ history, runs }: World): string[] {
   const byRequest = Map.groupBy(runs, ({ workspaceId, requestId }) => `${workspaceId} ${requestId}`)
+  const lost = lostIn(history)
   const missing = startedIn(history).flatMap(({ workspaceId, runId, requestId }) => {
+    if (lost.has(runId)) return []
     const found = byRequest.get(`${workspaceId} ${requestId}`) ?? []
     if (found.length === 1 && found[0]?.runId === runId) return []
     return [`request ${requestId} was answered run ${runId}; stored are ${ids(found)}`]
@@ -59,6 +62,7 @@ function terminalStays({ history, runs, events }: World): string[] {
   const broken: string[] = []
   const ended = new Map<string, string>()
   for (const entry of history) {
+    if (entry.kind === "restored") ended.clear()
     if (entry.kind !== "run_seen") continue
     const before = ended.get(entry.runId)
     if (before !== undefined && before !== entry.state) {
@@ -179,7 +183,13 @@ function approvedOnce({ history, calls, approvals, ledger }: World): string[] {
     approvals.filter(({ consumeTime }) => consumeTime !== undefined),
     ({ runId, stepIndex }) => `${runId}/${stepIndex}`,
   )
-  const high = effectsIn(ledger).filter(({ tool }) => tool.endsWith(".high"))
+  const lost = lostIn(history)
+  const restoredAt = Math.max(
+    ...history.map(({ kind, at }) => (kind === "restored" ? at : Number.NEGATIVE_INFINITY)),
+  )
+  const high = effectsIn(ledger).filter(
+    ({ tool, runId }) => tool.endsWith(".high") && !lost.has(runId),
+  )
   return high.flatMap((line) => {
     const used = consumed.get(line.key) ?? []
     const [approval] = used
@@ -199,7 +209,9 @@ function approvedOnce({ history, calls, approvals, ledger }: World): string[] {
       "is not approved": approval.state !== "approved",
       "was used before it was given":
         (approval.decideTime ?? Number.POSITIVE_INFINITY) > (approval.consumeTime ?? 0),
-      "was used after the effect": (approval.consumeTime ?? 0) > line.at + clockSlackMs,
+      // An effect from before a restore had a yes that the restore undid; it was given again.
+      "was used after the effect":
+        line.at > restoredAt && (approval.consumeTime ?? 0) > line.at + clockSlackMs,
       "was of other arguments": approval.argumentsDigest !== line.digest,
       "is not the one of the call": call?.approvalDigest !== approval.digest,
       "was given by nobody who may": !isDecider,
@@ -215,8 +227,16 @@ function approvedOnce({ history, calls, approvals, ledger }: World): string[] {
   })
 }
 
-function historyIsWhole({ runs, calls, events }: World): string[] {
-  const broken: string[] = []
+function historyIsWhole({ runs, calls, events, journal, heads }: World): string[] {
+  const rowsOf = Map.groupBy(journal, ({ workspaceId }) => workspaceId)
+  const broken = heads.flatMap((head) => {
+    const fault = faultOfChain(rowsOf.get(head.workspaceId) ?? [], head)
+    return fault === undefined ? [] : [`the journal of ${head.workspaceId} ${fault}`]
+  })
+  for (const workspaceId of rowsOf.keys()) {
+    if (heads.some((head) => head.workspaceId === workspaceId)) continue
+    broken.push(`the journal of ${workspaceId} has no head`)
+  }
   const eventsOf = Map.groupBy(events, ({ runId }) => runId)
   for (const { runId, state } of runs) {
     const listed = eventsOf.get(runId) ?? []
@@ -292,8 +312,8 @@ function countsAddUp({ runs, calls, approvals, events, counts }: World): string[
   return [...counts].flatMap(([workspaceId, counted]) => {
     const here = <T extends { readonly workspaceId: string }>(rows: readonly T[]) =>
       rows.filter((row) => row.workspaceId === workspaceId)
-    // A call that never moved was never told of.
-    const moved = here(calls).filter(({ state }) => state !== "proposed")
+    // Telemetry is told of states in which a call rests.
+    const moved = here(calls).filter(({ state }) => !passingStates.has(state))
     const moderated = here(events).filter(({ kind }) => kind.case === "contentModerated").length
     return [
       ...differences(`runs of ${workspaceId}`, here(runs), counted.runs),
@@ -332,6 +352,7 @@ const unsentStates: ReadonlySet<string> = new Set([
   "expired",
   "cancelled",
 ])
+const passingStates: ReadonlySet<string> = new Set(["proposed", "moderating", "ready", "executing"])
 const executedStates: ReadonlySet<string> = new Set([
   "executing",
   "outcome_unknown",
@@ -374,6 +395,11 @@ function stateOf(event: EventRow | undefined): string | undefined {
 
 function startedIn(history: readonly HistoryEntry[]): readonly StartedRun[] {
   return history.filter((entry) => entry.kind === "run_started")
+}
+
+/** Runs that a restore undid. */
+function lostIn(history: readonly HistoryEntry[]): ReadonlySet<string> {
+  return new Set(history.flatMap((entry) => (entry.kind === "run_lost" ? [entry.runId] : [])))
 }
 
 function effectsIn(ledger: readonly LedgerLine[]): readonly LedgerLine[] {

@@ -6,10 +6,11 @@
  *
  * 1. KEYED: a key that is done, or running, is answered with its first result and changes nothing.
  * 2. UNSAFE and READ: every request is an effect; whoever sends twice has it twice.
- * 3. Misbehaviour is for the first request under a key; further ones are served.
+ * 3. Silence and crashes are for the first request under a key; further ones are served.
  */
 import { setTimeout as sleep } from "node:timers/promises"
 import type { JsonObject, MessageInitShape } from "@bufbuild/protobuf"
+import { durationFromMs } from "@bufbuild/protobuf/wkt"
 import {
   Effect,
   RiskClass,
@@ -48,6 +49,9 @@ export const modes = [
   "error",
 ] as const
 
+/** What is the same however often it is asked for. */
+const answers: ReadonlySet<Mode | undefined> = new Set<Mode>(["big", "too_big", "error"])
+
 export type Mode = (typeof modes)[number]
 export type ToolAnswer = MessageInitShape<typeof ExecuteToolResponseSchema>
 
@@ -74,6 +78,12 @@ export const definitions: MessageInitShape<typeof ToolDefinitionSchema>[] = tool
       description: "Writes one line.",
       riskClass,
       effect: classes[name === "blind" ? "unsafe" : name],
+      // Longer than any outage here, so that a run which gives up has done so for a reason of its own.
+      retry: {
+        maxAttempts: 100,
+        initialBackoff: durationFromMs(100),
+        maxBackoff: durationFromMs(1_000),
+      },
       inputSchema: {
         type: "object",
         properties: {
@@ -126,7 +136,8 @@ export class LedgerTool {
     const id = keyOf(caller.workspaceId, idempotencyKey)
     const attempt = (this.#attempts.get(id) ?? 0) + 1
     this.#attempts.set(id, attempt)
-    const mode = attempt === 1 ? (args.mode as Mode | undefined) : undefined
+    const asked = args.mode as Mode | undefined
+    const mode = attempt === 1 || answers.has(asked) ? asked : undefined
     const delayMs = Number(args.delay_ms ?? 0)
     await this.#ledger.append({ ...line, kind: "attempt" })
     if (mode === "crash_before") process.kill(process.pid, "SIGKILL")

@@ -8,26 +8,52 @@ interface Mutation {
   readonly instead: string
 }
 
-const mutations: Readonly<Record<string, Mutation>> = {
-  /** A request that was answered before is carried out again. */
-  forget_requests: {
-    file: "/mesh/request-id.ts",
-    guard: "x",
-    instead: "TODO",
+export const mutations = {
+  /** A StartRun is acknowledged while it is being stored, not after. */
+  early_answers: {
+    file: "/services/orchestrator/start-store.ts",
+    guard: "const [reply] = await database.batch<Reply>(",
+    instead: `const [reply] = await ((...given: Parameters<typeof database.batch>) => {
+      void database.batch(...given).catch(() => {})
+      return [{ stored: sorted.map((_, n) => n), time: new Date() }] as Reply[]
+    })(`,
   },
-}
+  /** HIGH calls are executed without asking. */
+  no_questions: {
+    file: "/services/orchestrator/action.ts",
+    guard: 'if (call.riskClass !== "low" && call.riskClass !== "medium") return "ask"',
+    instead: "",
+  },
+  /** Nobody takes over the runs of an owner that died. */
+  abandoned_runs: {
+    file: "/services/orchestrator/claim-store.ts",
+    guard: "where due_time <= now()",
+    instead: "where due_time <= now() and owner is null",
+  },
+  /** An unsafe call whose sender vanished is sent again. */
+  unsafe_repeats: {
+    file: "/services/tools/ledger.ts",
+    guard:
+      'if (isUnsafeAndSent(entry)) return { kind: "abandon" } // (2)\n      return { kind: "repeat"',
+    instead: 'return { kind: "repeat"',
+  },
+} as const satisfies Readonly<Record<string, Mutation>>
 
-/** Has the module loaded without its guard. Throws when it is loaded and the guard is not there. */
-export function installMutation(name: string): void {
-  const mutation = mutations[name]
-  if (mutation === undefined) throw new Error(`no mutation ${name}`)
+export type MutationName = keyof typeof mutations
+
+/** Has these modules loaded without their guards. Throws when one is loaded and its guard is not there. */
+export function installMutations(names: readonly string[]): void {
+  const chosen = names.map((name) => mutations[name as MutationName])
   registerHooks({
     load(url, context, nextLoad) {
       const loaded = nextLoad(url, context)
-      if (!url.endsWith(mutation.file)) return loaded
-      const text = String(loaded.source)
-      if (!text.includes(mutation.guard)) throw new Error(`${name}: the guard is not in ${url}`)
-      return { ...loaded, source: text.replace(mutation.guard, mutation.instead) }
+      const found = chosen.filter(({ file }) => url.endsWith(file))
+      if (found.length === 0) return loaded
+      const source = found.reduce((text, { guard, instead }) => {
+        if (!text.includes(guard)) throw new Error(`the guard is not in ${url}: ${guard}`)
+        return text.replace(guard, instead)
+      }, String(loaded.source))
+      return { ...loaded, source }
     },
   })
 }

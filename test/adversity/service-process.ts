@@ -1,12 +1,12 @@
 // One service as a process of its own, as in production but for this: its supervisor may have it
-// killed at a kill point, move its clock, and take a guard out of its code.
+// killed at a kill point, move its clock, and take guards out of its code.
 //
-//   node test/adversity/service-process.ts SERVICE [MUTATION]
+//   node test/adversity/service-process.ts SERVICE [MUTATION …]
 import { runService } from "../../mesh/process.ts"
 import type { ServiceModule } from "../../mesh/service.ts"
 import { installJumpingClock, jump } from "./jumping-clock.ts"
 import { createKillSwitch, type Order } from "./kill-switch.ts"
-import { installMutation } from "./mutations.ts"
+import { installMutations } from "./mutations.ts"
 
 const modules = {
   gateway: async () => (await import("../../services/gateway/service.ts")).gatewayModule,
@@ -17,7 +17,7 @@ const modules = {
   tools: async () => (await import("../../services/tools/service.ts")).toolsModule,
 }
 
-const [, , name = "", mutation] = process.argv
+const [, , name = "", ...mutations] = process.argv
 const load = modules[name as keyof typeof modules]
 if (load === undefined) throw new Error(`no service ${name}`)
 
@@ -31,7 +31,7 @@ const leave = () => process.exit(1)
 process.on("disconnect", leave)
 
 installJumpingClock()
-if (mutation !== undefined) installMutation(mutation)
+installMutations(mutations)
 await runService((await load()) as ServiceModule, process.env, killSwitch.reached)
 process.off("disconnect", leave)
 process.disconnect?.()

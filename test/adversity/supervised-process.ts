@@ -20,6 +20,8 @@ export interface ProcessSpec {
   readonly script: string
   readonly args: readonly string[]
   readonly env: Readonly<Record<string, string>>
+  /** Kills itself when it is told to. */
+  readonly isSuicidal?: boolean
 }
 
 /** One death: at a kill point, by a signal that a fault sent, or for a reason of its own. */
@@ -134,7 +136,7 @@ export class SupervisedProcess implements AsyncDisposable {
     const at = Date.now()
     const armed = this.#armed
     this.#armed = undefined
-    if (this.#isKilling) {
+    if (this.#isKilling || (this.#spec.isSuicidal === true && signal === "SIGKILL" && !armed)) {
       this.deaths.push({ at, process: name, cause: "signal", detail: "SIGKILL" })
     } else if (signal === "SIGKILL" && armed !== undefined) {
       this.deaths.push({ at, process: name, cause: "kill_point", detail: armed.point })

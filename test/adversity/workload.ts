@@ -113,6 +113,15 @@ export class Workload implements AsyncDisposable {
     return this.#live.size === 0
   }
 
+  /** Gives up runs that a restore undid. */
+  forget(runIds: ReadonlySet<string>): void {
+    for (const { started, ended } of [...this.#live.values()]) {
+      if (!runIds.has(started.runId)) continue
+      ended.resolve()
+      this.#live.delete(started.runId)
+    }
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     this.#stop.abort()
     await Promise.all(this.#loops)
@@ -164,7 +173,7 @@ export class Workload implements AsyncDisposable {
 
   /** Looks after one workspace: who has ended, who waits for whom. */
   async #watch(workspace: TestWorkspace): Promise<void> {
-    const { workspaceId, memberId } = workspace
+    const { workspaceId } = workspace
     while (!this.#stop.signal.aborted) {
       await sleep(pollMs)
       const mine = [...this.#live.values()].filter((live) => live.workspace === workspace)
@@ -173,18 +182,26 @@ export class Workload implements AsyncDisposable {
         const live = await this.#liveRuns(workspace)
         for (const run of live.values()) this.#see(workspaceId, run)
         for (const { started } of mine) {
-          if (live.has(started.runId)) continue
-          const { run } = await this.#runs.getRun(
-            { workspaceId, runId: started.runId },
-            as(workspace, memberId, Role.MEMBER),
-          )
-          if (run !== undefined) this.#see(workspaceId, run)
+          if (!live.has(started.runId)) await this.#lookAt(workspace, started.runId)
         }
         const waiting = [...live.values()].filter(({ state }) => state === RunState.REQUIRES_ACTION)
         if (waiting.length > 0) await this.#answer(workspace)
       } catch (error) {
         this.#judge("watch", workspaceId, error)
       }
+    }
+  }
+
+  /** A run that is not live any more. One that is not there at all is given up: the checker will say. */
+  async #lookAt(workspace: TestWorkspace, runId: string): Promise<void> {
+    const { workspaceId, memberId } = workspace
+    const asMember = as(workspace, memberId, Role.MEMBER)
+    try {
+      const { run } = await this.#runs.getRun({ workspaceId, runId }, asMember)
+      if (run !== undefined) this.#see(workspaceId, run)
+    } catch (error) {
+      if (reasonOf(error) !== "NOT_FOUND") throw error
+      this.forget(new Set([runId]))
     }
   }
 
@@ -266,7 +283,12 @@ export class Workload implements AsyncDisposable {
             ? ({ case: "error", value: { reason: "not_noted", message: "Looked it up." } } as const)
             : ({ case: "result", value: { next: line.text } } as const)
         await this.#persist("SettleToolCall", workspaceId, () =>
-          this.#calls.settleToolCall({ workspaceId, requestId, toolCallId, outcome }, asApprover),
+          this.#calls
+            .settleToolCall({ workspaceId, requestId, toolCallId, outcome }, asApprover)
+            .catch((error: unknown) => {
+              // It was settled while it was being listed.
+              if (reasonOf(error) !== "ILLEGAL_TRANSITION") throw error
+            }),
         )
         this.#history.note({ kind: "call_settled", workspaceId, runId, stepIndex })
       })

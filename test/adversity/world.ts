@@ -71,6 +71,26 @@ export interface ExecutionRow {
   readonly next: string
 }
 
+/** A row of the journal as it is stored. */
+export interface JournalRow {
+  readonly workspaceId: string
+  readonly position: number
+  readonly runId: string
+  readonly firstSequence: number
+  readonly entryCount: number
+  readonly createMicros: bigint
+  readonly entries: Uint8Array
+  /** Hexadecimal, like that of the head. */
+  readonly hash: string
+}
+
+export interface JournalHead {
+  readonly workspaceId: string
+  readonly position: number
+  readonly hash: string
+}
+
+/** One entry of a run's history. */
 export interface EventRow {
   readonly workspaceId: string
   readonly runId: string
@@ -102,6 +122,9 @@ export interface World {
   readonly approvals: readonly ApprovalRow[]
   readonly claims: readonly ClaimRow[]
   readonly executions: readonly ExecutionRow[]
+  /** In the order of their positions, and of the sequences that they hold. */
+  readonly journal: readonly JournalRow[]
+  readonly heads: readonly JournalHead[]
   readonly events: readonly EventRow[]
   readonly belongings: readonly Belonging[]
   readonly ledger: readonly LedgerLine[]
