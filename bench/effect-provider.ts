@@ -4,7 +4,6 @@
  * Either answers when its row is on disk.
  */
 import type { MessageInitShape } from "@bufbuild/protobuf"
-import type { ServiceImpl } from "@connectrpc/connect"
 import pg from "pg"
 import { pino } from "pino"
 import { Effect, RiskClass, type ToolDefinitionSchema } from "../gen/runwarden/tools/v1/tool_pb.ts"
@@ -15,7 +14,7 @@ import { createVerifier } from "../mesh/hop-tokens.ts"
 import { callerOf, type ServiceName } from "../mesh/identity.ts"
 import type { MeshKeys } from "../mesh/keys.ts"
 import { goOn } from "../mesh/kill-points.ts"
-import type { Runtime } from "../mesh/service.ts"
+import type { Handlers, Runtime } from "../mesh/service.ts"
 import { route, type Service } from "../mesh/service.ts"
 import { createTracing } from "../mesh/tracing.ts"
 
@@ -77,7 +76,7 @@ export function createEffectProvider(
       return { outcome: { case: "result", value: { step, is_written: true } } }
     },
     getOutcome: () => ({ outcome: Outcome.UNKNOWN }),
-  } satisfies ServiceImpl<typeof ToolProviderService>
+  } satisfies Handlers<typeof ToolProviderService>
   return {
     runtime: providerRuntime(grouping, trusted),
     service: {
@@ -134,7 +133,7 @@ function providerRuntime(grouping: Grouping, trusted: MeshKeys["trusted"]): Runt
   }
   return {
     name,
-    signer: { service: name, sign: refuse, pass: refuse },
+    signer: { service: name, sign: refuse, signCalls: refuse, pass: refuse },
     verifier: createVerifier(name, trusted),
     tracer: createTracing(name).tracer,
     log: pino({ level: "warn" }),

@@ -6,7 +6,7 @@
  */
 import { randomUUID } from "node:crypto"
 import { create } from "@bufbuild/protobuf"
-import { type Client, createClient, type ServiceImpl } from "@connectrpc/connect"
+import { type Client, createClient } from "@connectrpc/connect"
 import { Role } from "../gen/runwarden/options/v1/access_pb.ts"
 import { ExecutionSchema, ExecutionState } from "../gen/runwarden/tools/v1/execution_pb.ts"
 import { ExecutionService } from "../gen/runwarden/tools/v1/execution_service_pb.ts"
@@ -15,7 +15,7 @@ import { digestOfStruct } from "../mesh/canonical.ts"
 import { definition } from "../mesh/fixtures/fake-provider.ts"
 import { actingAs, callerOf, memberSubject } from "../mesh/identity.ts"
 import { createLocalTransport } from "../mesh/local-transport.ts"
-import { type Route, route } from "../mesh/service.ts"
+import { type Handlers, type Route, route } from "../mesh/service.ts"
 import { testClient, testRuntime, until } from "../mesh/testing.ts"
 import { createTools } from "../services/tools/service.ts"
 import { startBenchServer } from "./bench-server.ts"
@@ -65,7 +65,7 @@ const service = stack.use(
 )
 await service.start(AbortSignal.timeout(60_000))
 const real = clientOf(service.routes)
-const bare = clientOf([route(ExecutionService, standIn() as ServiceImpl<typeof ExecutionService>)])
+const bare = clientOf([route(ExecutionService, standIn() as Handlers<typeof ExecutionService>)])
 const pinned = await until(async () => {
   const [subject] = members
   if (subject === undefined) return undefined
@@ -177,7 +177,7 @@ async function measure(
   return { round: { perSecond, p50, nodeMicros, postgresMicros }, count }
 }
 
-function providerOf(): ServiceImpl<typeof ToolProviderService> {
+function providerOf(): Handlers<typeof ToolProviderService> {
   return {
     listTools: () => ({ tools: [tool] }),
     executeTool: () => answer,
@@ -186,7 +186,7 @@ function providerOf(): ServiceImpl<typeof ToolProviderService> {
 }
 
 /** An execution service that sends and does nothing else. */
-function standIn(): Partial<ServiceImpl<typeof ExecutionService>> {
+function standIn(): Partial<Handlers<typeof ExecutionService>> {
   const execution = create(ExecutionSchema, {
     state: ExecutionState.SUCCEEDED,
     outcome: answer.outcome,

@@ -10,6 +10,8 @@
  *    deadline, until the throttle says that the peer is down. A call that never reached the peer is
  *    repeated by gRPC itself.
  * 2. Every call has a deadline; a connection whose peer is silent is found by its pings.
+ * 3. Calls of a method with a batch leave together where that loses nothing: not without a
+ *    connection, when only gRPC can tell whether a call has left, and not with headers of their own.
  */
 import {
   create,
@@ -28,6 +30,7 @@ import type {
   UnaryResponse,
 } from "@connectrpc/connect"
 import { Client, credentials } from "@grpc/grpc-js"
+import { type BatchedUnary, createBatchedUnary } from "./batched-unary.ts"
 import { callSignal } from "./call-signal.ts"
 import { RunwardenError, toConnectError } from "./errors.ts"
 import { sendRepeatable, sendStream, sendUnary } from "./grpc-calls.ts"
@@ -60,6 +63,7 @@ export function createGrpcTransport(
   const interceptors = clientInterceptors(caller, audience)
   const channels = new Map<ChannelKind, Client>()
   const calls = new Map<DescMethod, AnyCall>()
+  const batched = new Map<DescMethod, BatchedUnary | undefined>()
   let isClosed = false
 
   function channelOf(kind: ChannelKind): Client {
@@ -87,6 +91,16 @@ export function createGrpcTransport(
     return call
   }
 
+  function batchedOf(method: DescMethodUnary): BatchedUnary | undefined {
+    if (!batched.has(method)) {
+      const deps = { caller, audience, url: `${address}/${methodName(method)}` }
+      const channel = () => channelOf("once")
+      const alone = (request: UnaryRequest) => callOf(method)(request) as Promise<UnaryResponse>
+      batched.set(method, createBatchedUnary(method, { ...deps, channel, alone }))
+    }
+    return batched.get(method)
+  }
+
   return {
     async unary<I extends DescMessage, O extends DescMessage>(
       method: DescMethodUnary<I, O>,
@@ -99,6 +113,9 @@ export function createGrpcTransport(
       const life = callSignal(signal)
       try {
         const message = create(method.input, input)
+        const together = header === undefined ? batchedOf(method) : undefined
+        const among = together?.(message, { signal, timeoutMs, contextValues })
+        if (among !== undefined) return (await among) as UnaryResponse<I, O>
         const leaving = leavingCall(address, method, life.signal, timeoutMs, header, contextValues)
         const call = callOf(method)(unaryRequest(method, message, leaving))
         return (await life.race(call)) as UnaryResponse<I, O>

@@ -46,7 +46,19 @@ export interface CallContext {
 /** Adds an RPC to the server. */
 export function register(server: Server, served: ServedMethod, context: CallContext): void {
   const { method } = served
-  const definition: ServiceDefinition = {
+  const handler =
+    method.methodKind === "unary"
+      ? unaryHandler(method, served, context)
+      : streamHandler(method, served, context)
+  const handlers = { [method.name]: handler } as UntypedServiceImplementation
+  server.addService(definitionOf(method), handlers)
+}
+
+/** An RPC as grpc-js knows it: bytes in, bytes out. */
+export function definitionOf(
+  method: DescMethodUnary | DescMethodServerStreaming,
+): ServiceDefinition {
+  return {
     [method.name]: {
       path: `/${methodName(method)}`,
       requestStream: false,
@@ -57,11 +69,6 @@ export function register(server: Server, served: ServedMethod, context: CallCont
       responseDeserialize: pass,
     },
   }
-  const handler =
-    method.methodKind === "unary"
-      ? unaryHandler(method, served, context)
-      : streamHandler(method, served, context)
-  server.addService(definition, { [method.name]: handler } as UntypedServiceImplementation)
 }
 
 function unaryHandler(method: DescMethodUnary, served: ServedMethod, context: CallContext) {
@@ -152,7 +159,8 @@ function arrived(
   }
 }
 
-function cancelReason(call: AnyServerCall): RunwardenError {
+/** Why a call ended before it was answered. */
+export function cancelReason(call: AnyServerCall): RunwardenError {
   const isLate = Date.now() >= Number(call.getDeadline())
   return new RunwardenError(isLate ? "DEADLINE_EXCEEDED" : "CANCELLED")
 }

@@ -34,22 +34,35 @@ export function toHeaders(metadata: Metadata): Headers {
   return headers
 }
 
-/**
- * The gRPC status of an error, details included. Codes are the same numbers in both worlds. Details
- * that would not fit into trailers are cut: violations after the sixteenth, then whole details from
- * the end, so that ErrorInfo, which is first, always arrives.
- */
+/** The gRPC status of an error, details included. Codes are the same numbers in both worlds. */
 export function toStatus(error: ConnectError): StatusObject {
-  const message = error.rawMessage.slice(0, maxMessageLength).toWellFormed()
   const metadata = toMetadata(error.metadata)
+  if (error.details.length > 0) metadata.set(detailsKey, Buffer.from(statusBytes(error)))
+  return { code: error.code as number as status, details: messageOf(error), metadata }
+}
+
+/**
+ * An error as an encoded `google.rpc.Status`. Details that would not fit into trailers are cut:
+ * violations after the sixteenth, then whole details from the end, so that ErrorInfo, which is
+ * first, always arrives.
+ */
+export function statusBytes(error: ConnectError): Uint8Array {
+  const message = messageOf(error)
   const details = error.details.map(toAny)
   let bytes = encode(error.code, message, details)
   while (bytes.byteLength > maxDetailsBytes && details.length > 1) {
     details.pop()
     bytes = encode(error.code, message, details)
   }
-  if (details.length > 0) metadata.set(detailsKey, Buffer.from(bytes))
-  return { code: error.code as number as status, details: message, metadata }
+  return bytes
+}
+
+/** The error that an encoded `google.rpc.Status` means, its details readable by `findDetails`. */
+export function fromStatusBytes(bytes: Uint8Array): ConnectError {
+  const { code, message, details } = fromBinary(StatusSchema, bytes)
+  const error = new ConnectError(message, code === status.OK ? Code.Internal : (code as Code))
+  error.details = readDetails(details)
+  return error
 }
 
 /** The status of an error as gRPC trailers in text, for servers that are not grpc-js. */
@@ -71,7 +84,7 @@ export function fromStatus(received: StatusObject): ConnectError {
   const code = received.code === status.OK ? Code.Internal : (received.code as number as Code)
   const error = new ConnectError(received.details, code)
   const [bytes] = received.metadata.get(detailsKey)
-  if (bytes instanceof Buffer) error.details = readDetails(bytes)
+  if (bytes instanceof Buffer) error.details = readStatusDetails(bytes)
   return error
 }
 
@@ -100,16 +113,24 @@ function encode(code: number, message: string, details: Any[]): Uint8Array {
   return toBinary(StatusSchema, create(StatusSchema, { code, message, details }))
 }
 
-function readDetails(bytes: Buffer): ConnectError["details"] {
+function messageOf(error: ConnectError): string {
+  return error.rawMessage.slice(0, maxMessageLength).toWellFormed()
+}
+
+function readStatusDetails(bytes: Buffer): ConnectError["details"] {
   try {
-    return fromBinary(StatusSchema, bytes).details.map(({ typeUrl, value }) => ({
-      type: typeUrl.slice(typeUrl.lastIndexOf("/") + 1),
-      value,
-    }))
+    return readDetails(fromBinary(StatusSchema, bytes).details)
   } catch {
     // A peer that sends broken details still sent a code and a message.
     return []
   }
+}
+
+function readDetails(details: readonly Any[]): ConnectError["details"] {
+  return details.map(({ typeUrl, value }) => ({
+    type: typeUrl.slice(typeUrl.lastIndexOf("/") + 1),
+    value,
+  }))
 }
 
 function unpadded(bytes: Buffer): string {

@@ -10,6 +10,7 @@
  * 2. Every error that leaves carries an ErrorInfo, also those that grpc-js makes by itself.
  * 3. A handler's signal is aborted when the caller cancels, the deadline passes or its call fails.
  */
+import type { DescMethodUnary } from "@bufbuild/protobuf"
 import {
   type Metadata,
   Server,
@@ -19,13 +20,16 @@ import {
   type ServerOptions,
   status,
 } from "@grpc/grpc-js"
+import { batchOf } from "./batch-methods.ts"
 import { RunwardenError, toConnectError } from "./errors.ts"
+import { type BatchedMethod, registerBatch } from "./grpc-batch-server.ts"
 import { register, statusOf } from "./grpc-handlers.ts"
 import { hasDetails, toStatus } from "./grpc-metadata.ts"
 import { createHealth, type ServerHealth } from "./health.ts"
 import { type Caller, identityHeader } from "./identity.ts"
 import { outerInterceptors, requireAccessRules, serverInterceptors } from "./interceptors.ts"
-import { serveMethods } from "./method-chain.ts"
+import { handlerOf, serveMethods } from "./method-chain.ts"
+import { serveUnary } from "./served-unary.ts"
 import { largestLimit, type MethodLimits, meshLimits, writeMaxBytes } from "./server-limits.ts"
 import type { Route, Runtime } from "./service.ts"
 
@@ -70,6 +74,9 @@ export function createGrpcServer(target: GrpcTarget, options: GrpcServerOptions)
   })
   const context = { callers, streams, readLimits: options.readLimits ?? {} }
   for (const served of [...open.values(), ...guarded.values()]) register(server, served, context)
+  for (const batched of batchedMethods(routes, runtime)) {
+    registerBatch(server, batched, runtime, context)
+  }
 
   let bound: string | undefined
   return {
@@ -114,6 +121,18 @@ function channelOptions(options: GrpcServerOptions): ServerOptions {
     "grpc-node.max_session_memory": meshLimits.maxSessionMemoryMb,
     "grpc.enable_channelz": 0,
   }
+}
+
+function batchedMethods(routes: readonly Route[], runtime: Runtime): readonly BatchedMethod[] {
+  return routes.flatMap(({ service, implementation }) =>
+    service.methods.flatMap((method) => {
+      const batch = batchOf(method)
+      if (batch === undefined || method.methodKind !== "unary") return []
+      const unary = method as DescMethodUnary
+      const handler = handlerOf(unary, implementation)
+      return [{ batch, method: unary, serve: serveUnary(unary, handler, runtime, "grpc") }]
+    }),
+  )
 }
 
 /** Verifies the identity before the first read, and types the statuses that grpc-js makes. */

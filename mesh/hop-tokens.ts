@@ -7,7 +7,7 @@
  *    where that key is trusted for the issuer: who could forge one could sign as well.
  */
 import { createHash, createPublicKey, type KeyObject } from "node:crypto"
-import { errors as joseErrors, jwtVerify, SignJWT } from "jose"
+import { type JWTPayload, errors as joseErrors, jwtVerify, SignJWT } from "jose"
 import { z } from "zod"
 import { RunwardenError } from "./errors.ts"
 import { createExpiringMap } from "./expiring-map.ts"
@@ -18,6 +18,11 @@ import { newId } from "./ids.ts"
 export interface Signer {
   readonly service: ServiceName
   sign(subject: Subject, audience: string): Promise<string>
+  /**
+   * One token for several subjects, each of which names a call: a signature is what a token costs.
+   * It stands for its callers in the order of the subjects.
+   */
+  signCalls(subjects: readonly Subject[], audience: string): Promise<string>
   /** The same for a hop within this process, where nothing is encoded. */
   pass(subject: Subject, audience: string): HopPass
 }
@@ -26,6 +31,8 @@ export interface Signer {
 export interface Verifier {
   /** Throws UNAUTHENTICATED for anything but a valid token of a trusted issuer for this service. */
   verify(token: string): Promise<Caller>
+  /** The same for any token: the callers that it stands for, which are several for `signCalls`. */
+  verifyAll(token: string): Promise<readonly Caller[]>
   /** Throws UNAUTHENTICATED for anything but a valid pass of a trusted issuer for this service. */
   accept(pass: HopPass): Caller
 }
@@ -77,39 +84,45 @@ export function createSigner(service: ServiceName, privateKey: KeyObject): Signe
   const tokens = createExpiringMap<Promise<string>>(cacheSize)
   const publicKey = createPublicKey(privateKey)
 
-  function issue(subject: Subject, audience: string): Promise<string> {
+  function issue(actorId: string, audience: string, claims: JWTPayload): Promise<string> {
     const issuedAt = Math.floor(Date.now() / 1000)
-    const { call } = subject
-    const token = new SignJWT({
-      ws: subject.workspaceId,
-      kind: subject.kind,
-      role: subject.role,
-      ...(call === undefined
-        ? {}
-        : { run: call.runId, step: call.stepIndex, dig: call.digest, jti: newId() }),
-    })
-    return token
+    return new SignJWT(claims)
       .setProtectedHeader({ alg: "EdDSA", typ: tokenType, kid: service })
       .setIssuer(service)
       .setAudience(audience)
-      .setSubject(subject.actorId)
+      .setSubject(actorId)
       .setIssuedAt(issuedAt)
       .setExpirationTime(issuedAt + tokenLifeMs / 1000)
       .sign(privateKey)
   }
 
+  function issueFor({ call, ...subject }: Subject, audience: string): Promise<string> {
+    const claims = { ws: subject.workspaceId, kind: subject.kind, role: subject.role }
+    if (call === undefined) return issue(subject.actorId, audience, claims)
+    const named = { run: call.runId, step: call.stepIndex, dig: call.digest, jti: newId() }
+    return issue(subject.actorId, audience, { ...claims, ...named })
+  }
+
   return {
     service,
     sign(subject, audience) {
-      if (subject.call !== undefined) return issue(subject, audience)
+      if (subject.call !== undefined) return issueFor(subject, audience)
       const { kind, role, workspaceId, actorId } = subject
       // The lengths keep two subjects apart whose names hold spaces.
       const key = `${kind} ${role} ${workspaceId.length} ${workspaceId} ${audience.length} ${audience} ${actorId}`
       const held = tokens.get(key)
       if (held !== undefined) return held
-      const token = issue(subject, audience)
+      const token = issueFor(subject, audience)
       tokens.set(key, token, Date.now() + tokenLifeMs - reuseMarginMs)
       return token
+    },
+
+    signCalls(subjects, audience) {
+      const calls = subjects.map(({ workspaceId, kind, role, actorId, call }) => {
+        if (call === undefined) throw new Error("a subject that names no call has its own token")
+        return [workspaceId, kind, role, actorId, call.runId, call.stepIndex, call.digest]
+      })
+      return issue(`service:${service}`, audience, { calls, jti: newId() })
     },
 
     pass({ kind, workspaceId, actorId, role, call }, audience) {
@@ -125,19 +138,43 @@ export function createSigner(service: ServiceName, privateKey: KeyObject): Signe
 
 const nameSchema = z.enum(serviceNames)
 
-const claimsSchema = z.object({
+const kindSchema = z.enum(["member", "service", "operator"])
+const roleSchema = z.union([z.literal(0), z.literal(1), z.literal(2), z.literal(3), z.literal(4)])
+const actorSchema = z.string().min(1)
+
+/** What every token says. */
+const tokenSchema = z.object({
   iss: nameSchema,
-  sub: z.string().min(1),
+  sub: actorSchema,
   exp: z.number(),
   iat: z.number(),
+  jti: z.string().optional(),
+})
+
+/** What a token says of one subject. */
+const subjectSchema = z.object({
   ws: z.string(),
-  kind: z.enum(["member", "service", "operator"]),
-  role: z.union([z.literal(0), z.literal(1), z.literal(2), z.literal(3), z.literal(4)]),
+  kind: kindSchema,
+  role: roleSchema,
   run: z.string().optional(),
   step: z.number().optional(),
   dig: z.string().optional(),
-  jti: z.string().optional(),
 })
+
+/** What a token says of several, each with its call. */
+const callsSchema = z
+  .array(
+    z.tuple([z.string(), kindSchema, roleSchema, actorSchema, z.string(), z.number(), z.string()]),
+  )
+  .min(1)
+
+/** What a token proves. One that names calls has an id, and is taken once. */
+interface Proof {
+  readonly callers: readonly Caller[]
+  readonly isOne: boolean
+  readonly until: number
+  readonly jti?: string
+}
 
 /**
  * A verifier of tokens for `service`, signed by one of the trusted issuers' Ed25519 keys. Verified
@@ -151,7 +188,7 @@ export function createVerifier(
   // No capacity: an id that is forgotten before its token expires could be used again.
   const used = createExpiringMap<true>()
 
-  async function check(token: string): Promise<{ caller: Caller; until: number; jti?: string }> {
+  async function check(token: string): Promise<Proof> {
     const { payload, protectedHeader } = await jwtVerify(
       token,
       ({ kid }) => {
@@ -168,31 +205,37 @@ export function createVerifier(
         requiredClaims: ["exp", "iat", "iss", "sub"],
       },
     )
-    const claims = claimsSchema.parse(payload)
-    if (claims.iss !== protectedHeader.kid) throw new joseErrors.JWTInvalid("not its issuer's key")
+    const { iss, sub, exp, iat, jti } = tokenSchema.parse(payload)
+    if (iss !== protectedHeader.kid) throw new joseErrors.JWTInvalid("not its issuer's key")
     // A token that claims more would be remembered for longer than any may live.
-    if (claims.exp - claims.iat > tokenLifeMs / 1000) throw new joseErrors.JWTInvalid("too long")
-    const until = claims.exp * 1000
-    const subject = {
-      issuer: claims.iss,
-      kind: claims.kind,
-      workspaceId: claims.ws,
-      actorId: claims.sub,
-      role: claims.role,
+    if (exp - iat > tokenLifeMs / 1000) throw new joseErrors.JWTInvalid("too long")
+    const until = exp * 1000
+    if (payload.calls === undefined) {
+      const caller = callerOfClaims(iss, sub, payload)
+      if (caller.call === undefined) return { callers: [caller], isOne: true, until }
+      if (jti === undefined) throw new Error("a call without an id")
+      return { callers: [caller], isOne: true, until, jti }
     }
-    if (claims.run === undefined) return { caller: subject, until }
-    const { run, step, dig, jti } = claims
-    if (step === undefined || dig === undefined || jti === undefined) throw new Error("half a call")
-    return {
-      caller: { ...subject, call: { runId: run, stepIndex: step, digest: dig } },
-      until,
-      jti,
-    }
+    if (jti === undefined) throw new Error("calls without an id")
+    return { callers: callersOfCalls(iss, payload.calls), isOne: false, until, jti }
   }
 
   function takeOnce(jti: string, until: number): void {
     if (used.get(jti) !== undefined) throw new Error("used before")
     used.set(jti, true, until + clockToleranceSeconds * 1000)
+  }
+
+  async function proved(token: string, mustBeOne: boolean): Promise<readonly Caller[]> {
+    try {
+      const { callers, isOne, until, jti } = await check(token)
+      if (mustBeOne && !isOne) throw new Error("for several")
+      const [caller] = callers
+      if (jti !== undefined) takeOnce(jti, until)
+      else if (caller !== undefined) verified.set(token, caller, until)
+      return callers
+    } catch (error) {
+      throw new RunwardenError("UNAUTHENTICATED", {}, { cause: error })
+    }
   }
 
   const proven = new Map<ServiceName, KeyObject>()
@@ -215,16 +258,33 @@ export function createVerifier(
     async verify(token) {
       const held = verified.get(token)
       if (held !== undefined) return held
-      try {
-        const { caller, until, jti } = await check(token)
-        if (jti === undefined) verified.set(token, caller, until)
-        else takeOnce(jti, until)
-        return caller
-      } catch (error) {
-        throw new RunwardenError("UNAUTHENTICATED", {}, { cause: error })
-      }
+      const [caller] = await proved(token, true)
+      if (caller === undefined) throw new RunwardenError("UNAUTHENTICATED")
+      return caller
+    },
+
+    async verifyAll(token) {
+      const held = verified.get(token)
+      return held === undefined ? proved(token, false) : [held]
     },
   }
+}
+
+function callerOfClaims(issuer: ServiceName, actorId: string, payload: unknown): Caller {
+  const { ws, kind, role, run, step, dig } = subjectSchema.parse(payload)
+  const subject = { issuer, kind, workspaceId: ws, actorId, role }
+  if (run === undefined) return subject
+  if (step === undefined || dig === undefined) throw new Error("half a call")
+  return { ...subject, call: { runId: run, stepIndex: step, digest: dig } }
+}
+
+function callersOfCalls(issuer: ServiceName, calls: unknown): readonly Caller[] {
+  return callsSchema
+    .parse(calls)
+    .map(([workspaceId, kind, role, actorId, runId, stepIndex, digest]) => {
+      const call = { runId, stepIndex, digest }
+      return { issuer, kind, workspaceId, actorId, role, call }
+    })
 }
 
 /** A short name for a token in logs: it says which, and is of no use to anybody. */

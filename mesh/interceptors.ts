@@ -120,23 +120,28 @@ function clientErrorsInterceptor(audience: string): Interceptor {
   return (next) => (request) =>
     watch(next(request), {
       failed: (error) => {
-        if (reasonOf(error) !== undefined || !(error instanceof ConnectError)) throw error
-        switch (error.code) {
-          case Code.Unavailable:
-            throw new RunwardenError(
-              "DEPENDENCY_UNAVAILABLE",
-              { dependency: audience },
-              { cause: error },
-            )
-          case Code.DeadlineExceeded:
-          case Code.Canceled:
-            throw toConnectError(error)
-          default:
-            // A foreign peer's status is its caller's to judge; it gets a reason where it leaves.
-            throw error
-        }
+        throw toCallerError(error, audience)
       },
     })
+}
+
+/** What a failed call means to its caller, where the peer did not say it with a reason. */
+export function toCallerError(error: unknown, audience: string): unknown {
+  if (reasonOf(error) !== undefined || !(error instanceof ConnectError)) return error
+  switch (error.code) {
+    case Code.Unavailable:
+      return new RunwardenError(
+        "DEPENDENCY_UNAVAILABLE",
+        { dependency: audience },
+        { cause: error },
+      )
+    case Code.DeadlineExceeded:
+    case Code.Canceled:
+      return toConnectError(error)
+    default:
+      // A foreign peer's status is its caller's to judge; it gets a reason where it leaves.
+      return error
+  }
 }
 
 /**

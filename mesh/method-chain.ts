@@ -20,6 +20,7 @@ import {
   type UnaryRequest,
   type UnaryResponse,
 } from "@connectrpc/connect"
+import { unaryOf } from "./batch-methods.ts"
 import { deadlineKey, defaultTimeoutMs, longestTimeoutMs } from "./deadline.ts"
 import { hopTokenKey } from "./identity.ts"
 import type { Route } from "./service.ts"
@@ -50,6 +51,7 @@ export interface ArrivedCall {
  * Binds every RPC of the routes to its handler and composes the interceptors around it, once, so
  * that a call costs no composition. The first interceptor is the outermost. Keys are
  * `package.Service/Method`. Methods that take a stream are refused: no service of the mesh has one.
+ * `BatchX` is left out: it has no handler, and is served over sockets from the one of `X`.
  */
 export function serveMethods(
   routes: readonly Route[],
@@ -59,6 +61,7 @@ export function serveMethods(
   const served = new Map<string, ServedMethod>()
   for (const { service, implementation } of routes) {
     for (const method of service.methods) {
+      if (unaryOf(method) !== undefined) continue
       const handler = handlerOf(method, implementation)
       served.set(methodName(method), bind(method, handler, interceptors, protocolName))
     }

@@ -14,8 +14,24 @@ export interface Route {
   readonly implementation: ServiceImpl<DescService>
 }
 
+/**
+ * The handlers that a service writes: one for each RPC, except that the mesh serves `BatchX` from
+ * the handler of `X`.
+ */
+export type Handlers<S extends DescService> = Omit<ServiceImpl<S>, BatchName<S>>
+
+type BatchName<S extends DescService> = {
+  [K in keyof S["method"]]: K extends `batch${infer X}`
+    ? S["method"][K] extends { methodKind: "server_streaming" }
+      ? Uncapitalize<X> extends keyof S["method"]
+        ? K
+        : never
+      : never
+    : never
+}[keyof S["method"]]
+
 /** Binds handlers to their proto service; a forgotten RPC does not compile. */
-export function route<S extends DescService>(service: S, implementation: ServiceImpl<S>): Route {
+export function route<S extends DescService>(service: S, implementation: Handlers<S>): Route {
   return { service, implementation: implementation as unknown as ServiceImpl<DescService> }
 }
 

@@ -17,7 +17,7 @@ import {
 import { RunwardenError } from "../../mesh/errors.ts"
 import { newId } from "../../mesh/ids.ts"
 import { createLocalTransport } from "../../mesh/local-transport.ts"
-import { type Route, route } from "../../mesh/service.ts"
+import { type Handlers, route } from "../../mesh/service.ts"
 import { testRuntime, until } from "../../mesh/testing.ts"
 import {
   errorInfo,
@@ -83,7 +83,7 @@ function deny(): void {
   }
   const implementation = Object.fromEntries(
     RunService.methods.map(({ localName }) => [localName, refuse]),
-  ) as Route["implementation"]
+  ) as unknown as Handlers<typeof RunService>
   const target = {
     routes: [route(RunService, implementation)],
     runtime: testRuntime("orchestrator"),

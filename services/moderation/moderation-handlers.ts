@@ -1,8 +1,8 @@
-import type { ServiceImpl } from "@connectrpc/connect"
 import type { ModerationService } from "../../gen/runwarden/moderation/v1/moderation_service_pb.ts"
 import { RunwardenError } from "../../mesh/errors.ts"
 import { callerOf } from "../../mesh/identity.ts"
 import { newId } from "../../mesh/ids.ts"
+import type { Handlers } from "../../mesh/service.ts"
 import type { DecisionLog } from "./decision-log.ts"
 import { toDecision, toNewDecision } from "./decision-message.ts"
 import { type Evaluation, evaluate } from "./evaluation.ts"
@@ -41,7 +41,7 @@ export function moderationHandlers(deps: {
       }
       throw new RunwardenError("DEPENDENCY_UNAVAILABLE", { dependency: "the active policy" })
     },
-  } satisfies ServiceImpl<typeof ModerationService>
+  } satisfies Handlers<typeof ModerationService>
 }
 
 /** Whether a decision may be lost: one that lets something harmless pass, and says nothing but that. */

@@ -5,6 +5,10 @@
 import { create, type MessageInitShape } from "@bufbuild/protobuf"
 import { durationFromMs } from "@bufbuild/protobuf/wkt"
 import { beforeEach, describe, expect, it } from "vitest"
+import type {
+  ExecuteRequest,
+  ExecuteResponseSchema,
+} from "../../gen/runwarden/tools/v1/execute_pb.ts"
 import {
   AttemptFault,
   ExecutionState,
@@ -12,8 +16,6 @@ import {
 } from "../../gen/runwarden/tools/v1/execution_pb.ts"
 import {
   type CancelExecutionRequest,
-  type ExecuteRequest,
-  type ExecuteResponseSchema,
   ExecutionService,
   type SealExecutionResponseSchema,
 } from "../../gen/runwarden/tools/v1/execution_service_pb.ts"

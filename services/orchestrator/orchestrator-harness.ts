@@ -20,9 +20,9 @@ import { RunService } from "../../gen/runwarden/orchestrator/v1/run_service_pb.t
 import { ToolCallService } from "../../gen/runwarden/orchestrator/v1/tool_call_service_pb.ts"
 import type { Event } from "../../gen/runwarden/telemetry/v1/event_pb.ts"
 import { EventService } from "../../gen/runwarden/telemetry/v1/event_service_pb.ts"
+import type { ExecuteRequest } from "../../gen/runwarden/tools/v1/execute_pb.ts"
 import { ExecutionState } from "../../gen/runwarden/tools/v1/execution_pb.ts"
 import {
-  type ExecuteRequest,
   ExecutionService,
   type SealExecutionRequest,
 } from "../../gen/runwarden/tools/v1/execution_service_pb.ts"

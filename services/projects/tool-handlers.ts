@@ -1,5 +1,4 @@
 import { create, type JsonObject } from "@bufbuild/protobuf"
-import type { ServiceImpl } from "@connectrpc/connect"
 import { Role } from "../../gen/runwarden/options/v1/access_pb.ts"
 import {
   type ExecuteToolResponse,
@@ -11,6 +10,7 @@ import { digestOfStruct } from "../../mesh/canonical.ts"
 import { RunwardenError } from "../../mesh/errors.ts"
 import { type Caller, callerOf } from "../../mesh/identity.ts"
 import { requireRole } from "../../mesh/interceptors.ts"
+import type { Handlers } from "../../mesh/service.ts"
 import { documentTools } from "./document-tools.ts"
 import { answerKeyed, findAnswer, toolErrorOf } from "./keyed-calls.ts"
 import type { HandlerDeps } from "./project-handlers.ts"
@@ -64,7 +64,7 @@ export function toolHandlers({ database, changed }: HandlerDeps) {
         ? { outcome: Outcome.UNKNOWN }
         : { outcome: Outcome.COMPLETED, response }
     },
-  } satisfies ServiceImpl<typeof ToolProviderService>
+  } satisfies Handlers<typeof ToolProviderService>
 }
 
 function findTool(name: string, version: string): Tool {

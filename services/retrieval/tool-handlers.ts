@@ -1,5 +1,4 @@
 import { create, toJson } from "@bufbuild/protobuf"
-import type { ServiceImpl } from "@connectrpc/connect"
 import { CitationSchema } from "../../gen/runwarden/retrieval/v1/citation_pb.ts"
 import {
   ExecuteToolResponseSchema,
@@ -11,6 +10,7 @@ import {
 import type { Database } from "../../mesh/database.ts"
 import { RunwardenError } from "../../mesh/errors.ts"
 import { callerOf } from "../../mesh/identity.ts"
+import type { Handlers } from "../../mesh/service.ts"
 import { toCitation } from "./document-message.ts"
 import { search } from "./search.ts"
 import { readSearchArguments, searchTool } from "./search-tool.ts"
@@ -18,7 +18,7 @@ import { readSearchArguments, searchTool } from "./search-tool.ts"
 /** The workspace is the identity's, whatever the arguments say. */
 export function toolHandlers(deps: {
   readonly database: Database
-}): ServiceImpl<typeof ToolProviderService> {
+}): Handlers<typeof ToolProviderService> {
   const { database } = deps
   return {
     listTools: () => create(ListToolsResponseSchema, { tools: [searchTool] }),

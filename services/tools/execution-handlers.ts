@@ -1,9 +1,9 @@
 import { hash, randomUUID } from "node:crypto"
 import { create, type JsonObject } from "@bufbuild/protobuf"
-import type { HandlerContext, ServiceImpl } from "@connectrpc/connect"
+import type { HandlerContext } from "@connectrpc/connect"
 import { trace } from "@opentelemetry/api"
+import type { ExecuteRequest } from "../../gen/runwarden/tools/v1/execute_pb.ts"
 import type {
-  ExecuteRequest,
   ExecutionService,
   SealExecutionRequest,
 } from "../../gen/runwarden/tools/v1/execution_service_pb.ts"
@@ -13,6 +13,7 @@ import type { Database } from "../../mesh/database.ts"
 import { defaultTimeoutMs } from "../../mesh/deadline.ts"
 import { notFound, RunwardenError } from "../../mesh/errors.ts"
 import { callerOf, type Subject } from "../../mesh/identity.ts"
+import type { Handlers } from "../../mesh/service.ts"
 import type { Catalogue } from "./catalogue.ts"
 import { findExecution } from "./execution-store.ts"
 import type { Executor } from "./executor.ts"
@@ -86,7 +87,7 @@ export function executionHandlers(deps: ExecutionHandlerDeps) {
       if (row === undefined) throw notFound("execution", idempotencyKey)
       return { execution: toExecution(row) }
     },
-  } satisfies ServiceImpl<typeof ExecutionService>
+  } satisfies Handlers<typeof ExecutionService>
 }
 
 async function pinnedOf(

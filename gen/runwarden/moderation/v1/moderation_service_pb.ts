@@ -6,6 +6,8 @@ import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegen
 import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
 import { file_buf_validate_validate } from "../../../buf/validate/validate_pb.ts";
 import { file_google_protobuf_struct } from "@bufbuild/protobuf/wkt";
+import type { Status } from "../../../google/rpc/status_pb.ts";
+import { file_google_rpc_status } from "../../../google/rpc/status_pb.ts";
 import type { Decision, Subject } from "./decision_pb.ts";
 import { file_runwarden_moderation_v1_decision } from "./decision_pb.ts";
 import { file_runwarden_options_v1_access } from "../../options/v1/access_pb.ts";
@@ -17,7 +19,7 @@ import type { JsonObject, Message } from "@bufbuild/protobuf";
  * Describes the file runwarden/moderation/v1/moderation_service.proto.
  */
 export const file_runwarden_moderation_v1_moderation_service: GenFile = /*@__PURE__*/
-  fileDesc("CjBydW53YXJkZW4vbW9kZXJhdGlvbi92MS9tb2RlcmF0aW9uX3NlcnZpY2UucHJvdG8SF3J1bndhcmRlbi5tb2RlcmF0aW9uLnYxIrIDCg9Nb2RlcmF0ZVJlcXVlc3QSIgoMd29ya3NwYWNlX2lkGAEgASgJQgy6SAVyA7ABAYi1GAESPQoHc3ViamVjdBgCIAEoDjIgLnJ1bndhcmRlbi5tb2RlcmF0aW9uLnYxLlN1YmplY3RCCrpIB4IBBBABIAASMAoHY29udGVudBgDIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3RCBrpIA8gBARIcCgZydW5faWQYBCABKAlCDLpIBXIDsAEBiLUYBRIXCgpzdGVwX2luZGV4GAUgASgNSACIAQESFgoEdG9vbBgGIAEoCUIIukgFcgMYyAESOwoKcmlza19jbGFzcxgHIAEoDjIdLnJ1bndhcmRlbi50b29scy52MS5SaXNrQ2xhc3NCCLpIBYIBAhABEjQKBmVmZmVjdBgIIAEoDjIaLnJ1bndhcmRlbi50b29scy52MS5FZmZlY3RCCLpIBYIBAhABEh0KCnByb3ZlbmFuY2UYCSADKAlCCbpIBpIBAxCAAhIaCgdoaXN0b3J5GAogAygJQgm6SAaSAQMQ6AdCDQoLX3N0ZXBfaW5kZXgiRwoQTW9kZXJhdGVSZXNwb25zZRIzCghkZWNpc2lvbhgBIAEoCzIhLnJ1bndhcmRlbi5tb2RlcmF0aW9uLnYxLkRlY2lzaW9uMo0BChFNb2RlcmF0aW9uU2VydmljZRJ4CghNb2RlcmF0ZRIoLnJ1bndhcmRlbi5tb2RlcmF0aW9uLnYxLk1vZGVyYXRlUmVxdWVzdBopLnJ1bndhcmRlbi5tb2RlcmF0aW9uLnYxLk1vZGVyYXRlUmVzcG9uc2UiF5ACAIq1GBAIAhoMb3JjaGVzdHJhdG9yYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_struct, file_runwarden_moderation_v1_decision, file_runwarden_options_v1_access, file_runwarden_tools_v1_tool]);
+  fileDesc("CjBydW53YXJkZW4vbW9kZXJhdGlvbi92MS9tb2RlcmF0aW9uX3NlcnZpY2UucHJvdG8SF3J1bndhcmRlbi5tb2RlcmF0aW9uLnYxIrIDCg9Nb2RlcmF0ZVJlcXVlc3QSIgoMd29ya3NwYWNlX2lkGAEgASgJQgy6SAVyA7ABAYi1GAESPQoHc3ViamVjdBgCIAEoDjIgLnJ1bndhcmRlbi5tb2RlcmF0aW9uLnYxLlN1YmplY3RCCrpIB4IBBBABIAASMAoHY29udGVudBgDIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3RCBrpIA8gBARIcCgZydW5faWQYBCABKAlCDLpIBXIDsAEBiLUYBRIXCgpzdGVwX2luZGV4GAUgASgNSACIAQESFgoEdG9vbBgGIAEoCUIIukgFcgMYyAESOwoKcmlza19jbGFzcxgHIAEoDjIdLnJ1bndhcmRlbi50b29scy52MS5SaXNrQ2xhc3NCCLpIBYIBAhABEjQKBmVmZmVjdBgIIAEoDjIaLnJ1bndhcmRlbi50b29scy52MS5FZmZlY3RCCLpIBYIBAhABEh0KCnByb3ZlbmFuY2UYCSADKAlCCbpIBpIBAxCAAhIaCgdoaXN0b3J5GAogAygJQgm6SAaSAQMQ6AdCDQoLX3N0ZXBfaW5kZXgiRwoQTW9kZXJhdGVSZXNwb25zZRIzCghkZWNpc2lvbhgBIAEoCzIhLnJ1bndhcmRlbi5tb2RlcmF0aW9uLnYxLkRlY2lzaW9uInsKFEJhdGNoTW9kZXJhdGVSZXF1ZXN0EhwKCmlkZW50aXRpZXMYASADKAlCCLpIBZIBAhBAEkUKBWl0ZW1zGAIgAygLMioucnVud2FyZGVuLm1vZGVyYXRpb24udjEuQmF0Y2hNb2RlcmF0ZUl0ZW1CCrpIB5IBBAgBEEAioAEKEUJhdGNoTW9kZXJhdGVJdGVtEhAKCGlkZW50aXR5GAEgASgNEhYKDnRpbWVvdXRfbWlsbGlzGAIgASgEEh4KDHRyYWNlX3BhcmVudBgDIAEoCUIIukgFcgMYgAESQQoHcmVxdWVzdBgEIAEoCzIoLnJ1bndhcmRlbi5tb2RlcmF0aW9uLnYxLk1vZGVyYXRlUmVxdWVzdEIGukgD2AEDIlYKFUJhdGNoTW9kZXJhdGVSZXNwb25zZRI9CgdyZXN1bHRzGAEgAygLMiwucnVud2FyZGVuLm1vZGVyYXRpb24udjEuQmF0Y2hNb2RlcmF0ZVJlc3VsdCKZAQoTQmF0Y2hNb2RlcmF0ZVJlc3VsdBIMCgRpdGVtGAEgASgNEj0KCHJlc3BvbnNlGAIgASgLMikucnVud2FyZGVuLm1vZGVyYXRpb24udjEuTW9kZXJhdGVSZXNwb25zZUgAEiMKBWVycm9yGAMgASgLMhIuZ29vZ2xlLnJwYy5TdGF0dXNIAEIQCgdvdXRjb21lEgW6SAIIATKZAgoRTW9kZXJhdGlvblNlcnZpY2USeAoITW9kZXJhdGUSKC5ydW53YXJkZW4ubW9kZXJhdGlvbi52MS5Nb2RlcmF0ZVJlcXVlc3QaKS5ydW53YXJkZW4ubW9kZXJhdGlvbi52MS5Nb2RlcmF0ZVJlc3BvbnNlIheQAgCKtRgQCAIaDG9yY2hlc3RyYXRvchKJAQoNQmF0Y2hNb2RlcmF0ZRItLnJ1bndhcmRlbi5tb2RlcmF0aW9uLnYxLkJhdGNoTW9kZXJhdGVSZXF1ZXN0Gi4ucnVud2FyZGVuLm1vZGVyYXRpb24udjEuQmF0Y2hNb2RlcmF0ZVJlc3BvbnNlIheQAgCKtRgQCAIaDG9yY2hlc3RyYXRvcjABYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_struct, file_google_rpc_status, file_runwarden_moderation_v1_decision, file_runwarden_options_v1_access, file_runwarden_tools_v1_tool]);
 
 /**
  * ModerateRequest is one thing to judge.
@@ -126,6 +128,141 @@ export const ModerateResponseSchema: GenMessage<ModerateResponse> = /*@__PURE__*
   messageDesc(file_runwarden_moderation_v1_moderation_service, 1);
 
 /**
+ * BatchModerateRequest is calls of Moderate that were due at the same moment.
+ *
+ * @generated from message runwarden.moderation.v1.BatchModerateRequest
+ */
+export type BatchModerateRequest = Message<"runwarden.moderation.v1.BatchModerateRequest"> & {
+  /**
+   * Identity tokens of the items, each once; one that names several calls stands for each of them.
+   *
+   * @generated from field: repeated string identities = 1;
+   */
+  identities: string[];
+
+  /**
+   * The calls, in any order.
+   *
+   * @generated from field: repeated runwarden.moderation.v1.BatchModerateItem items = 2;
+   */
+  items: BatchModerateItem[];
+};
+
+/**
+ * Describes the message runwarden.moderation.v1.BatchModerateRequest.
+ * Use `create(BatchModerateRequestSchema)` to create a new message.
+ */
+export const BatchModerateRequestSchema: GenMessage<BatchModerateRequest> = /*@__PURE__*/
+  messageDesc(file_runwarden_moderation_v1_moderation_service, 2);
+
+/**
+ * BatchModerateItem is one call of Moderate. Whatever is wrong with it fails this call alone.
+ *
+ * @generated from message runwarden.moderation.v1.BatchModerateItem
+ */
+export type BatchModerateItem = Message<"runwarden.moderation.v1.BatchModerateItem"> & {
+  /**
+   * Position of its identity among those that `identities` stand for.
+   *
+   * @generated from field: uint32 identity = 1;
+   */
+  identity: number;
+
+  /**
+   * Time until its own deadline; 0 for the usual one.
+   *
+   * @generated from field: uint64 timeout_millis = 2;
+   */
+  timeoutMillis: bigint;
+
+  /**
+   * W3C trace context of the call; empty where there is none.
+   *
+   * @generated from field: string trace_parent = 3;
+   */
+  traceParent: string;
+
+  /**
+   * The call itself, held to its rules by itself.
+   *
+   * @generated from field: runwarden.moderation.v1.ModerateRequest request = 4;
+   */
+  request?: ModerateRequest | undefined;
+};
+
+/**
+ * Describes the message runwarden.moderation.v1.BatchModerateItem.
+ * Use `create(BatchModerateItemSchema)` to create a new message.
+ */
+export const BatchModerateItemSchema: GenMessage<BatchModerateItem> = /*@__PURE__*/
+  messageDesc(file_runwarden_moderation_v1_moderation_service, 3);
+
+/**
+ * BatchModerateResponse carries the results that were ready at the same moment.
+ *
+ * @generated from message runwarden.moderation.v1.BatchModerateResponse
+ */
+export type BatchModerateResponse = Message<"runwarden.moderation.v1.BatchModerateResponse"> & {
+  /**
+   * Each item's result comes once, as soon as it is there, in any order.
+   *
+   * @generated from field: repeated runwarden.moderation.v1.BatchModerateResult results = 1;
+   */
+  results: BatchModerateResult[];
+};
+
+/**
+ * Describes the message runwarden.moderation.v1.BatchModerateResponse.
+ * Use `create(BatchModerateResponseSchema)` to create a new message.
+ */
+export const BatchModerateResponseSchema: GenMessage<BatchModerateResponse> = /*@__PURE__*/
+  messageDesc(file_runwarden_moderation_v1_moderation_service, 4);
+
+/**
+ * BatchModerateResult is what Moderate would have answered.
+ *
+ * @generated from message runwarden.moderation.v1.BatchModerateResult
+ */
+export type BatchModerateResult = Message<"runwarden.moderation.v1.BatchModerateResult"> & {
+  /**
+   * Position of the item in the request.
+   *
+   * @generated from field: uint32 item = 1;
+   */
+  item: number;
+
+  /**
+   * The answer, or the status with all its details.
+   *
+   * @generated from oneof runwarden.moderation.v1.BatchModerateResult.outcome
+   */
+  outcome: {
+    /**
+     * The answer.
+     *
+     * @generated from field: runwarden.moderation.v1.ModerateResponse response = 2;
+     */
+    value: ModerateResponse;
+    case: "response";
+  } | {
+    /**
+     * The error.
+     *
+     * @generated from field: google.rpc.Status error = 3;
+     */
+    value: Status;
+    case: "error";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message runwarden.moderation.v1.BatchModerateResult.
+ * Use `create(BatchModerateResultSchema)` to create a new message.
+ */
+export const BatchModerateResultSchema: GenMessage<BatchModerateResult> = /*@__PURE__*/
+  messageDesc(file_runwarden_moderation_v1_moderation_service, 5);
+
+/**
  * ModerationService judges what a run is about to do, before it does it.
  *
  * @generated from service runwarden.moderation.v1.ModerationService
@@ -148,6 +285,17 @@ export const ModerationService: GenService<{
     methodKind: "unary";
     input: typeof ModerateRequestSchema;
     output: typeof ModerateResponseSchema;
+  },
+  /**
+   * BatchModerate carries calls of Moderate that are due at the same moment. Each has its own
+   * identity, deadline and outcome, and is judged as if it had come alone.
+   *
+   * @generated from rpc runwarden.moderation.v1.ModerationService.BatchModerate
+   */
+  batchModerate: {
+    methodKind: "server_streaming";
+    input: typeof BatchModerateRequestSchema;
+    output: typeof BatchModerateResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_runwarden_moderation_v1_moderation_service, 0);

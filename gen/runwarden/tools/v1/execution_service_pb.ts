@@ -5,132 +5,20 @@
 import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
 import { file_buf_validate_validate } from "../../../buf/validate/validate_pb.ts";
-import { file_google_protobuf_struct } from "@bufbuild/protobuf/wkt";
 import { file_runwarden_options_v1_access } from "../../options/v1/access_pb.ts";
-import type { Execution, FailedAttempt } from "./execution_pb.ts";
+import type { BatchExecuteRequestSchema, BatchExecuteResponseSchema, ExecuteRequestSchema, ExecuteResponseSchema } from "./execute_pb.ts";
+import { file_runwarden_tools_v1_execute } from "./execute_pb.ts";
+import type { Execution } from "./execution_pb.ts";
 import { file_runwarden_tools_v1_execution } from "./execution_pb.ts";
 import type { ResolvePlanRequestSchema, ResolvePlanResponseSchema, ResolveToolRequestSchema, ResolveToolResponseSchema, ValidateArgumentsRequestSchema, ValidateArgumentsResponseSchema } from "./resolution_pb.ts";
 import { file_runwarden_tools_v1_resolution } from "./resolution_pb.ts";
-import type { JsonObject, Message } from "@bufbuild/protobuf";
+import type { Message } from "@bufbuild/protobuf";
 
 /**
  * Describes the file runwarden/tools/v1/execution_service.proto.
  */
 export const file_runwarden_tools_v1_execution_service: GenFile = /*@__PURE__*/
-  fileDesc("CipydW53YXJkZW4vdG9vbHMvdjEvZXhlY3V0aW9uX3NlcnZpY2UucHJvdG8SEnJ1bndhcmRlbi50b29scy52MSKAAwoORXhlY3V0ZVJlcXVlc3QSIgoMd29ya3NwYWNlX2lkGAEgASgJQgy6SAVyA7ABAYi1GAESHAoGcnVuX2lkGAIgASgJQgy6SAVyA7ABAYi1GAUSHAoKc3RlcF9pbmRleBgDIAEoDUIIukgFKgMQkE4SLwoPaWRlbXBvdGVuY3lfa2V5GAQgASgJQha6SBNyERABGIACMgpeW15ceDAwXSokEiQKBHRvb2wYBSABKAlCFrpIE3IREAEYyAEyCl5bXlx4MDBdKiQSMAoRZGVmaW5pdGlvbl9kaWdlc3QYBiABKAlCFbpIEnIQMg5eWzAtOWEtZl17NjR9JBIyCglhcmd1bWVudHMYByABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0Qga6SAPIAQESLwoQYXJndW1lbnRzX2RpZ2VzdBgIIAEoCUIVukgSchAyDl5bMC05YS1mXXs2NH0kEiAKBWVwb2NoGAkgASgEQhG6SA4yDBj//////////38oASKQAQoPRXhlY3V0ZVJlc3BvbnNlEjAKCWV4ZWN1dGlvbhgBIAEoCzIdLnJ1bndhcmRlbi50b29scy52MS5FeGVjdXRpb24SEAoIcmVwbGF5ZWQYAiABKAgSOQoOZmFpbGVkX2F0dGVtcHQYAyABKAsyIS5ydW53YXJkZW4udG9vbHMudjEuRmFpbGVkQXR0ZW1wdCLYAgoUU2VhbEV4ZWN1dGlvblJlcXVlc3QSIgoMd29ya3NwYWNlX2lkGAEgASgJQgy6SAVyA7ABAYi1GAESHAoGcnVuX2lkGAIgASgJQgy6SAVyA7ABAYi1GAUSHAoKc3RlcF9pbmRleBgDIAEoDUIIukgFKgMQkE4SLwoPaWRlbXBvdGVuY3lfa2V5GAQgASgJQha6SBNyERABGIACMgpeW15ceDAwXSokEioKBHRvb2wYBSABKAlCHLpIGXIXMhVeW2EtejAtOS5fLy1dezEsMjAwfSQSMAoRZGVmaW5pdGlvbl9kaWdlc3QYBiABKAlCFbpIEnIQMg5eWzAtOWEtZl17NjR9JBIvChBhcmd1bWVudHNfZGlnZXN0GAcgASgJQhW6SBJyEDIOXlswLTlhLWZdezY0fSQSIAoFZXBvY2gYCCABKARCEbpIDjIMGP//////////fygBIlkKFVNlYWxFeGVjdXRpb25SZXNwb25zZRIwCglleGVjdXRpb24YASABKAsyHS5ydW53YXJkZW4udG9vbHMudjEuRXhlY3V0aW9uEg4KBnNlYWxlZBgCIAEoCCLTAQoWQ2FuY2VsRXhlY3V0aW9uUmVxdWVzdBIiCgx3b3Jrc3BhY2VfaWQYASABKAlCDLpIBXIDsAEBiLUYARIcCgZydW5faWQYAiABKAlCDLpIBXIDsAEBiLUYBRIvCg9pZGVtcG90ZW5jeV9rZXkYAyABKAlCFrpIE3IREAEYgAIyCl5bXlx4MDBdKiQSJAoEdG9vbBgEIAEoCUIWukgTchEQARjIATIKXlteXHgwMF0qJBIgCgVlcG9jaBgFIAEoBEIRukgOMgwY//////////9/KAEiKwoXQ2FuY2VsRXhlY3V0aW9uUmVzcG9uc2USEAoIc3RvcHBpbmcYASABKAgikAEKE0dldEV4ZWN1dGlvblJlcXVlc3QSIgoMd29ya3NwYWNlX2lkGAEgASgJQgy6SAVyA7ABAYi1GAESJAoEdG9vbBgCIAEoCUIWukgTchEQARjIATIKXlteXHgwMF0qJBIvCg9pZGVtcG90ZW5jeV9rZXkYAyABKAlCFrpIE3IREAEYgAIyCl5bXlx4MDBdKiQiSAoUR2V0RXhlY3V0aW9uUmVzcG9uc2USMAoJZXhlY3V0aW9uGAEgASgLMh0ucnVud2FyZGVuLnRvb2xzLnYxLkV4ZWN1dGlvbjL+BgoQRXhlY3V0aW9uU2VydmljZRJ3CgtSZXNvbHZlVG9vbBImLnJ1bndhcmRlbi50b29scy52MS5SZXNvbHZlVG9vbFJlcXVlc3QaJy5ydW53YXJkZW4udG9vbHMudjEuUmVzb2x2ZVRvb2xSZXNwb25zZSIXkAIBirUYEAgCGgxvcmNoZXN0cmF0b3ISdwoLUmVzb2x2ZVBsYW4SJi5ydW53YXJkZW4udG9vbHMudjEuUmVzb2x2ZVBsYW5SZXF1ZXN0GicucnVud2FyZGVuLnRvb2xzLnYxLlJlc29sdmVQbGFuUmVzcG9uc2UiF5ACAYq1GBAIAhoMb3JjaGVzdHJhdG9yEokBChFWYWxpZGF0ZUFyZ3VtZW50cxIsLnJ1bndhcmRlbi50b29scy52MS5WYWxpZGF0ZUFyZ3VtZW50c1JlcXVlc3QaLS5ydW53YXJkZW4udG9vbHMudjEuVmFsaWRhdGVBcmd1bWVudHNSZXNwb25zZSIXkAIBirUYEAgCGgxvcmNoZXN0cmF0b3ISawoHRXhlY3V0ZRIiLnJ1bndhcmRlbi50b29scy52MS5FeGVjdXRlUmVxdWVzdBojLnJ1bndhcmRlbi50b29scy52MS5FeGVjdXRlUmVzcG9uc2UiF5ACAIq1GBAIAhoMb3JjaGVzdHJhdG9yEn0KDVNlYWxFeGVjdXRpb24SKC5ydW53YXJkZW4udG9vbHMudjEuU2VhbEV4ZWN1dGlvblJlcXVlc3QaKS5ydW53YXJkZW4udG9vbHMudjEuU2VhbEV4ZWN1dGlvblJlc3BvbnNlIheQAgKKtRgQCAIaDG9yY2hlc3RyYXRvchKDAQoPQ2FuY2VsRXhlY3V0aW9uEioucnVud2FyZGVuLnRvb2xzLnYxLkNhbmNlbEV4ZWN1dGlvblJlcXVlc3QaKy5ydW53YXJkZW4udG9vbHMudjEuQ2FuY2VsRXhlY3V0aW9uUmVzcG9uc2UiF5ACAoq1GBAIAhoMb3JjaGVzdHJhdG9yEnoKDEdldEV4ZWN1dGlvbhInLnJ1bndhcmRlbi50b29scy52MS5HZXRFeGVjdXRpb25SZXF1ZXN0GigucnVud2FyZGVuLnRvb2xzLnYxLkdldEV4ZWN1dGlvblJlc3BvbnNlIheQAgGKtRgQCAIaDG9yY2hlc3RyYXRvcmIGcHJvdG8z", [file_buf_validate_validate, file_google_protobuf_struct, file_runwarden_options_v1_access, file_runwarden_tools_v1_execution, file_runwarden_tools_v1_resolution]);
-
-/**
- * ExecuteRequest is one admitted call.
- *
- * @generated from message runwarden.tools.v1.ExecuteRequest
- */
-export type ExecuteRequest = Message<"runwarden.tools.v1.ExecuteRequest"> & {
-  /**
-   * Workspace of the run; equals the identity token's.
-   *
-   * @generated from field: string workspace_id = 1;
-   */
-  workspaceId: string;
-
-  /**
-   * Run of the call; equals the identity token's.
-   *
-   * @generated from field: string run_id = 2;
-   */
-  runId: string;
-
-  /**
-   * Step of the call, from 0; equals the identity token's.
-   *
-   * @generated from field: uint32 step_index = 3;
-   */
-  stepIndex: number;
-
-  /**
-   * Key of the call: run id and step index, never the attempt.
-   *
-   * @generated from field: string idempotency_key = 4;
-   */
-  idempotencyKey: string;
-
-  /**
-   * Full name of the tool, `provider/name`.
-   *
-   * @generated from field: string tool = 5;
-   */
-  tool: string;
-
-  /**
-   * Digest of the definition that the run is pinned to; one that `tool` never had is refused.
-   *
-   * @generated from field: string definition_digest = 6;
-   */
-  definitionDigest: string;
-
-  /**
-   * The final arguments.
-   *
-   * @generated from field: google.protobuf.Struct arguments = 7;
-   */
-  arguments?: JsonObject | undefined;
-
-  /**
-   * SHA-256 (hex) of the RFC 8785 canonical JSON of `arguments`; recomputed by the service.
-   *
-   * @generated from field: string arguments_digest = 8;
-   */
-  argumentsDigest: string;
-
-  /**
-   * Lease epoch of the run, from 1; a lower one than the ledger has seen for the run is refused
-   * with ABORTED `LEASE_LOST`.
-   *
-   * @generated from field: uint64 epoch = 9;
-   */
-  epoch: bigint;
-};
-
-/**
- * Describes the message runwarden.tools.v1.ExecuteRequest.
- * Use `create(ExecuteRequestSchema)` to create a new message.
- */
-export const ExecuteRequestSchema: GenMessage<ExecuteRequest> = /*@__PURE__*/
-  messageDesc(file_runwarden_tools_v1_execution_service, 0);
-
-/**
- * ExecuteResponse is the outcome of the call.
- *
- * @generated from message runwarden.tools.v1.ExecuteResponse
- */
-export type ExecuteResponse = Message<"runwarden.tools.v1.ExecuteResponse"> & {
-  /**
-   * The ledger's row after the call.
-   *
-   * @generated from field: runwarden.tools.v1.Execution execution = 1;
-   */
-  execution?: Execution | undefined;
-
-  /**
-   * Whether the outcome was stored before this request, so that nothing ran for it.
-   *
-   * @generated from field: bool replayed = 2;
-   */
-  replayed: boolean;
-
-  /**
-   * Present where this request's attempt ended nothing; the execution is then in flight.
-   *
-   * @generated from field: runwarden.tools.v1.FailedAttempt failed_attempt = 3;
-   */
-  failedAttempt?: FailedAttempt | undefined;
-};
-
-/**
- * Describes the message runwarden.tools.v1.ExecuteResponse.
- * Use `create(ExecuteResponseSchema)` to create a new message.
- */
-export const ExecuteResponseSchema: GenMessage<ExecuteResponse> = /*@__PURE__*/
-  messageDesc(file_runwarden_tools_v1_execution_service, 1);
+  fileDesc("CipydW53YXJkZW4vdG9vbHMvdjEvZXhlY3V0aW9uX3NlcnZpY2UucHJvdG8SEnJ1bndhcmRlbi50b29scy52MSLYAgoUU2VhbEV4ZWN1dGlvblJlcXVlc3QSIgoMd29ya3NwYWNlX2lkGAEgASgJQgy6SAVyA7ABAYi1GAESHAoGcnVuX2lkGAIgASgJQgy6SAVyA7ABAYi1GAUSHAoKc3RlcF9pbmRleBgDIAEoDUIIukgFKgMQkE4SLwoPaWRlbXBvdGVuY3lfa2V5GAQgASgJQha6SBNyERABGIACMgpeW15ceDAwXSokEioKBHRvb2wYBSABKAlCHLpIGXIXMhVeW2EtejAtOS5fLy1dezEsMjAwfSQSMAoRZGVmaW5pdGlvbl9kaWdlc3QYBiABKAlCFbpIEnIQMg5eWzAtOWEtZl17NjR9JBIvChBhcmd1bWVudHNfZGlnZXN0GAcgASgJQhW6SBJyEDIOXlswLTlhLWZdezY0fSQSIAoFZXBvY2gYCCABKARCEbpIDjIMGP//////////fygBIlkKFVNlYWxFeGVjdXRpb25SZXNwb25zZRIwCglleGVjdXRpb24YASABKAsyHS5ydW53YXJkZW4udG9vbHMudjEuRXhlY3V0aW9uEg4KBnNlYWxlZBgCIAEoCCLTAQoWQ2FuY2VsRXhlY3V0aW9uUmVxdWVzdBIiCgx3b3Jrc3BhY2VfaWQYASABKAlCDLpIBXIDsAEBiLUYARIcCgZydW5faWQYAiABKAlCDLpIBXIDsAEBiLUYBRIvCg9pZGVtcG90ZW5jeV9rZXkYAyABKAlCFrpIE3IREAEYgAIyCl5bXlx4MDBdKiQSJAoEdG9vbBgEIAEoCUIWukgTchEQARjIATIKXlteXHgwMF0qJBIgCgVlcG9jaBgFIAEoBEIRukgOMgwY//////////9/KAEiKwoXQ2FuY2VsRXhlY3V0aW9uUmVzcG9uc2USEAoIc3RvcHBpbmcYASABKAgikAEKE0dldEV4ZWN1dGlvblJlcXVlc3QSIgoMd29ya3NwYWNlX2lkGAEgASgJQgy6SAVyA7ABAYi1GAESJAoEdG9vbBgCIAEoCUIWukgTchEQARjIATIKXlteXHgwMF0qJBIvCg9pZGVtcG90ZW5jeV9rZXkYAyABKAlCFrpIE3IREAEYgAIyCl5bXlx4MDBdKiQiSAoUR2V0RXhlY3V0aW9uUmVzcG9uc2USMAoJZXhlY3V0aW9uGAEgASgLMh0ucnVud2FyZGVuLnRvb2xzLnYxLkV4ZWN1dGlvbjL8BwoQRXhlY3V0aW9uU2VydmljZRJ3CgtSZXNvbHZlVG9vbBImLnJ1bndhcmRlbi50b29scy52MS5SZXNvbHZlVG9vbFJlcXVlc3QaJy5ydW53YXJkZW4udG9vbHMudjEuUmVzb2x2ZVRvb2xSZXNwb25zZSIXkAIBirUYEAgCGgxvcmNoZXN0cmF0b3ISdwoLUmVzb2x2ZVBsYW4SJi5ydW53YXJkZW4udG9vbHMudjEuUmVzb2x2ZVBsYW5SZXF1ZXN0GicucnVud2FyZGVuLnRvb2xzLnYxLlJlc29sdmVQbGFuUmVzcG9uc2UiF5ACAYq1GBAIAhoMb3JjaGVzdHJhdG9yEokBChFWYWxpZGF0ZUFyZ3VtZW50cxIsLnJ1bndhcmRlbi50b29scy52MS5WYWxpZGF0ZUFyZ3VtZW50c1JlcXVlc3QaLS5ydW53YXJkZW4udG9vbHMudjEuVmFsaWRhdGVBcmd1bWVudHNSZXNwb25zZSIXkAIBirUYEAgCGgxvcmNoZXN0cmF0b3ISawoHRXhlY3V0ZRIiLnJ1bndhcmRlbi50b29scy52MS5FeGVjdXRlUmVxdWVzdBojLnJ1bndhcmRlbi50b29scy52MS5FeGVjdXRlUmVzcG9uc2UiF5ACAIq1GBAIAhoMb3JjaGVzdHJhdG9yEnwKDEJhdGNoRXhlY3V0ZRInLnJ1bndhcmRlbi50b29scy52MS5CYXRjaEV4ZWN1dGVSZXF1ZXN0GigucnVud2FyZGVuLnRvb2xzLnYxLkJhdGNoRXhlY3V0ZVJlc3BvbnNlIheQAgCKtRgQCAIaDG9yY2hlc3RyYXRvcjABEn0KDVNlYWxFeGVjdXRpb24SKC5ydW53YXJkZW4udG9vbHMudjEuU2VhbEV4ZWN1dGlvblJlcXVlc3QaKS5ydW53YXJkZW4udG9vbHMudjEuU2VhbEV4ZWN1dGlvblJlc3BvbnNlIheQAgKKtRgQCAIaDG9yY2hlc3RyYXRvchKDAQoPQ2FuY2VsRXhlY3V0aW9uEioucnVud2FyZGVuLnRvb2xzLnYxLkNhbmNlbEV4ZWN1dGlvblJlcXVlc3QaKy5ydW53YXJkZW4udG9vbHMudjEuQ2FuY2VsRXhlY3V0aW9uUmVzcG9uc2UiF5ACAoq1GBAIAhoMb3JjaGVzdHJhdG9yEnoKDEdldEV4ZWN1dGlvbhInLnJ1bndhcmRlbi50b29scy52MS5HZXRFeGVjdXRpb25SZXF1ZXN0GigucnVud2FyZGVuLnRvb2xzLnYxLkdldEV4ZWN1dGlvblJlc3BvbnNlIheQAgGKtRgQCAIaDG9yY2hlc3RyYXRvcmIGcHJvdG8z", [file_buf_validate_validate, file_runwarden_options_v1_access, file_runwarden_tools_v1_execute, file_runwarden_tools_v1_execution, file_runwarden_tools_v1_resolution]);
 
 /**
  * SealExecutionRequest names a call that must not run unless it does already.
@@ -200,7 +88,7 @@ export type SealExecutionRequest = Message<"runwarden.tools.v1.SealExecutionRequ
  * Use `create(SealExecutionRequestSchema)` to create a new message.
  */
 export const SealExecutionRequestSchema: GenMessage<SealExecutionRequest> = /*@__PURE__*/
-  messageDesc(file_runwarden_tools_v1_execution_service, 2);
+  messageDesc(file_runwarden_tools_v1_execution_service, 0);
 
 /**
  * SealExecutionResponse is the row as it stands now.
@@ -229,7 +117,7 @@ export type SealExecutionResponse = Message<"runwarden.tools.v1.SealExecutionRes
  * Use `create(SealExecutionResponseSchema)` to create a new message.
  */
 export const SealExecutionResponseSchema: GenMessage<SealExecutionResponse> = /*@__PURE__*/
-  messageDesc(file_runwarden_tools_v1_execution_service, 3);
+  messageDesc(file_runwarden_tools_v1_execution_service, 1);
 
 /**
  * CancelExecutionRequest names a call that must stop.
@@ -278,7 +166,7 @@ export type CancelExecutionRequest = Message<"runwarden.tools.v1.CancelExecution
  * Use `create(CancelExecutionRequestSchema)` to create a new message.
  */
 export const CancelExecutionRequestSchema: GenMessage<CancelExecutionRequest> = /*@__PURE__*/
-  messageDesc(file_runwarden_tools_v1_execution_service, 4);
+  messageDesc(file_runwarden_tools_v1_execution_service, 2);
 
 /**
  * CancelExecutionResponse says whether there was something to stop.
@@ -299,7 +187,7 @@ export type CancelExecutionResponse = Message<"runwarden.tools.v1.CancelExecutio
  * Use `create(CancelExecutionResponseSchema)` to create a new message.
  */
 export const CancelExecutionResponseSchema: GenMessage<CancelExecutionResponse> = /*@__PURE__*/
-  messageDesc(file_runwarden_tools_v1_execution_service, 5);
+  messageDesc(file_runwarden_tools_v1_execution_service, 3);
 
 /**
  * GetExecutionRequest names a row of the ledger.
@@ -334,7 +222,7 @@ export type GetExecutionRequest = Message<"runwarden.tools.v1.GetExecutionReques
  * Use `create(GetExecutionRequestSchema)` to create a new message.
  */
 export const GetExecutionRequestSchema: GenMessage<GetExecutionRequest> = /*@__PURE__*/
-  messageDesc(file_runwarden_tools_v1_execution_service, 6);
+  messageDesc(file_runwarden_tools_v1_execution_service, 4);
 
 /**
  * GetExecutionResponse carries the row.
@@ -355,7 +243,7 @@ export type GetExecutionResponse = Message<"runwarden.tools.v1.GetExecutionRespo
  * Use `create(GetExecutionResponseSchema)` to create a new message.
  */
 export const GetExecutionResponseSchema: GenMessage<GetExecutionResponse> = /*@__PURE__*/
-  messageDesc(file_runwarden_tools_v1_execution_service, 7);
+  messageDesc(file_runwarden_tools_v1_execution_service, 5);
 
 /**
  * ExecutionService executes calls that the orchestrator has admitted, each effect once, by a
@@ -423,6 +311,17 @@ export const ExecutionService: GenService<{
     methodKind: "unary";
     input: typeof ExecuteRequestSchema;
     output: typeof ExecuteResponseSchema;
+  },
+  /**
+   * BatchExecute carries calls of Execute that are due at the same moment. Each has its own
+   * identity, deadline and outcome, as if it had come alone, and none waits for another.
+   *
+   * @generated from rpc runwarden.tools.v1.ExecutionService.BatchExecute
+   */
+  batchExecute: {
+    methodKind: "server_streaming";
+    input: typeof BatchExecuteRequestSchema;
+    output: typeof BatchExecuteResponseSchema;
   },
   /**
    * SealExecution makes sure that a call which will not be sent any more never runs: a key that the

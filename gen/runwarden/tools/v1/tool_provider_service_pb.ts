@@ -7,6 +7,8 @@ import { enumDesc, fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf
 import { file_buf_validate_validate } from "../../../buf/validate/validate_pb.ts";
 import type { Duration } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_duration, file_google_protobuf_struct } from "@bufbuild/protobuf/wkt";
+import type { Status } from "../../../google/rpc/status_pb.ts";
+import { file_google_rpc_status } from "../../../google/rpc/status_pb.ts";
 import { file_runwarden_options_v1_access } from "../../options/v1/access_pb.ts";
 import type { ToolDefinition } from "./tool_pb.ts";
 import { file_runwarden_tools_v1_tool } from "./tool_pb.ts";
@@ -16,7 +18,7 @@ import type { JsonObject, Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file runwarden/tools/v1/tool_provider_service.proto.
  */
 export const file_runwarden_tools_v1_tool_provider_service: GenFile = /*@__PURE__*/
-  fileDesc("Ci5ydW53YXJkZW4vdG9vbHMvdjEvdG9vbF9wcm92aWRlcl9zZXJ2aWNlLnByb3RvEhJydW53YXJkZW4udG9vbHMudjEiEgoQTGlzdFRvb2xzUmVxdWVzdCJGChFMaXN0VG9vbHNSZXNwb25zZRIxCgV0b29scxgBIAMoCzIiLnJ1bndhcmRlbi50b29scy52MS5Ub29sRGVmaW5pdGlvbiLlAQoSRXhlY3V0ZVRvb2xSZXF1ZXN0EiIKDHdvcmtzcGFjZV9pZBgBIAEoCUIMukgFcgOwAQGItRgBEhgKBHRvb2wYAiABKAlCCrpIB3IFEAEYgAESGgoHdmVyc2lvbhgDIAEoCUIJukgGcgQQARhAEiMKD2lkZW1wb3RlbmN5X2tleRgEIAEoCUIKukgHcgUQARiAAhIyCglhcmd1bWVudHMYBSABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0Qga6SAPIAQESHAoGcnVuX2lkGAYgASgJQgy6SAVyA7ABAYi1GAUiggEKE0V4ZWN1dGVUb29sUmVzcG9uc2USKQoGcmVzdWx0GAEgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdEgAEi4KBWVycm9yGAIgASgLMh0ucnVud2FyZGVuLnRvb2xzLnYxLlRvb2xFcnJvckgAQhAKB291dGNvbWUSBbpIAggBIvoBCglUb29sRXJyb3ISGgoGcmVhc29uGAEgASgJQgq6SAdyBRABGIABEhkKB21lc3NhZ2UYAiABKAlCCLpIBXIDGIAgElUKCG1ldGFkYXRhGAMgAygLMisucnVud2FyZGVuLnRvb2xzLnYxLlRvb2xFcnJvci5NZXRhZGF0YUVudHJ5Qha6SBOaARAQQCIFcgMYgAEqBXIDGIAgEi4KC3JldHJ5X2FmdGVyGAQgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uGi8KDU1ldGFkYXRhRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASJ2ChFHZXRPdXRjb21lUmVxdWVzdBIiCgx3b3Jrc3BhY2VfaWQYASABKAlCDLpIBXIDsAEBiLUYARIYCgR0b29sGAIgASgJQgq6SAdyBRABGIABEiMKD2lkZW1wb3RlbmN5X2tleRgDIAEoCUIKukgHcgUQARiAAiJ9ChJHZXRPdXRjb21lUmVzcG9uc2USLAoHb3V0Y29tZRgBIAEoDjIbLnJ1bndhcmRlbi50b29scy52MS5PdXRjb21lEjkKCHJlc3BvbnNlGAIgASgLMicucnVud2FyZGVuLnRvb2xzLnYxLkV4ZWN1dGVUb29sUmVzcG9uc2UqaAoHT3V0Y29tZRIXChNPVVRDT01FX1VOU1BFQ0lGSUVEEAASFQoRT1VUQ09NRV9DT01QTEVURUQQARIYChRPVVRDT01FX05PVF9FWEVDVVRFRBACEhMKD09VVENPTUVfVU5LTk9XThADMuICChNUb29sUHJvdmlkZXJTZXJ2aWNlEmoKCUxpc3RUb29scxIkLnJ1bndhcmRlbi50b29scy52MS5MaXN0VG9vbHNSZXF1ZXN0GiUucnVud2FyZGVuLnRvb2xzLnYxLkxpc3RUb29sc1Jlc3BvbnNlIhCQAgGKtRgJCAIaBXRvb2xzEnAKC0V4ZWN1dGVUb29sEiYucnVud2FyZGVuLnRvb2xzLnYxLkV4ZWN1dGVUb29sUmVxdWVzdBonLnJ1bndhcmRlbi50b29scy52MS5FeGVjdXRlVG9vbFJlc3BvbnNlIhCQAgCKtRgJCAIaBXRvb2xzEm0KCkdldE91dGNvbWUSJS5ydW53YXJkZW4udG9vbHMudjEuR2V0T3V0Y29tZVJlcXVlc3QaJi5ydW53YXJkZW4udG9vbHMudjEuR2V0T3V0Y29tZVJlc3BvbnNlIhCQAgGKtRgJCAIaBXRvb2xzYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_struct, file_runwarden_options_v1_access, file_runwarden_tools_v1_tool]);
+  fileDesc("Ci5ydW53YXJkZW4vdG9vbHMvdjEvdG9vbF9wcm92aWRlcl9zZXJ2aWNlLnByb3RvEhJydW53YXJkZW4udG9vbHMudjEiEgoQTGlzdFRvb2xzUmVxdWVzdCJGChFMaXN0VG9vbHNSZXNwb25zZRIxCgV0b29scxgBIAMoCzIiLnJ1bndhcmRlbi50b29scy52MS5Ub29sRGVmaW5pdGlvbiLlAQoSRXhlY3V0ZVRvb2xSZXF1ZXN0EiIKDHdvcmtzcGFjZV9pZBgBIAEoCUIMukgFcgOwAQGItRgBEhgKBHRvb2wYAiABKAlCCrpIB3IFEAEYgAESGgoHdmVyc2lvbhgDIAEoCUIJukgGcgQQARhAEiMKD2lkZW1wb3RlbmN5X2tleRgEIAEoCUIKukgHcgUQARiAAhIyCglhcmd1bWVudHMYBSABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0Qga6SAPIAQESHAoGcnVuX2lkGAYgASgJQgy6SAVyA7ABAYi1GAUiggEKE0V4ZWN1dGVUb29sUmVzcG9uc2USKQoGcmVzdWx0GAEgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdEgAEi4KBWVycm9yGAIgASgLMh0ucnVud2FyZGVuLnRvb2xzLnYxLlRvb2xFcnJvckgAQhAKB291dGNvbWUSBbpIAggBIvoBCglUb29sRXJyb3ISGgoGcmVhc29uGAEgASgJQgq6SAdyBRABGIABEhkKB21lc3NhZ2UYAiABKAlCCLpIBXIDGIAgElUKCG1ldGFkYXRhGAMgAygLMisucnVud2FyZGVuLnRvb2xzLnYxLlRvb2xFcnJvci5NZXRhZGF0YUVudHJ5Qha6SBOaARAQQCIFcgMYgAEqBXIDGIAgEi4KC3JldHJ5X2FmdGVyGAQgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uGi8KDU1ldGFkYXRhRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASJ2ChFHZXRPdXRjb21lUmVxdWVzdBIiCgx3b3Jrc3BhY2VfaWQYASABKAlCDLpIBXIDsAEBiLUYARIYCgR0b29sGAIgASgJQgq6SAdyBRABGIABEiMKD2lkZW1wb3RlbmN5X2tleRgDIAEoCUIKukgHcgUQARiAAiJ9ChJHZXRPdXRjb21lUmVzcG9uc2USLAoHb3V0Y29tZRgBIAEoDjIbLnJ1bndhcmRlbi50b29scy52MS5PdXRjb21lEjkKCHJlc3BvbnNlGAIgASgLMicucnVud2FyZGVuLnRvb2xzLnYxLkV4ZWN1dGVUb29sUmVzcG9uc2UifAoXQmF0Y2hFeGVjdXRlVG9vbFJlcXVlc3QSHAoKaWRlbnRpdGllcxgBIAMoCUIIukgFkgECEEASQwoFaXRlbXMYAiADKAsyKC5ydW53YXJkZW4udG9vbHMudjEuQmF0Y2hFeGVjdXRlVG9vbEl0ZW1CCrpIB5IBBAgBEEAioQEKFEJhdGNoRXhlY3V0ZVRvb2xJdGVtEhAKCGlkZW50aXR5GAEgASgNEhYKDnRpbWVvdXRfbWlsbGlzGAIgASgEEh4KDHRyYWNlX3BhcmVudBgDIAEoCUIIukgFcgMYgAESPwoHcmVxdWVzdBgEIAEoCzImLnJ1bndhcmRlbi50b29scy52MS5FeGVjdXRlVG9vbFJlcXVlc3RCBrpIA9gBAyJXChhCYXRjaEV4ZWN1dGVUb29sUmVzcG9uc2USOwoHcmVzdWx0cxgBIAMoCzIqLnJ1bndhcmRlbi50b29scy52MS5CYXRjaEV4ZWN1dGVUb29sUmVzdWx0IpoBChZCYXRjaEV4ZWN1dGVUb29sUmVzdWx0EgwKBGl0ZW0YASABKA0SOwoIcmVzcG9uc2UYAiABKAsyJy5ydW53YXJkZW4udG9vbHMudjEuRXhlY3V0ZVRvb2xSZXNwb25zZUgAEiMKBWVycm9yGAMgASgLMhIuZ29vZ2xlLnJwYy5TdGF0dXNIAEIQCgdvdXRjb21lEgW6SAIIASpoCgdPdXRjb21lEhcKE09VVENPTUVfVU5TUEVDSUZJRUQQABIVChFPVVRDT01FX0NPTVBMRVRFRBABEhgKFE9VVENPTUVfTk9UX0VYRUNVVEVEEAISEwoPT1VUQ09NRV9VTktOT1dOEAMy5gMKE1Rvb2xQcm92aWRlclNlcnZpY2USagoJTGlzdFRvb2xzEiQucnVud2FyZGVuLnRvb2xzLnYxLkxpc3RUb29sc1JlcXVlc3QaJS5ydW53YXJkZW4udG9vbHMudjEuTGlzdFRvb2xzUmVzcG9uc2UiEJACAYq1GAkIAhoFdG9vbHMScAoLRXhlY3V0ZVRvb2wSJi5ydW53YXJkZW4udG9vbHMudjEuRXhlY3V0ZVRvb2xSZXF1ZXN0GicucnVud2FyZGVuLnRvb2xzLnYxLkV4ZWN1dGVUb29sUmVzcG9uc2UiEJACAIq1GAkIAhoFdG9vbHMSgQEKEEJhdGNoRXhlY3V0ZVRvb2wSKy5ydW53YXJkZW4udG9vbHMudjEuQmF0Y2hFeGVjdXRlVG9vbFJlcXVlc3QaLC5ydW53YXJkZW4udG9vbHMudjEuQmF0Y2hFeGVjdXRlVG9vbFJlc3BvbnNlIhCQAgCKtRgJCAIaBXRvb2xzMAESbQoKR2V0T3V0Y29tZRIlLnJ1bndhcmRlbi50b29scy52MS5HZXRPdXRjb21lUmVxdWVzdBomLnJ1bndhcmRlbi50b29scy52MS5HZXRPdXRjb21lUmVzcG9uc2UiEJACAYq1GAkIAhoFdG9vbHNiBnByb3RvMw", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_struct, file_google_rpc_status, file_runwarden_options_v1_access, file_runwarden_tools_v1_tool]);
 
 /**
  * ListToolsRequest asks for the provider's tools.
@@ -254,6 +256,141 @@ export const GetOutcomeResponseSchema: GenMessage<GetOutcomeResponse> = /*@__PUR
   messageDesc(file_runwarden_tools_v1_tool_provider_service, 6);
 
 /**
+ * BatchExecuteToolRequest is calls of ExecuteTool that were due at the same moment.
+ *
+ * @generated from message runwarden.tools.v1.BatchExecuteToolRequest
+ */
+export type BatchExecuteToolRequest = Message<"runwarden.tools.v1.BatchExecuteToolRequest"> & {
+  /**
+   * Identity tokens of the items, each once; one that names several calls stands for each of them.
+   *
+   * @generated from field: repeated string identities = 1;
+   */
+  identities: string[];
+
+  /**
+   * The calls, in any order.
+   *
+   * @generated from field: repeated runwarden.tools.v1.BatchExecuteToolItem items = 2;
+   */
+  items: BatchExecuteToolItem[];
+};
+
+/**
+ * Describes the message runwarden.tools.v1.BatchExecuteToolRequest.
+ * Use `create(BatchExecuteToolRequestSchema)` to create a new message.
+ */
+export const BatchExecuteToolRequestSchema: GenMessage<BatchExecuteToolRequest> = /*@__PURE__*/
+  messageDesc(file_runwarden_tools_v1_tool_provider_service, 7);
+
+/**
+ * BatchExecuteToolItem is one call of ExecuteTool. Whatever is wrong with it fails this call alone.
+ *
+ * @generated from message runwarden.tools.v1.BatchExecuteToolItem
+ */
+export type BatchExecuteToolItem = Message<"runwarden.tools.v1.BatchExecuteToolItem"> & {
+  /**
+   * Position of its identity among those that `identities` stand for.
+   *
+   * @generated from field: uint32 identity = 1;
+   */
+  identity: number;
+
+  /**
+   * Time until its own deadline; 0 for the usual one.
+   *
+   * @generated from field: uint64 timeout_millis = 2;
+   */
+  timeoutMillis: bigint;
+
+  /**
+   * W3C trace context of the call; empty where there is none.
+   *
+   * @generated from field: string trace_parent = 3;
+   */
+  traceParent: string;
+
+  /**
+   * The call itself, held to its rules by itself.
+   *
+   * @generated from field: runwarden.tools.v1.ExecuteToolRequest request = 4;
+   */
+  request?: ExecuteToolRequest | undefined;
+};
+
+/**
+ * Describes the message runwarden.tools.v1.BatchExecuteToolItem.
+ * Use `create(BatchExecuteToolItemSchema)` to create a new message.
+ */
+export const BatchExecuteToolItemSchema: GenMessage<BatchExecuteToolItem> = /*@__PURE__*/
+  messageDesc(file_runwarden_tools_v1_tool_provider_service, 8);
+
+/**
+ * BatchExecuteToolResponse carries the results that were ready at the same moment.
+ *
+ * @generated from message runwarden.tools.v1.BatchExecuteToolResponse
+ */
+export type BatchExecuteToolResponse = Message<"runwarden.tools.v1.BatchExecuteToolResponse"> & {
+  /**
+   * Each item's result comes once, as soon as it is there, in any order.
+   *
+   * @generated from field: repeated runwarden.tools.v1.BatchExecuteToolResult results = 1;
+   */
+  results: BatchExecuteToolResult[];
+};
+
+/**
+ * Describes the message runwarden.tools.v1.BatchExecuteToolResponse.
+ * Use `create(BatchExecuteToolResponseSchema)` to create a new message.
+ */
+export const BatchExecuteToolResponseSchema: GenMessage<BatchExecuteToolResponse> = /*@__PURE__*/
+  messageDesc(file_runwarden_tools_v1_tool_provider_service, 9);
+
+/**
+ * BatchExecuteToolResult is what ExecuteTool would have answered.
+ *
+ * @generated from message runwarden.tools.v1.BatchExecuteToolResult
+ */
+export type BatchExecuteToolResult = Message<"runwarden.tools.v1.BatchExecuteToolResult"> & {
+  /**
+   * Position of the item in the request.
+   *
+   * @generated from field: uint32 item = 1;
+   */
+  item: number;
+
+  /**
+   * The answer, or the status with all its details.
+   *
+   * @generated from oneof runwarden.tools.v1.BatchExecuteToolResult.outcome
+   */
+  outcome: {
+    /**
+     * The answer.
+     *
+     * @generated from field: runwarden.tools.v1.ExecuteToolResponse response = 2;
+     */
+    value: ExecuteToolResponse;
+    case: "response";
+  } | {
+    /**
+     * The error.
+     *
+     * @generated from field: google.rpc.Status error = 3;
+     */
+    value: Status;
+    case: "error";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message runwarden.tools.v1.BatchExecuteToolResult.
+ * Use `create(BatchExecuteToolResultSchema)` to create a new message.
+ */
+export const BatchExecuteToolResultSchema: GenMessage<BatchExecuteToolResult> = /*@__PURE__*/
+  messageDesc(file_runwarden_tools_v1_tool_provider_service, 10);
+
+/**
  * Outcome is what a provider knows of a call.
  *
  * @generated from enum runwarden.tools.v1.Outcome
@@ -334,6 +471,18 @@ export const ToolProviderService: GenService<{
     methodKind: "unary";
     input: typeof ExecuteToolRequestSchema;
     output: typeof ExecuteToolResponseSchema;
+  },
+  /**
+   * BatchExecuteTool carries calls of ExecuteTool that are due at the same moment. Each has its own
+   * identity, deadline and outcome, as if it had come alone, and none waits for another. A provider
+   * need not offer it: where it answers UNIMPLEMENTED, calls come one by one from then on.
+   *
+   * @generated from rpc runwarden.tools.v1.ToolProviderService.BatchExecuteTool
+   */
+  batchExecuteTool: {
+    methodKind: "server_streaming";
+    input: typeof BatchExecuteToolRequestSchema;
+    output: typeof BatchExecuteToolResponseSchema;
   },
   /**
    * GetOutcome tells what became of a call whose answer was lost, by its idempotency key. A
