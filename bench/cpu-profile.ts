@@ -1,7 +1,7 @@
 /**
- * Where the time of a CPU profile went: the functions that cost most by themselves, and by whose
- * code asked for it. `node bench/cpu-profile.ts FILE [RUNS]` prints both, per run where their number
- * is given.
+ * Where the time of a CPU profile went: the functions that cost most by themselves, for whom
+ * it was and whose code it is. `node bench/cpu-profile.ts FILE [RUNS]` prints that, per run where
+ * their number is given.
  */
 import { readFileSync } from "node:fs"
 import path from "node:path"
@@ -28,8 +28,10 @@ interface Profile {
 export interface ProfileSummary {
   /** Microseconds by function itself, the costliest first. */
   readonly functions: readonly (readonly [name: string, micros: number])[]
-  /** Microseconds by the room whose code ran or, in a library, that had called it. */
+  /** Microseconds by the service for which something ran, or else by the folder of ours. */
   readonly rooms: readonly (readonly [name: string, micros: number])[]
+  /** Microseconds by the library or folder whose code it was. */
+  readonly libraries: readonly (readonly [name: string, micros: number])[]
   /** Microseconds in which anything ran at all. */
   readonly busyMicros: number
 }
@@ -43,6 +45,7 @@ export function summarise(profile: Profile): ProfileSummary {
   )
   const functions = new Map<string, number>()
   const rooms = new Map<string, number>()
+  const libraries = new Map<string, number>()
   let busyMicros = 0
   profile.samples.forEach((id, index) => {
     const node = nodes.get(id)
@@ -51,16 +54,26 @@ export function summarise(profile: Profile): ProfileSummary {
     busyMicros += micros
     add(functions, describe(node.callFrame), micros)
     add(rooms, roomOf(node, nodes, parents), micros)
+    add(libraries, folderOf(placeOf(node.callFrame)), micros)
   })
-  return { functions: sorted(functions), rooms: sorted(rooms), busyMicros }
+  return {
+    functions: sorted(functions),
+    rooms: sorted(rooms),
+    libraries: sorted(libraries),
+    busyMicros,
+  }
 }
 
-/** The nearest caller of ours, up the stack; what Node began by itself counts for its library. */
+/**
+ * The nearest service up the stack, or else the nearest folder of ours; what Node began by itself
+ * counts for its library. A stack begins anew where something was waited for.
+ */
 function roomOf(
   leaf: ProfileNode,
   nodes: ReadonlyMap<number, ProfileNode>,
   parents: ReadonlyMap<number, number>,
 ): string {
+  let folder: string | undefined
   let outermost = placeOf(leaf.callFrame)
   for (
     let node: ProfileNode | undefined = leaf;
@@ -68,13 +81,18 @@ function roomOf(
     node = nodes.get(parents.get(node.id) ?? -1)
   ) {
     const place = placeOf(node.callFrame)
-    if (/^(services|mesh|gen|bench)/.test(place)) {
-      const [top = "", second = ""] = place.split("/")
-      return top === "services" ? `${top}/${second}` : top
-    }
+    if (place.startsWith("services/")) return folderOf(place)
+    if (/^(mesh|gen|bench)\//.test(place)) folder ??= folderOf(place)
     if (place !== "(node)") outermost = place
   }
-  return outermost
+  return folder ?? outermost
+}
+
+/** `services/x` or `mesh` of a file of ours; a library as it is. */
+function folderOf(place: string): string {
+  if (!/^(services|mesh|gen|bench)\//.test(place)) return place
+  const [top = "", second = ""] = place.split("/")
+  return top === "services" ? `${top}/${second}` : top
 }
 
 function placeOf({ functionName, url }: Frame): string {
@@ -101,8 +119,9 @@ function sorted(sums: ReadonlyMap<string, number>): readonly (readonly [string, 
   return [...sums].sort(([, a], [, b]) => b - a)
 }
 
-/** Both tables, per run. */
-export function profileTables({ functions, rooms, busyMicros }: ProfileSummary, runs: number) {
+/** Its tables, per run. */
+export function profileTables(summary: ProfileSummary, runs: number): string {
+  const { functions, rooms, libraries, busyMicros } = summary
   const rows = (list: ProfileSummary["rooms"], head: string, count: number) => {
     const table = plainTable([head, "µs per run", "share"])
     for (const [name, micros] of list.slice(0, count)) {
@@ -112,7 +131,12 @@ export function profileTables({ functions, rooms, busyMicros }: ProfileSummary, 
     return table.toString()
   }
   const total = `${(busyMicros / runs).toFixed(0)} µs per run on the thread`
-  return `${total}\n${rows(rooms, "by room", 24)}\n${rows(functions, "by function itself", 60)}`
+  return [
+    total,
+    rows(rooms, "for whom", 16),
+    rows(libraries, "whose code", 24),
+    rows(functions, "by function itself", 60),
+  ].join("\n")
 }
 
 if (process.argv[1] === import.meta.filename) {
