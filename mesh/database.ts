@@ -77,7 +77,7 @@ export interface Database extends AsyncDisposable {
   ): Promise<T>
   /**
    * As the worker's role on connections of its own, for claims and heartbeats: these must get
-   * through while content keeps every other connection busy.
+   * through while content keeps every other connection busy. Plans are made as for batches.
    */
   control<T>(
     workspaceIds: readonly string[],
@@ -123,7 +123,7 @@ const controlPoolSize = 2
  * While statistics are stale, which they are under load, a join of an array with a large table must
  * not turn into a scan of all of it; and one plan per statement serves every number of rows.
  */
-const batchSettings = {
+const plannedOnce = {
   plan_cache_mode: "force_generic_plan",
   enable_hashjoin: "off",
   enable_mergejoin: "off",
@@ -175,8 +175,8 @@ export function openDatabase(config: DatabaseConfig, deps: DatabaseDeps): Databa
   const pools = {
     app: pool(config.appUrl, "app", config.poolSize),
     worker: pool(config.workerUrl, "worker", half),
-    control: pool(config.workerUrl, "control", controlPoolSize),
-    batch: pool(config.workerUrl, "batch", half, batchSettings),
+    control: pool(config.workerUrl, "control", controlPoolSize, plannedOnce),
+    batch: pool(config.workerUrl, "batch", half, plannedOnce),
   }
   const migrations = { folder: deps.migrations, appUrl: config.appUrl, workerUrl: config.workerUrl }
   const statements = new Map<string, string>()

@@ -27,7 +27,7 @@ beforeAll(async () => {
     asked.add(actorId)
     throw new RunwardenError("DEPENDENCY_UNAVAILABLE", { dependency: "gateway" })
   }
-  orchestrator = await startOrchestrator({ peers, executor: { pollMs: 20_000 } })
+  orchestrator = await startOrchestrator({ peers, executor: { pollMs: 20_000, leaseMs: 120_000 } })
   database = openDatabase(orchestrator.database, {
     runtime: testRuntime("orchestrator"),
     migrations: fileURLToPath(new URL("./migrations", import.meta.url)),
@@ -60,7 +60,7 @@ describe("an approval", () => {
     await using impatient = await startOrchestrator({
       peers,
       database: orchestrator.database,
-      executor: { pollMs: 20_000 },
+      executor: { pollMs: 20_000, leaseMs: 120_000 },
       approval: { expiryMs: 900 },
     })
     const scope = await approvedRun(impatient)

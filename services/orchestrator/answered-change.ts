@@ -5,6 +5,8 @@
  *    it is decided anew, until the request's deadline.
  * 2. The answer is stored with the change, in one statement. The same request again gets it, however
  *    many arrive at once.
+ * 3. What a run waited for wakes it in the same transaction: it is this replica's from then on, or
+ *    due for any other.
  */
 import {
   type DescMessage,
@@ -24,10 +26,12 @@ import {
 } from "../../mesh/request-id.ts"
 import type { Change } from "./change.ts"
 import type { ChangeStore } from "./change-store.ts"
+import type { Executor } from "./executor.ts"
 
 export interface AnsweredChangeDeps {
   readonly database: Database
   readonly changes: ChangeStore
+  readonly executor: Executor
   /** Told after every stored change, and when it was stored. */
   stored(change: Change, at: Date): void
 }
@@ -40,7 +44,7 @@ export interface Decision<Response> {
 
 /** Answers a request once. `decide` may be called again, and has no effect outside its change. */
 export async function answerChanging<Req extends DescMessage, Res extends DescMessage>(
-  { database, changes, stored }: AnsweredChangeDeps,
+  { database, changes, executor, stored }: AnsweredChangeDeps,
   method: DescMethodUnary<Req, Res>,
   request: MessageShape<Req> & RepeatableRequest,
   decide: (tx: Tx) => Promise<Decision<MessageShape<Res>>>,
@@ -56,9 +60,13 @@ export async function answerChanging<Req extends DescMessage, Res extends DescMe
         return await answerOnce(database, method, request, async () => response, { signal })
       }
       const answer = { key, response: toBinary(method.output, response) }
+      // A run that this wakes goes on here, where there is room: nobody has to find it first.
+      using lease = goesOnWith(change) ? executor.reserve() : undefined
+      if (lease !== undefined) change.take(lease)
       const outcome = await changes.store(change, answer)
       if (outcome.kind === "stale") continue
       stored(change, outcome.at)
+      if (lease !== undefined) executor.resume(change.after(outcome.at), lease)
       // The answer stands, whether old ones could be taken away or not.
       await pruneAnswers(database, request).catch(() => {})
       return response
@@ -66,4 +74,9 @@ export async function answerChanging<Req extends DescMessage, Res extends DescMe
   } catch (error) {
     return fromBinary(method.output, await answerAfter(error, database, key, signal))
   }
+}
+
+/** Whether the run goes on from here, with what was read of it: with the approval that is its call's. */
+function goesOnWith({ claim, before: { run, calls, approval } }: Change): boolean {
+  return claim.kind === "wake" && calls[run.stepIndex]?.approvalId === approval?.approvalId
 }

@@ -49,13 +49,23 @@ export function runRow(n: number, change: Change, content: Content) {
     requester_role: changed(from.requesterRole, run.requesterRole),
     entries: change.entries.count,
     ...content.add(change.entries.bytes),
-    claim: claim.kind === "keep" ? undefined : claim.kind,
+    claim: claimWord[claim.kind],
     due_time: claim.kind === "release" ? claim.dueAt.toISOString() : undefined,
     owner: claim.kind === "take" ? claim.owner : undefined,
     lease_ms: claim.kind === "take" ? claim.leaseMs : undefined,
     approval_id: consumption?.approvalId,
     approval_digest: consumption?.digest,
   }
+}
+
+/** A run that is woken is released, and due as soon as that is stored. */
+const claimWord: Readonly<Record<Change["claim"]["kind"], string | undefined>> = {
+  keep: undefined,
+  drop: "drop",
+  release: "release",
+  wake: "release",
+  cancel: "cancel",
+  take: "take",
 }
 
 export function verdictRow(

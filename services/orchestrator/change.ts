@@ -23,6 +23,8 @@ import { isOpenToolCall, type ToolCallEvent, transitionToolCall } from "./tool-c
 export type ClaimChange =
   | { readonly kind: "keep" }
   | { readonly kind: "drop" }
+  /** What the run waited for is there: it is due at once. */
+  | { readonly kind: "wake" }
   /** Nobody owns it any more; it is due then. */
   | { readonly kind: "release"; readonly dueAt: Date }
   /** The owner, wherever it is, is told to stop its call. */
@@ -208,9 +210,14 @@ export class Change {
     this.consumption = { approvalId: approval.approvalId, digest }
   }
 
+  /** The woken run is this owner's at once. */
+  take({ owner, leaseMs }: { readonly owner: string; readonly leaseMs: number }): void {
+    this.claim = { kind: "take", owner, leaseMs }
+  }
+
   /** Makes a waiting run due at once. */
   wake(): void {
-    this.claim = { kind: "release", dueAt: new Date(0) }
+    this.claim = { kind: "wake" }
   }
 
   #followRun(effect: RunEffect, event: RunEvent): void {

@@ -8,7 +8,7 @@ import type { DefaultRule } from "./approval-rule.ts"
 export interface ExecutorConfig {
   /** How long a replica owns a run without renewing; another one takes it over after that. */
   readonly leaseMs: number
-  /** The longest pause between two looks for due runs; the shortest is a quarter of it. */
+  /** The longest pause between two looks for due runs: what another replica makes due is seen then. */
   readonly pollMs: number
   /** Runs that a replica carries out at once; further ones stay queued. */
   readonly maxRuns: number
@@ -41,6 +41,11 @@ export interface OrchestratorConfig {
   /** Deadline of a run that names none. */
   readonly runTimeoutMs: number
   readonly watch: { readonly maxWatchers: number; readonly pollMs: number }
+}
+
+/** When a run is looked at again that could not go on now: soon, as leases go. */
+export function giveBackMs({ leaseMs }: Pick<ExecutorConfig, "leaseMs">): number {
+  return leaseMs / 10
 }
 
 const count = z.coerce.number().int().positive()

@@ -1,8 +1,8 @@
 /**
  * Carries runs out on this replica.
  *
- * Owns: the runs that this replica holds a lease on, one driver each; the loop that looks for due
- * runs and the one that renews leases.
+ * Owns: the runs that this replica holds a lease on, one driver each; the loop that renews leases;
+ * the looks for due runs are claim-loop.ts's.
  * States: idle → running (start) → draining (disposal: no new runs, drivers stop between two steps)
  * → stopped (what still executes is handed over by giving its lease back).
  *
@@ -10,26 +10,31 @@
  * 1. One driver per run in this process, and one live lease per run in the database.
  * 2. A run belongs to whoever the database says, by its own clock; this process's clock decides only
  *    when to stop early.
- * 3. Looking for work never waits for the work that was found.
+ * 3. A run whose owner vanished may be why it vanished. One that was such a run before is taken up
+ *    alone: while this replica does something about it, nothing else of its kind begins, so that
+ *    whoever vanishes then vanishes over that one.
  */
 import type { Logger } from "pino"
 import { reasonOf } from "../../mesh/errors.ts"
 import { newId } from "../../mesh/ids.ts"
 import type { Change } from "./change.ts"
+import { type ClaimLoop, createClaimLoop } from "./claim-loop.ts"
 import {
   type Claim,
-  claimDue,
-  countCrashes,
+  type ClaimKey,
   dropClaim,
   outliveLease,
+  type Release,
   releaseClaim,
   renewLeases,
 } from "./claim-store.ts"
+import { giveBackMs } from "./config.ts"
 import { Lease, LeaseLost } from "./lease.ts"
 import { pause, retryDelay } from "./pause.ts"
 import { type DriverDeps, type Ending, type Origin, RunDriver } from "./run-driver.ts"
-import type { RunRecord, Snapshot } from "./snapshot.ts"
+import { placeOf, type RunRecord, type Snapshot } from "./snapshot.ts"
 import { takeSnapshot } from "./snapshot-store.ts"
+import { Suspicion } from "./suspicion.ts"
 
 export interface ExecutorDeps extends Omit<DriverDeps, "isDraining"> {
   readonly log: Logger
@@ -64,18 +69,27 @@ export class Executor implements AsyncDisposable {
   readonly #stop = new AbortController()
   /** Aborts when nothing runs any more: leases are renewed until then. */
   readonly #ended = new AbortController()
+  readonly #claims: ClaimLoop
   #loops: readonly Promise<void>[] = []
-  #wake = Promise.withResolvers<void>()
+  /** The last run of those that are taken up one after the other. (3) */
+  #alone: Promise<void> = Promise.resolve()
   /** Runs that are being stored as leased to this replica. */
   readonly #reserved = new Set<Reservation>()
 
   constructor(deps: ExecutorDeps) {
     this.#deps = deps
     this.#driverDeps = { ...deps, isDraining: () => this.#stop.signal.aborted }
+    this.#claims = createClaimLoop({
+      ...{ database: deps.database, log: deps.log, owner: this.#owner },
+      ...{ leaseMs: deps.config.leaseMs, pollMs: deps.config.pollMs },
+      room: () => this.#room(),
+      take: (claim, askedAt) => this.#takeOver(claim, askedAt),
+      cancel: (runId) => this.cancel(runId),
+    })
   }
 
   start(): void {
-    this.#loops = [this.#look(), this.#renew()]
+    this.#loops = [this.#claims.run(this.#stop.signal), this.#renew()]
   }
 
   /** How a new run may be stored as leased to this replica; undefined where it must be queued. */
@@ -98,8 +112,15 @@ export class Executor implements AsyncDisposable {
     // Held by a later epoch already: storing it took longer than its lease.
     const active = this.#active.get(runId)
     if (active !== undefined) return active.ended
-    const claim = { workspaceId, runId, epoch, crashes: 0 }
+    const claim = { workspaceId, runId, epoch }
     return this.#drive(claim, askedAt, () => ({ snapshot, origin: { kind: "started", by } }))
+  }
+
+  /** Goes on with a run that waited and was just stored as leased to this replica again. */
+  resume(snapshot: Snapshot, { askedAt }: Reservation): void {
+    const { workspaceId, runId, epoch } = snapshot.run
+    const origin: Origin = { kind: "continued", crashes: 0, suspicion: undefined }
+    void this.#drive({ workspaceId, runId, epoch }, askedAt, () => ({ snapshot, origin }))
   }
 
   /** Resolves when this replica has no more to do for the run; undefined where it does nothing now. */
@@ -109,7 +130,7 @@ export class Executor implements AsyncDisposable {
 
   /** Says that a run may have become due. */
   poke(): void {
-    this.#wake.resolve()
+    this.#claims.poke()
   }
 
   /** Tells the executing call of a run to stop, if this replica has the run. */
@@ -119,7 +140,6 @@ export class Executor implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#stop.abort()
-    this.poke()
     const ended = [...this.#active.values()].map((each) => each.ended)
     const drained = new AbortController()
     await Promise.race([Promise.all(ended), pause(this.#deps.config.drainMs, drained.signal)])
@@ -128,32 +148,6 @@ export class Executor implements AsyncDisposable {
     await Promise.all(ended)
     this.#ended.abort()
     await Promise.all(this.#loops)
-  }
-
-  async #look(): Promise<void> {
-    const { config, log, database } = this.#deps
-    const { signal } = this.#stop
-    while (!signal.aborted) {
-      this.#wake = Promise.withResolvers<void>()
-      const limit = this.#room()
-      const askedAt = performance.now()
-      const options = { owner: this.#owner, leaseMs: config.leaseMs, limit }
-      try {
-        const { claims, cancelled } = await claimDue(database, options, signal)
-        for (const claim of claims) this.#takeOver(claim, askedAt)
-        for (const runId of cancelled) this.cancel(runId)
-        if (limit > 0 && claims.length === limit) continue
-      } catch (error) {
-        if (!signal.aborted) log.warn({ err: error }, "looking for due runs failed")
-      }
-      const timer = new AbortController()
-      const waitMs = config.pollMs * (0.25 + Math.random() * 0.75)
-      await Promise.race([
-        this.#wake.promise,
-        pause(waitMs, AbortSignal.any([signal, timer.signal])),
-      ])
-      timer.abort()
-    }
   }
 
   async #renew(): Promise<void> {
@@ -191,55 +185,71 @@ export class Executor implements AsyncDisposable {
   }
 
   #takeOver(claim: Claim, askedAt: number): void {
-    const { database, reached } = this.#deps
-    const { workspaceId, runId, epoch } = claim
-    reached("in_recovery")
+    const { runId } = claim
+    this.#deps.reached("in_recovery")
     // Held here already: the lease ended unnoticed, and the database gave the run a new epoch.
     this.#active.get(runId)?.lease.lose()
-    const load = async (): Promise<Loaded | undefined> => {
-      const loaded = await database.tenant(
-        workspaceId,
-        async (tx) => {
-          const snapshot = await takeSnapshot(tx, workspaceId, runId, epoch)
-          if (snapshot === undefined) {
-            await dropClaim(tx, claim)
-            return undefined
-          }
-          return { snapshot, crashes: await countCrashes(tx, claim, placeOf(snapshot)) }
-        },
-        { name: "takeOver" },
-      )
-      if (loaded === undefined) return undefined
-      reached("twice_in_a_row")
-      const { snapshot, crashes } = loaded
-      return { snapshot, origin: { kind: "continued", crashes } }
+    const isSuspect = claim.isOrphan || claim.crashes > 0
+    const turn = Promise.withResolvers<void>()
+    const suspicion = isSuspect
+      ? new Suspicion(this.#deps.database, claim, turn.resolve)
+      : undefined
+    const load = async (lease: Lease): Promise<Loaded | undefined> => {
+      if (claim.crashes > 0) {
+        const before = this.#alone
+        this.#alone = before.then(() => turn.promise)
+        await lease.lost.race(before)
+      }
+      const loaded = await this.#load(claim, suspicion)
+      if (loaded !== undefined) this.#deps.reached("twice_in_a_row")
+      return loaded
     }
-    this.#drive(claim, askedAt, load)
+    void this.#drive(claim, askedAt, load).then(() => suspicion?.clear())
+  }
+
+  /** Reads a run that was taken over; undefined where it needs no owner any more. */
+  #load(claim: ClaimKey, suspicion: Suspicion | undefined): Promise<Loaded | undefined> {
+    const { workspaceId, runId, epoch } = claim
+    return this.#deps.database.tenant(
+      workspaceId,
+      async (tx) => {
+        const snapshot = await takeSnapshot(tx, workspaceId, runId, epoch)
+        if (snapshot === undefined) {
+          await dropClaim(tx, claim)
+          return undefined
+        }
+        const crashes = (await suspicion?.accuse(tx, placeOf(snapshot))) ?? 0
+        return { snapshot, origin: { kind: "continued", crashes, suspicion } }
+      },
+      { name: "takeOver" },
+    )
   }
 
   #drive(
-    claim: Claim,
+    claim: ClaimKey,
     askedAt: number,
-    load: () => Promise<Loaded | undefined> | Loaded,
+    load: (lease: Lease) => Promise<Loaded | undefined> | Loaded,
   ): Active["ended"] {
     const { config, log } = this.#deps
     const { runId } = claim
     const lease = new Lease(claim, config.leaseMs, askedAt)
     const previous = this.#active.get(runId)?.ended
+    let loaded: Loaded | undefined
     const work = async () => {
       if (previous !== undefined) await previous
       try {
-        const loaded = await load()
+        loaded = await load(lease)
         if (loaded === undefined) return undefined
         const driver = new RunDriver(this.#driverDeps, lease, loaded.snapshot, loaded.origin)
         const ending = await driver.drive()
         if (ending.kind === "done") return driver.run
         await this.#leave(claim, ending)
       } catch (error) {
-        await this.#abandon(claim, lease, error)
+        await this.#abandon(claim, lease, error, loaded?.origin)
       } finally {
         lease.end()
         if (this.#active.get(runId)?.lease === lease) this.#active.delete(runId)
+        this.#claims.freed()
       }
       return undefined
     }
@@ -251,17 +261,17 @@ export class Executor implements AsyncDisposable {
     return ended
   }
 
-  async #leave(claim: Claim, ending: Ending): Promise<void> {
-    if (ending.kind === "give_back") await this.#release(claim, ending.afterMs, false)
+  async #leave(claim: ClaimKey, ending: Ending): Promise<void> {
+    if (ending.kind === "give_back") await this.#release(claim, ending.afterMs, "none")
     if (ending.kind === "overtaken") await this.#outlive(claim)
   }
 
   /** A lease that was lost is no crash: a slow database or machine must not end healthy runs. */
-  async #outlive(claim: Claim): Promise<void> {
+  async #outlive(claim: ClaimKey): Promise<void> {
     const { database, log } = this.#deps
     const { workspaceId, runId } = claim
     try {
-      await database.worker([workspaceId], (tx) => outliveLease(tx, claim), {
+      await database.control([workspaceId], (tx) => outliveLease(tx, claim), {
         name: "outliveLease",
       })
     } catch (error) {
@@ -274,31 +284,37 @@ export class Executor implements AsyncDisposable {
    * cannot be reached is nobody's fault; any other failure counts against the run, so that one which
    * nobody can carry out is given up in the end.
    */
-  async #abandon(claim: Claim, lease: Lease, error: unknown): Promise<void> {
+  async #abandon(
+    claim: ClaimKey,
+    lease: Lease,
+    error: unknown,
+    origin: Origin | undefined,
+  ): Promise<void> {
     const { log, config } = this.#deps
+    const { runId } = claim
     const isStopping = this.#stop.signal.aborted
     if (!isStopping && (error instanceof LeaseLost || lease.lost.isEnded)) {
       return this.#outlive(claim)
     }
     const isFailure = !isStopping && reasonOf(error) !== "DEPENDENCY_UNAVAILABLE"
-    if (isFailure) log.error({ err: error, runId: claim.runId }, "carrying a run out failed")
-    const afterMs = isStopping ? 0 : retryDelay(config.pollMs, claim.crashes + 1)
-    await this.#release(claim, afterMs, isFailure).catch((err: unknown) => {
-      log.warn({ err, runId: claim.runId }, "a run could not be given back: its lease will end")
+    if (isFailure) log.error({ err: error, runId }, "carrying a run out failed")
+    const { crashes, suspicion } = origin?.kind === "continued" ? origin : startedOrigin
+    const afterMs = isStopping ? 0 : retryDelay(giveBackMs(config), crashes + 1)
+    const count = suspicion?.isAccused === true ? "counted" : "to_count"
+    const failure = isFailure ? count : "none"
+    await this.#release(claim, afterMs, failure).catch((err: unknown) => {
+      log.warn({ err, runId }, "a run could not be given back: its lease will end")
     })
   }
 
   /** Over the control connections, which those that carry content cannot use up. */
-  #release(claim: Claim, afterMs: number, isFailure: boolean): Promise<void> {
-    return this.#deps.database.worker(
+  #release(claim: ClaimKey, afterMs: number, failure: Release["failure"]): Promise<void> {
+    return this.#deps.database.control(
       [claim.workspaceId],
-      (tx) => releaseClaim(tx, claim, { due: { afterMs }, isFailure }),
+      (tx) => releaseClaim(tx, claim, { due: { afterMs }, failure }),
       { name: "releaseClaim" },
     )
   }
 }
 
-/** Where a run stands, as far as an owner that vanished there matters. */
-function placeOf({ run, calls }: Snapshot): string {
-  return `${run.stepIndex} ${calls[run.stepIndex]?.state}`
-}
+const startedOrigin = { crashes: 0, suspicion: undefined }

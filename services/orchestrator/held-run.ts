@@ -95,7 +95,7 @@ export class HeldRun {
       async (tx) => {
         const current = await takeSnapshot(tx, workspaceId, runId, epoch)
         if (current?.run.revision !== this.#snapshot.run.revision) return false
-        await releaseClaim(tx, this.#lease, { due: { at }, isFailure: false })
+        await releaseClaim(tx, this.#lease, { due: { at }, failure: "none" })
         return true
       },
       { name: "restRun" },

@@ -23,6 +23,7 @@ import type { MembershipService } from "../../gen/runwarden/gateway/v1/membershi
 import { activeTraceId, inSpan } from "../../mesh/tracing.ts"
 import { backingOf } from "./backing.ts"
 import { Change } from "./change.ts"
+import { giveBackMs } from "./config.ts"
 import { executeCall, type Outcome, settleCall } from "./execution.ts"
 import { HeldRun, type HeldRunDeps } from "./held-run.ts"
 import type { Judgement } from "./judgement.ts"
@@ -38,9 +39,10 @@ import {
   passOn,
 } from "./outcome.ts"
 import type { RetryBudgets } from "./retry-budget.ts"
-import type { RunRecord, Snapshot, ToolCallRecord } from "./snapshot.ts"
+import { placeOf, type RunRecord, type Snapshot, type ToolCallRecord } from "./snapshot.ts"
 import { callAttributes, linkTo, outcomeAttributes, runAttributes } from "./span.ts"
 import { judgeAhead, judgeResult, prepareApproved, prepareStep, type StepDeps } from "./step.ts"
+import type { Suspicion } from "./suspicion.ts"
 
 export interface DriverDeps extends StepDeps, HeldRunDeps {
   readonly retries: RetryBudgets
@@ -52,8 +54,12 @@ export interface DriverDeps extends StepDeps, HeldRunDeps {
 /** Whether the run was just stored here, by this change, or taken over as somebody left it. */
 export type Origin =
   | { readonly kind: "started"; readonly by: Change }
-  /** `crashes` counts the owners that vanished where the run stands. */
-  | { readonly kind: "continued"; readonly crashes: number }
+  /** `crashes` counts the owners that vanished where the run stands; suspected for the last of them. */
+  | {
+      readonly kind: "continued"
+      readonly crashes: number
+      readonly suspicion: Suspicion | undefined
+    }
 
 /** What the driver did with the run: it must be given back unless it is done or waits. */
 export type Ending =
@@ -84,6 +90,10 @@ export class RunDriver {
     this.#requester = createRequester(deps, origin.kind === "started")
     this.#lease = lease
     this.#held = new HeldRun(deps, lease, snapshot)
+  }
+
+  get #suspicion(): Suspicion | undefined {
+    return this.#origin.kind === "continued" ? this.#origin.suspicion : undefined
   }
 
   /** The run as this replica last knew it. */
@@ -177,7 +187,7 @@ export class RunDriver {
       const backing = await backed
       lost.throwIfEnded()
       if (backing === "unavailable") {
-        return { kind: "give_back", afterMs: this.#deps.config.pollMs }
+        return { kind: "give_back", afterMs: giveBackMs(this.#deps.config) }
       }
       const isBacked = backing === "stands"
       return this.#admit(change, () =>
@@ -205,7 +215,7 @@ export class RunDriver {
       const standing = await this.#requester.ask(run, this.#lease.lost)
       switch (standing.kind) {
         case "unavailable":
-          return { kind: "give_back", afterMs: this.#deps.config.pollMs }
+          return { kind: "give_back", afterMs: giveBackMs(this.#deps.config) }
         case "revoked":
           if (calls[run.stepIndex]?.state === "ready") {
             change.moveCall(run.stepIndex, "revoke", { reason: "membership_revoked" })
@@ -242,7 +252,11 @@ export class RunDriver {
 
   #execute(call: ToolCallRecord): Promise<Turn> {
     this.#deps.reached("after_intent")
-    return this.#endCall(call, () => executeCall(this.#deps, this.run, call, this.#lease))
+    return this.#endCall(call, () => {
+      const { snapshot } = this.#held
+      const outcome = executeCall(this.#deps, snapshot.run, call, this.#lease)
+      return this.#suspicion?.whileOthersWork(placeOf(snapshot), outcome) ?? outcome
+    })
   }
 
   #settle(call: ToolCallRecord, reason: string): Promise<Turn> {
@@ -359,6 +373,7 @@ export class RunDriver {
 
   /** What a stored change leads to. */
   #follow({ before, claim }: Change): Turn {
+    if (placeOf(before) !== placeOf(this.#held.snapshot)) this.#suspicion?.clear()
     // The run has ended, or waits and was given back with the change itself.
     if (claim.kind === "drop" || claim.kind === "release") return done
     const { run, calls } = this.#held.snapshot

@@ -100,7 +100,7 @@ export function createOrchestrator(config: OrchestratorConfig, deps: Orchestrato
   const stored = (change: Change) => {
     advanced(change)
     if (change.abortsCall || change.run.endTime !== undefined) executor.cancel(change.run.runId)
-    if (change.claim.kind === "release") executor.poke()
+    if (change.claim.kind === "wake") executor.poke()
   }
   const stopping = new AbortController()
   stack.defer(() => stopping.abort())
@@ -109,7 +109,7 @@ export function createOrchestrator(config: OrchestratorConfig, deps: Orchestrato
     config: config.watch,
     stopping: stopping.signal,
   })
-  const answering = { database, changes, stored }
+  const answering = { database, changes, executor, stored }
   const waiting = {
     executor,
     rests: stack.use(createRestPoller(database)),

@@ -154,3 +154,8 @@ export function clockFrom(databaseNow: Date): Clock {
 export function nowOf({ clock }: Pick<Snapshot, "clock">): Date {
   return new Date(clock.now())
 }
+
+/** Where a run stands, as far as an owner that vanished there matters. */
+export function placeOf({ run, calls }: Pick<Snapshot, "run" | "calls">): string {
+  return `${run.stepIndex} ${calls[run.stepIndex]?.state}`
+}

@@ -1,0 +1,100 @@
+/** Who is blamed when an owner vanishes: the run that something was done about, and no other. */
+import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest"
+import { RunState } from "../../gen/runwarden/orchestrator/v1/run_pb.ts"
+import { type Connection, connect } from "../../mesh/database.ts"
+import { newId } from "../../mesh/ids.ts"
+import { testDatabase, until } from "../../mesh/testing.ts"
+import { createPeers, inWorkspace, startOrchestrator } from "./orchestrator-harness.ts"
+
+const peers = createPeers()
+const defaults = { ...peers.script }
+let database: Awaited<ReturnType<typeof testDatabase>>
+let worker: Connection
+
+beforeAll(async () => {
+  database = await testDatabase("orchestrator")
+  worker = await connect(database.workerUrl)
+})
+afterEach(() => {
+  Object.assign(peers.script, defaults)
+})
+afterAll(async () => {
+  await worker[Symbol.asyncDispose]()
+  await database[Symbol.asyncDispose]()
+})
+
+/** A replica that does nothing about a run that is taken from it. */
+const startVictim = () =>
+  startOrchestrator({ peers, database, executor: { leaseMs: 60_000, pollMs: 60_000 } })
+const startHeir = () => startOrchestrator({ peers, database, executor: { leaseMs: 20_000 } })
+
+/** As if owners had vanished over the runs, so many times while their first call executed. */
+async function vanish(runIds: readonly string[], crashes: number): Promise<void> {
+  await worker.query(
+    `update run_claims set owner = $2::uuid, epoch = epoch + 1, due_time = now(),
+       crashes = $3::integer, place = '0 executing' where run_id = any ($1::uuid[])`,
+    [runIds, newId(), crashes],
+  )
+}
+
+async function crashesOf(runId: string): Promise<number> {
+  const [row] = await worker.query<{ readonly crashes: number }>(
+    "select crashes from run_claims where run_id = $1::uuid",
+    [runId],
+  )
+  return row?.crashes ?? 0
+}
+
+describe("a run whose owner vanished", () => {
+  it("is blamed while it is acted upon, not while others have it in hand", async () => {
+    await using victim = await startVictim()
+    const me = inWorkspace(victim)
+    const answer = Promise.withResolvers<void>()
+    peers.script.execute = async () => {
+      await answer.promise
+      return {}
+    }
+    const run = await me.start([{ tool: "low.read" }])
+    await until(async () => (await me.callsOf(run.runId))[0]?.attempts === 1)
+    await vanish([run.runId], 1)
+    await using heir = await startHeir()
+    await until(async () => (await crashesOf(run.runId)) === 2)
+    await until(async () => (await crashesOf(run.runId)) === 1)
+    answer.resolve()
+    await inWorkspace(heir, me.workspaceId).reaches(run.runId, RunState.SUCCEEDED)
+  })
+
+  it("is taken up alone once it was one before: one of many is blamed at a time", async () => {
+    await using victim = await startVictim()
+    const me = inWorkspace(victim)
+    const gate = Promise.withResolvers<void>()
+    peers.script.execute = async () => {
+      await gate.promise
+      return {}
+    }
+    const runs = await Promise.all(
+      Array.from({ length: 8 }, () => me.start([{ tool: "low.read" }])),
+    )
+    const runIds = runs.map(({ runId }) => runId)
+    for (const runId of runIds) {
+      await until(async () => (await me.callsOf(runId))[0]?.attempts === 1)
+    }
+    await vanish(runIds, 1)
+    let most = 0
+    const blamed = async () => {
+      const rows = await worker.query(
+        "select from run_claims where crashes > 1 and run_id = any ($1::uuid[])",
+        [runIds],
+      )
+      most = Math.max(most, rows.length)
+      const calls = await Promise.all(runIds.map((runId) => me.callsOf(runId)))
+      return calls.every(([call]) => call?.attempts === 2) && rows.length === 0
+    }
+    await using heir = await startHeir()
+    await until(blamed, { timeoutMs: 20_000 })
+    expect(most).toBe(1)
+    gate.resolve()
+    const there = inWorkspace(heir, me.workspaceId)
+    for (const runId of runIds) await there.reaches(runId, RunState.SUCCEEDED)
+  })
+})
