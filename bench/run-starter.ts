@@ -12,10 +12,8 @@ import { WorkspaceService } from "../gen/runwarden/gateway/v1/workspace_service_
 import { Role } from "../gen/runwarden/options/v1/access_pb.ts"
 import { Answer, ApprovalService } from "../gen/runwarden/orchestrator/v1/approval_service_pb.ts"
 import { RunState, RunStateSchema } from "../gen/runwarden/orchestrator/v1/run_pb.ts"
-import {
-  RunService,
-  type StartRunRequestSchema,
-} from "../gen/runwarden/orchestrator/v1/run_service_pb.ts"
+import { RunService } from "../gen/runwarden/orchestrator/v1/run_service_pb.ts"
+import type { StartRunRequestSchema } from "../gen/runwarden/orchestrator/v1/start_run_pb.ts"
 import { createMeshClient } from "../mesh/client.ts"
 import { createGatewayTransport } from "../mesh/client-transport.ts"
 import { actingAs, memberSubject, type Subject } from "../mesh/identity.ts"

@@ -19,6 +19,7 @@ import { policyCommands } from "./policy-command.ts"
 import { projectCommands } from "./project-command.ts"
 import { runCommands } from "./run-command.ts"
 import { searchCommand } from "./search-command.ts"
+import { threadCommands } from "./thread-command.ts"
 import { toolCallCommands } from "./tool-call-command.ts"
 import { toolCommands } from "./tool-command.ts"
 import { workspaceCommands } from "./workspace-command.ts"
@@ -44,6 +45,7 @@ function createProgram(cli: Cli): Command {
   program.addHelpText("after", exitCodeHelp)
   for (const made of [
     runCommands(cli),
+    threadCommands(cli),
     toolCallCommands(cli),
     approvalCommands(cli),
     approvalRuleCommands(cli),

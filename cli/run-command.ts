@@ -7,15 +7,19 @@ import {
   GetRunResponseSchema,
   ListRunsResponseSchema,
   RunService,
-  StartRunResponseSchema,
 } from "../gen/runwarden/orchestrator/v1/run_service_pb.ts"
+import {
+  type BusyThreadPolicy,
+  BusyThreadPolicySchema,
+  StartRunResponseSchema,
+} from "../gen/runwarden/orchestrator/v1/start_run_pb.ts"
 import { ToolCallService } from "../gen/runwarden/orchestrator/v1/tool_call_service_pb.ts"
 import { metadataOf, reasonOf } from "../mesh/errors.ts"
 import { newId } from "../mesh/ids.ts"
 import { describeRun } from "../mesh/outcomes.ts"
 import { shortened } from "../mesh/visible-text.ts"
 import { type Cli, type Context, command, group, readId } from "./command.ts"
-import { enumsOption, enumValue } from "./enum-text.ts"
+import { enumOption, enumsOption, enumValue } from "./enum-text.ts"
 import { exitCodeHelp, exitCodeOf } from "./exit-code.ts"
 import { CliError, toFailure } from "./failure.ts"
 import { addPageOptions, type PageOptions, printList, readPages } from "./paging.ts"
@@ -32,6 +36,8 @@ interface StartOptions {
   readonly set?: readonly string[]
   readonly input?: string
   readonly timeout?: string
+  readonly thread?: string
+  readonly onBusyThread?: string
   readonly requestId?: string
 }
 
@@ -90,6 +96,14 @@ function startCommand(cli: Cli): Command {
         )
         .option("--input <text>", "what is asked for, in words; moderated before the first step")
         .option("--timeout <length>", "time for the whole run, such as 1h; a day where absent")
+        .option("--thread <id>", "the conversation that it belongs to, whose runs take turns")
+        .addOption(
+          enumOption(
+            "--on-busy-thread <policy>",
+            "what becomes of it while another run of the thread goes on; it waits where absent",
+            BusyThreadPolicySchema,
+          ),
+        )
         .option("--request-id <uuid>", "makes the start repeatable; a new one where absent"),
     action: startRun,
   })
@@ -110,7 +124,8 @@ async function startRun(context: Context, options: StartOptions): Promise<void> 
   const request = {
     workspaceId,
     requestId: options.requestId ?? newId(),
-    threadId: file.threadId,
+    threadId: options.thread === undefined ? file.threadId : readId(options.thread, "thread"),
+    onBusyThread: enumValue<BusyThreadPolicy>(BusyThreadPolicySchema, options.onBusyThread ?? ""),
     plan: file.plan,
     input: options.input ?? file.input,
     ...(seconds === undefined ? {} : { timeout: { seconds: BigInt(seconds) } }),

@@ -117,6 +117,10 @@ const reasons: Readonly<Record<Reason, ReasonRule>> = {
     "The answer to approval {approval_id} names another digest than the one that waits.",
   ),
   LAST_ADMIN: rule(Code.FailedPrecondition, "The workspace would be left without an admin."),
+  THREAD_BUSY: rule(
+    Code.FailedPrecondition,
+    "Run {run_id} of thread {thread_id} has not ended yet.",
+  ),
   REQUEST_TOO_LARGE: rule(
     Code.ResourceExhausted,
     "The request is larger than {limit_bytes} bytes.",

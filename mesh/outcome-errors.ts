@@ -148,6 +148,11 @@ export const errorOutcomes = {
     "The workspace would be left without an admin; nothing was changed.",
     "Make somebody else an admin first.",
   ),
+  THREAD_BUSY: attention(
+    "thread busy",
+    "Another run of the thread has not ended yet; nothing was started.",
+    "Wait for that run or cancel it, or let the new one wait for its turn.",
+  ),
   REQUEST_TOO_LARGE: failure(
     "too large",
     "The request is larger than this call takes; nothing was done.",

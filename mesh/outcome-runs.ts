@@ -22,7 +22,12 @@ export const runOutcomes = {
       tone: "progress",
       explanation: "The run is stored and waits for a worker.",
     },
-    reasons: {},
+    reasons: {
+      thread_busy: {
+        label: "waits for its turn",
+        explanation: "Other runs of its thread came first; it begins once they have ended.",
+      },
+    },
   },
   RUNNING: {
     outcome: {

@@ -9,9 +9,9 @@ import { RunState } from "../gen/runwarden/orchestrator/v1/run_pb.ts"
 import {
   type GetRunResponse,
   RunService,
-  type StartRunResponse,
   type WatchRunResponse,
 } from "../gen/runwarden/orchestrator/v1/run_service_pb.ts"
+import type { StartRunResponse } from "../gen/runwarden/orchestrator/v1/start_run_pb.ts"
 import { newId } from "../mesh/ids.ts"
 import { startTestMesh, type TestMesh, type TestWorkspace } from "./mesh.ts"
 

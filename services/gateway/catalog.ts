@@ -10,6 +10,7 @@ import { ApprovalService } from "../../gen/runwarden/orchestrator/v1/approval_se
 import { DelegationService } from "../../gen/runwarden/orchestrator/v1/delegation_service_pb.ts"
 import { OrphanService } from "../../gen/runwarden/orchestrator/v1/orphan_service_pb.ts"
 import { RunService } from "../../gen/runwarden/orchestrator/v1/run_service_pb.ts"
+import { ThreadService } from "../../gen/runwarden/orchestrator/v1/thread_service_pb.ts"
 import { ToolCallService } from "../../gen/runwarden/orchestrator/v1/tool_call_service_pb.ts"
 import { DocumentService } from "../../gen/runwarden/projects/v1/document_service_pb.ts"
 import { ProjectService } from "../../gen/runwarden/projects/v1/project_service_pb.ts"
@@ -42,6 +43,7 @@ export const publicServices: readonly DescService[] = [
   RegistryService,
   RunService,
   SearchService,
+  ThreadService,
   ToolCallService,
   WorkspaceService,
 ]

@@ -46,7 +46,7 @@ export interface ChangeStore extends AsyncDisposable {
   store(change: Change, answer?: Answer): Promise<Stored>
 }
 
-interface Item {
+export interface Item {
   readonly change: Change
   readonly answer: Answer | undefined
 }
@@ -65,7 +65,7 @@ export function createChangeStore(database: Database, maxOpenApprovals: number):
   const group = createGroup<Item, Stored>({
     name: "changes",
     maxItems: maxChanges,
-    run: (items) => storeAll(database, items, maxOpenApprovals),
+    run: (items) => storeChanges(database, items, maxOpenApprovals),
   })
   return {
     store: (change, answer) =>
@@ -77,8 +77,9 @@ export function createChangeStore(database: Database, maxOpenApprovals: number):
   }
 }
 
-async function storeAll(
-  database: Database,
+/** Stores changes, in a transaction of their own or in that of the `database` that is handed in. */
+export async function storeChanges(
+  database: Pick<Database, "batch">,
   items: readonly Item[],
   maxOpenApprovals: number,
 ): Promise<readonly Stored[]> {

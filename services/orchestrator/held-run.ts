@@ -12,6 +12,7 @@
  *
  *   run              call               moved by                              due
  *   queued           proposed           any replica with a place              at once
+ *   queued, in line  proposed           the end of the run before it          run expires
  *   running          proposed           its owner                             when its lease ends
  *   running          executing          its owner; the next one asks the      when its lease ends
  *                                       ledger by the same key
@@ -33,6 +34,7 @@ import { dropClaim, releaseClaim } from "./claim-store.ts"
 import type { Lease } from "./lease.ts"
 import type { Snapshot } from "./snapshot.ts"
 import { takeSnapshot } from "./snapshot-store.ts"
+import { joinLine } from "./thread-store.ts"
 
 export interface HeldRunDeps {
   readonly database: Database
@@ -84,6 +86,27 @@ export class HeldRun {
     )
     if (taken !== undefined) this.#snapshot = taken
     return taken !== undefined
+  }
+
+  /**
+   * Whether the turn of a queued run has come in the line of its thread, which it joins unless it is
+   * there; else it is given back, and will be due when it has. Undefined where it ended or was taken.
+   */
+  takeTurn(): Promise<boolean | undefined> {
+    const { workspaceId, runId, epoch } = this.#lease
+    return this.#deps.database.tenant(
+      workspaceId,
+      async (tx) => {
+        // Under its lock, so that a run which ends at this moment does not stay in line.
+        const current = await takeSnapshot(tx, workspaceId, runId, epoch)
+        if (current === undefined) return undefined
+        const isFirst = await joinLine(tx, current.run)
+        const due = { at: current.run.deadline }
+        if (!isFirst) await releaseClaim(tx, this.#lease, { due, failure: "none" })
+        return isFirst
+      },
+      { name: "takeTurn" },
+    )
   }
 
   /** Gives the run back until then; false where it changed since it was read. */

@@ -2,7 +2,7 @@
 import { createHash } from "node:crypto"
 import type { CallOptions, Client } from "@connectrpc/connect"
 import { OnError, type Plan } from "../../gen/runwarden/orchestrator/v1/plan_pb.ts"
-import type { StartRunRequest } from "../../gen/runwarden/orchestrator/v1/run_service_pb.ts"
+import type { StartRunRequest } from "../../gen/runwarden/orchestrator/v1/start_run_pb.ts"
 import type { ExecutionService } from "../../gen/runwarden/tools/v1/execution_service_pb.ts"
 import type { ResolvedTool } from "../../gen/runwarden/tools/v1/resolution_pb.ts"
 import { RunwardenError } from "../../mesh/errors.ts"
@@ -73,6 +73,7 @@ function newRun(request: StartRunRequest, steps: readonly PlanStep[], caller: Ca
     workspaceId: request.workspaceId,
     runId: newId(),
     threadId: request.threadId === "" ? newId() : request.threadId,
+    isInLine: request.threadId !== "",
     requesterId: caller.actorId,
     requesterRole: caller.role,
     state: "queued",

@@ -17,6 +17,7 @@ import { OrphanService } from "../../gen/runwarden/orchestrator/v1/orphan_servic
 import { OnError } from "../../gen/runwarden/orchestrator/v1/plan_pb.ts"
 import type { Run } from "../../gen/runwarden/orchestrator/v1/run_pb.ts"
 import { RunService } from "../../gen/runwarden/orchestrator/v1/run_service_pb.ts"
+import { ThreadService } from "../../gen/runwarden/orchestrator/v1/thread_service_pb.ts"
 import { ToolCallService } from "../../gen/runwarden/orchestrator/v1/tool_call_service_pb.ts"
 import type { Event } from "../../gen/runwarden/telemetry/v1/event_pb.ts"
 import { EventService } from "../../gen/runwarden/telemetry/v1/event_service_pb.ts"
@@ -264,6 +265,7 @@ export async function startOrchestrator(options: OrchestratorOptions = {}) {
     database,
     peers,
     runs: testClient(RunService, target),
+    threads: testClient(ThreadService, target),
     toolCalls: testClient(ToolCallService, target),
     orphans: testClient(OrphanService, target),
     approvals: testClient(ApprovalService, target),

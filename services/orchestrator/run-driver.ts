@@ -148,7 +148,9 @@ export class RunDriver {
     if (this.#deps.isDraining()) return { kind: "give_back", afterMs: 0 }
     switch (call.state) {
       case "proposed":
-        return this.#prepare(call)
+        return run.state === "queued" && run.isInLine
+          ? this.#prepareInTurn(call)
+          : this.#prepare(call)
       case "ready":
         return this.#resumeApproved(call)
       case "succeeded":
@@ -161,6 +163,13 @@ export class RunDriver {
       default:
         throw new Error(`a live run has a call that is ${call.state}`)
     }
+  }
+
+  /** Begins once the runs of its thread that came before have ended. */
+  async #prepareInTurn(call: ToolCallRecord): Promise<Turn> {
+    const isFirst = await this.#held.takeTurn()
+    if (isFirst === undefined) return { kind: "overtaken" }
+    return isFirst ? this.#prepare(call) : done
   }
 
   #prepare(call: ToolCallRecord): Promise<Turn> {

@@ -3,7 +3,7 @@ import type { RunState } from "./run.ts"
 import type { Denial, RunRecord } from "./snapshot.ts"
 
 const listColumns = `
-  workspace_id as "workspaceId", run_id as "runId", thread_id as "threadId",
+  workspace_id as "workspaceId", run_id as "runId", thread_id as "threadId", in_line as "isInLine",
   requester_id as "requesterId", requester_role as "requesterRole", state, reason,
   policy_denial as "policyDenial", moderation_outcome as "moderationOutcome",
   plan_name as "planName", step_index as "stepIndex", step_count as "stepCount", epoch, revision,

@@ -5,6 +5,7 @@
  *     pure hearts
  * change.ts, journal-entries.ts, outcome.ts   one transaction's worth of change, built without I/O
  * start-run.ts, new-run.ts, start-key.ts, started-before.ts, tool-pinning.ts   how a run begins
+ * thread-start.ts   who of a thread goes on, and who waits or makes way
  * answers.ts, answered-change.ts, watch.ts, run-wait.ts, rest-poller.ts   what else callers do
  * executor.ts, lease.ts, run-driver.ts, held-run.ts   who carries a run out, and how far
  * membership.ts, step.ts, judgement.ts, execution.ts   ask, resolve, judge, act, execute
@@ -23,6 +24,7 @@ import { ApprovalService } from "../../gen/runwarden/orchestrator/v1/approval_se
 import { DelegationService } from "../../gen/runwarden/orchestrator/v1/delegation_service_pb.ts"
 import { OrphanService } from "../../gen/runwarden/orchestrator/v1/orphan_service_pb.ts"
 import { RunService } from "../../gen/runwarden/orchestrator/v1/run_service_pb.ts"
+import { ThreadService } from "../../gen/runwarden/orchestrator/v1/thread_service_pb.ts"
 import { ToolCallService } from "../../gen/runwarden/orchestrator/v1/tool_call_service_pb.ts"
 import { EventService } from "../../gen/runwarden/telemetry/v1/event_service_pb.ts"
 import { ExecutionService } from "../../gen/runwarden/tools/v1/execution_service_pb.ts"
@@ -44,6 +46,7 @@ import { createRetryBudgets } from "./retry-budget.ts"
 import { createRuleBooks } from "./rule-books.ts"
 import { runHandlers } from "./run-handlers.ts"
 import { createStartStore } from "./start-store.ts"
+import { threadHandlers } from "./thread-handlers.ts"
 import { toolCallHandlers } from "./tool-call-handlers.ts"
 import { createWatch } from "./watch.ts"
 
@@ -84,9 +87,11 @@ export function createOrchestrator(config: OrchestratorConfig, deps: Orchestrato
   const starts = stack.use(createStartStore(database, approval.maxOpen))
   const rules = createRuleBooks(database)
   const notifier = createNotifier()
-  const advanced = ({ run }: Change) => {
+  const advanced = ({ run, claim }: Change) => {
     notifier.notify(run.runId)
     delivery.poke()
+    // Whose turn it is in the thread now is due.
+    if (run.isInLine && claim.kind === "drop") executor.poke()
   }
   const executor = stack.use(
     new Executor({
@@ -120,6 +125,7 @@ export function createOrchestrator(config: OrchestratorConfig, deps: Orchestrato
   return {
     routes: [
       route(RunService, runHandlers({ ...answering, ...starting, watch })),
+      route(ThreadService, threadHandlers({ database })),
       route(ToolCallService, toolCallHandlers(answering)),
       route(ApprovalService, approvalHandlers({ ...answering, membership })),
       route(ApprovalRuleService, approvalRuleHandlers({ database, defaultRule: approval })),

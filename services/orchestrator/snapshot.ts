@@ -22,6 +22,8 @@ export interface RunRecord {
   readonly workspaceId: string
   readonly runId: string
   readonly threadId: string
+  /** Whether it takes turns with the other runs of its thread. */
+  readonly isInLine: boolean
   readonly requesterId: string
   /** The role by which the run acts, as the number of `options.v1.Role`. */
   readonly requesterRole: number

@@ -1,9 +1,7 @@
 import { createHash } from "node:crypto"
 import type { JsonObject, JsonValue } from "@bufbuild/protobuf"
-import {
-  RunService,
-  type StartRunRequest,
-} from "../../gen/runwarden/orchestrator/v1/run_service_pb.ts"
+import { RunService } from "../../gen/runwarden/orchestrator/v1/run_service_pb.ts"
+import type { StartRunRequest } from "../../gen/runwarden/orchestrator/v1/start_run_pb.ts"
 import { canonicalJson } from "../../mesh/canonical.ts"
 import type { RequestKey } from "../../mesh/request-id.ts"
 

@@ -11,7 +11,7 @@ import {
   type PlanStep,
 } from "../../gen/runwarden/orchestrator/v1/plan_pb.ts"
 import { RunState } from "../../gen/runwarden/orchestrator/v1/run_pb.ts"
-import { StartRunRequestSchema } from "../../gen/runwarden/orchestrator/v1/run_service_pb.ts"
+import { StartRunRequestSchema } from "../../gen/runwarden/orchestrator/v1/start_run_pb.ts"
 import { connect } from "../../mesh/database.ts"
 import { reasonOf } from "../../mesh/errors.ts"
 import { newId } from "../../mesh/ids.ts"

@@ -13,8 +13,9 @@ import {
   type StartRunRequest,
   type StartRunResponse,
   StartRunResponseSchema,
-} from "../../gen/runwarden/orchestrator/v1/run_service_pb.ts"
+} from "../../gen/runwarden/orchestrator/v1/start_run_pb.ts"
 import { forgetDeadline, watchDeadline } from "../../mesh/deadline-timers.ts"
+import { RunwardenError } from "../../mesh/errors.ts"
 import { callerOf, outgoing } from "../../mesh/identity.ts"
 import { answerAfter, pruneAnswers, type RequestKey } from "../../mesh/request-id.ts"
 import type { Runtime } from "../../mesh/service.ts"
@@ -26,9 +27,10 @@ import { type RunWaitDeps, waitForRest } from "./run-wait.ts"
 import { Scope } from "./scope.ts"
 import { clockFrom, type RunRecord, type Snapshot } from "./snapshot.ts"
 import { startKeyOf } from "./start-key.ts"
-import type { StartStore } from "./start-store.ts"
+import type { Start, Started, StartStore } from "./start-store.ts"
 import { startedBefore } from "./started-before.ts"
 import { prepareStep, type StepDeps } from "./step.ts"
+import { askForTurn, isTurnLost, lineLimitError, startInstead, type Turn } from "./thread-start.ts"
 
 export interface StartRunDeps extends StepDeps, RunWaitDeps {
   readonly starts: StartStore
@@ -51,7 +53,7 @@ export async function startRun(
 ): Promise<StartRunResponse> {
   const checked = checkRequest(request)
   const key = startKeyOf(request, checked.texts)
-  const { run, end } = await start(deps, request, checked, key, context).catch(
+  const { run, end } = await startInTurn(deps, request, checked, key, context).catch(
     async (error: unknown): Promise<Begun> => {
       const runId = String(await answerAfter(error, deps.database, key, context.signal))
       const before = await startedBefore(deps.database, request.workspaceId, runId)
@@ -70,26 +72,55 @@ interface Begun {
   readonly end: ReturnType<Executor["endOf"]>
 }
 
-async function start(
+/** Starts a run as its thread lets it; asks again where another run of the thread came first. */
+async function startInTurn(
   deps: StartRunDeps,
   request: StartRunRequest,
   checked: CheckedPlan,
   key: RequestKey,
   context: HandlerContext,
 ): Promise<Begun> {
-  const { executor, starts, tools } = deps
+  const { database, tools } = deps
   const planned = await planRun(tools, request, checked, callerOf(context), outgoing(context))
+  for (;;) {
+    if (context.signal.aborted) throw new RunwardenError("CANCELLED", {})
+    const turn = await askForTurn(database, planned.run, request.onBusyThread)
+    try {
+      const begun = await start(deps, request, planned, key, turn)
+      if (begun !== undefined) return begun
+    } catch (error) {
+      if (!isTurnLost(error)) throw lineLimitError(error)
+    }
+  }
+}
+
+/** Undefined where another run of the thread came first. */
+async function start(
+  deps: StartRunDeps,
+  request: StartRunRequest,
+  found: Snapshot,
+  key: RequestKey,
+  turn: Turn,
+): Promise<Begun | undefined> {
+  const { executor, starts } = deps
   const timeoutMs = request.timeout === undefined ? deps.runTimeoutMs : millisOf(request.timeout)
-  // Given back once the run has begun here, or never will.
-  using lease = executor.reserve()
+  const isNow = turn.kind === "now"
   const clock = starts.clock()
+  // As near as it is known before the run is stored: a first step that waits is due by then.
+  const deadline = new Date((clock?.now() ?? Date.now()) + timeoutMs)
+  const reason = isNow ? "" : "thread_busy"
+  const planned = { ...found, run: { ...found.run, deadline, reason } }
+  // Given back once the run has begun here, or never will.
+  using lease = isNow ? executor.reserve() : undefined
   const isReady = lease !== undefined && clock !== undefined
   const change = isReady
     ? await firstStep(deps, { ...planned, clock })
     : opened(planned, lease !== undefined)
   const isAdmitted = change.calls.some(({ state }) => state === "executing")
   if (isAdmitted) deps.reached("before_intent")
-  const outcome = await starts.start({ change, key, timeoutMs, lease })
+  const stored = { change, key, timeoutMs, lease }
+  const outcome = await (turn.kind === "instead" ? instead(deps, stored) : starts.start(stored))
+  if (outcome === undefined) return undefined
   if (outcome.kind === "known") throw new Error("the request's id was used before")
   const begun = startedAt(change, outcome.at, timeoutMs)
   deps.stored(change, outcome.at)
@@ -100,6 +131,14 @@ async function start(
   // The answer stands, whether old ones could be taken away or not.
   await pruneAnswers(deps.database, request).catch(() => {})
   return { run: begun.run, end }
+}
+
+/** Stores a run and cancels the others of its thread, all or nothing. */
+async function instead(deps: StartRunDeps, start: Start): Promise<Started | undefined> {
+  const done = await startInstead(deps.database, start, deps.approval.maxOpen)
+  if (done === undefined) return undefined
+  for (const change of done.cancelled) deps.stored(change, done.at)
+  return { kind: "started", at: done.at }
 }
 
 /** The run with its first step as far as it can be taken before it is stored. */

@@ -55,7 +55,7 @@ export function createStartStore(database: Database, maxOpenApprovals: number): 
   let clock: Clock | undefined
 
   async function store(starts: readonly Start[]): Promise<readonly Started[]> {
-    const { results, time } = await storeAll(database, starts, { known, maxOpenApprovals })
+    const { results, time } = await storeStarts(database, starts, { known, maxOpenApprovals })
     clock = clockFrom(time)
     return results
   }
@@ -86,8 +86,9 @@ export function createStartStore(database: Database, maxOpenApprovals: number): 
   }
 }
 
-async function storeAll(
-  database: Database,
+/** Stores runs, in a transaction of their own or in that of the `database` that is handed in. */
+export async function storeStarts(
+  database: Pick<Database, "batch">,
   starts: readonly Start[],
   { known, maxOpenApprovals }: { readonly known: Set<string>; readonly maxOpenApprovals: number },
 ): Promise<{ readonly results: readonly Started[]; readonly time: Date }> {
@@ -126,7 +127,7 @@ interface Reply {
 
 /** Before the runs: a statement does not see what it has just inserted, and could not lock it. */
 async function ensureJournals(
-  database: Database,
+  database: Pick<Database, "batch">,
   workspaceIds: readonly string[],
   known: Set<string>,
 ): Promise<void> {
@@ -144,6 +145,7 @@ function startRow(n: number, { change, key, timeoutMs, lease }: Start, content: 
     workspace_id: run.workspaceId,
     run_id: run.runId,
     thread_id: run.threadId,
+    in_line: run.isInLine,
     requester_id: run.requesterId,
     requester_role: run.requesterRole,
     state: run.state,
@@ -163,7 +165,7 @@ function startRow(n: number, { change, key, timeoutMs, lease }: Start, content: 
     claim: change.claim.kind,
     due_time: change.claim.kind === "release" ? change.claim.dueAt.toISOString() : undefined,
     owner: lease?.owner,
-    lease_ms: lease?.leaseMs ?? 0,
+    lease_ms: change.claim.kind === "keep" ? (lease?.leaseMs ?? 0) : 0,
     entries: change.entries.count,
     ...content.add(change.entries.bytes),
   }
@@ -210,7 +212,7 @@ const statement: Statement = {
   text: `
   with item as materialized (
     select * from json_to_recordset($1::json) as i (n integer, workspace_id uuid, run_id uuid,
-      thread_id uuid, requester_id text, requester_role smallint, state text, reason text,
+      thread_id uuid, in_line boolean, requester_id text, requester_role smallint, state text, reason text,
       policy_denial text, moderation_outcome text, plan_name text, plan text, input text,
       step_count integer, trace_id text, trace_parent text, request_id uuid, method text,
       request_sha256 text, timeout_ms double precision, claim text, due_time timestamptz,
@@ -230,10 +232,10 @@ const statement: Statement = {
     select coalesce(bit_or(set_bit(b'0'::bit(${maxChanges}), n, 1)), b'0'::bit(${maxChanges})) as bits
     from fresh
   ), run as (
-    insert into runs (workspace_id, run_id, thread_id, requester_id, requester_role, state, reason,
-      policy_denial, moderation_outcome, plan_name, plan, input, step_count, epoch, event_count,
+    insert into runs (workspace_id, run_id, thread_id, in_line, requester_id, requester_role, state,
+      reason, policy_denial, moderation_outcome, plan_name, plan, input, step_count, epoch, event_count,
       trace_id, trace_parent, request_id, deadline, end_time)
-    select workspace_id, run_id, thread_id, requester_id, requester_role, state, reason,
+    select workspace_id, run_id, thread_id, in_line, requester_id, requester_role, state, reason,
       policy_denial, moderation_outcome, plan_name, plan, input, step_count, 1, entries, trace_id,
       trace_parent, request_id, now() + timeout_ms * interval '1 millisecond',
       case when state in ('succeeded', 'failed', 'cancelled', 'expired') then now() end

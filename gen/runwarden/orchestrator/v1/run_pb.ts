@@ -64,7 +64,8 @@ export type Run = Message<"runwarden.orchestrator.v1.Run"> & {
   /**
    * Why the run ended badly, or what it waits for, in lower_snake_case: `policy_denied` (also where
    * moderation could not be had, as `policy_denial.failure` then says), `approval_required`,
-   * `approval_rejected`, `approval_expired`, `approval_limit_reached` (as many questions waited as may,
+   * `thread_busy` (QUEUED until its thread's runs before it have ended), `approval_rejected`,
+   * `approval_expired`, `approval_limit_reached` (as many questions waited as may,
    * and nobody was asked), `arguments_invalid`, `tool_failed`, `outcome_unknown`,
    * `membership_revoked`, `deadline_exceeded`, `cancelled`. Empty otherwise.
    *

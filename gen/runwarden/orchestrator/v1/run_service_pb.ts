@@ -6,110 +6,20 @@ import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegen
 import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
 import { file_buf_validate_validate } from "../../../buf/validate/validate_pb.ts";
 import { file_google_api_annotations } from "../../../google/api/annotations_pb.ts";
-import type { Duration } from "@bufbuild/protobuf/wkt";
-import { file_google_protobuf_duration } from "@bufbuild/protobuf/wkt";
 import { file_runwarden_options_v1_access } from "../../options/v1/access_pb.ts";
-import type { Plan } from "./plan_pb.ts";
-import { file_runwarden_orchestrator_v1_plan } from "./plan_pb.ts";
 import type { Run, RunState } from "./run_pb.ts";
 import { file_runwarden_orchestrator_v1_run } from "./run_pb.ts";
 import type { RunEvent } from "./run_event_pb.ts";
 import { file_runwarden_orchestrator_v1_run_event } from "./run_event_pb.ts";
+import type { StartRunRequestSchema, StartRunResponseSchema } from "./start_run_pb.ts";
+import { file_runwarden_orchestrator_v1_start_run } from "./start_run_pb.ts";
 import type { Message } from "@bufbuild/protobuf";
 
 /**
  * Describes the file runwarden/orchestrator/v1/run_service.proto.
  */
 export const file_runwarden_orchestrator_v1_run_service: GenFile = /*@__PURE__*/
-  fileDesc("CitydW53YXJkZW4vb3JjaGVzdHJhdG9yL3YxL3J1bl9zZXJ2aWNlLnByb3RvEhlydW53YXJkZW4ub3JjaGVzdHJhdG9yLnYxIrYCCg9TdGFydFJ1blJlcXVlc3QSIgoMd29ya3NwYWNlX2lkGAEgASgJQgy6SAVyA7ABAYi1GAESIAoKcmVxdWVzdF9pZBgCIAEoCUIMukgFcgOwAQGItRgEEiIKCXRocmVhZF9pZBgDIAEoCUIPukgI2AEBcgOwAQGItRgEEjUKBHBsYW4YBCABKAsyHy5ydW53YXJkZW4ub3JjaGVzdHJhdG9yLnYxLlBsYW5CBrpIA8gBARIYCgVpbnB1dBgFIAEoCUIJukgGcgQogIACEj8KB3RpbWVvdXQYBiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CE7pIEKoBDSIFCICangEyBBDAhD0SJwoEd2FpdBgHIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiI/ChBTdGFydFJ1blJlc3BvbnNlEisKA3J1bhgBIAEoCzIeLnJ1bndhcmRlbi5vcmNoZXN0cmF0b3IudjEuUnVuIlEKDUdldFJ1blJlcXVlc3QSIgoMd29ya3NwYWNlX2lkGAEgASgJQgy6SAVyA7ABAYi1GAESHAoGcnVuX2lkGAIgASgJQgy6SAVyA7ABAYi1GAIiPQoOR2V0UnVuUmVzcG9uc2USKwoDcnVuGAEgASgLMh4ucnVud2FyZGVuLm9yY2hlc3RyYXRvci52MS5SdW4i2wEKD0xpc3RSdW5zUmVxdWVzdBIiCgx3b3Jrc3BhY2VfaWQYASABKAlCDLpIBXIDsAEBiLUYARJGCgZzdGF0ZXMYAiADKA4yIy5ydW53YXJkZW4ub3JjaGVzdHJhdG9yLnYxLlJ1blN0YXRlQhG6SA6SAQsQCCIHggEEEAEgABIiCgl0aHJlYWRfaWQYAyABKAlCD7pICNgBAXIDsAEBiLUYAxIaCglwYWdlX3NpemUYBCABKAVCB7pIBBoCKAASHAoKcGFnZV90b2tlbhgFIAEoCUIIukgFcgMYgCAiWQoQTGlzdFJ1bnNSZXNwb25zZRIsCgRydW5zGAEgAygLMh4ucnVud2FyZGVuLm9yY2hlc3RyYXRvci52MS5SdW4SFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIo0BChBDYW5jZWxSdW5SZXF1ZXN0EiIKDHdvcmtzcGFjZV9pZBgBIAEoCUIMukgFcgOwAQGItRgBEiAKCnJlcXVlc3RfaWQYAiABKAlCDLpIBXIDsAEBiLUYBBIcCgZydW5faWQYAyABKAlCDLpIBXIDsAEBiLUYAhIVCgRldGFnGAQgASgJQge6SARyAhhAIkAKEUNhbmNlbFJ1blJlc3BvbnNlEisKA3J1bhgBIAEoCzIeLnJ1bndhcmRlbi5vcmNoZXN0cmF0b3IudjEuUnVuImsKD1dhdGNoUnVuUmVxdWVzdBIiCgx3b3Jrc3BhY2VfaWQYASABKAlCDLpIBXIDsAEBiLUYARIcCgZydW5faWQYAiABKAlCDLpIBXIDsAEBiLUYAhIWCg5hZnRlcl9zZXF1ZW5jZRgDIAEoBCJGChBXYXRjaFJ1blJlc3BvbnNlEjIKBWV2ZW50GAEgASgLMiMucnVud2FyZGVuLm9yY2hlc3RyYXRvci52MS5SdW5FdmVudCKSAQoUTGlzdFJ1bkV2ZW50c1JlcXVlc3QSIgoMd29ya3NwYWNlX2lkGAEgASgJQgy6SAVyA7ABAYi1GAESHAoGcnVuX2lkGAIgASgJQgy6SAVyA7ABAYi1GAISGgoJcGFnZV9zaXplGAMgASgFQge6SAQaAigAEhwKCnBhZ2VfdG9rZW4YBCABKAlCCLpIBXIDGIAgImUKFUxpc3RSdW5FdmVudHNSZXNwb25zZRIzCgZldmVudHMYASADKAsyIy5ydW53YXJkZW4ub3JjaGVzdHJhdG9yLnYxLlJ1bkV2ZW50EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCTKSCAoKUnVuU2VydmljZRKdAQoIU3RhcnRSdW4SKi5ydW53YXJkZW4ub3JjaGVzdHJhdG9yLnYxLlN0YXJ0UnVuUmVxdWVzdBorLnJ1bndhcmRlbi5vcmNoZXN0cmF0b3IudjEuU3RhcnRSdW5SZXNwb25zZSI4kAICirUYBAgBEAKC0+STAic6ASoiIi92MS93b3Jrc3BhY2VzL3t3b3Jrc3BhY2VfaWR9L3J1bnMSnQEKBkdldFJ1bhIoLnJ1bndhcmRlbi5vcmNoZXN0cmF0b3IudjEuR2V0UnVuUmVxdWVzdBopLnJ1bndhcmRlbi5vcmNoZXN0cmF0b3IudjEuR2V0UnVuUmVzcG9uc2UiPpACAYq1GAQIARABgtPkkwItEisvdjEvd29ya3NwYWNlcy97d29ya3NwYWNlX2lkfS9ydW5zL3tydW5faWR9EqYBCghMaXN0UnVucxIqLnJ1bndhcmRlbi5vcmNoZXN0cmF0b3IudjEuTGlzdFJ1bnNSZXF1ZXN0GisucnVud2FyZGVuLm9yY2hlc3RyYXRvci52MS5MaXN0UnVuc1Jlc3BvbnNlIkGQAgGKtRgECAEQAYLT5JMCMFoKEggvYWkvcnVucxIiL3YxL3dvcmtzcGFjZXMve3dvcmtzcGFjZV9pZH0vcnVucxKwAQoJQ2FuY2VsUnVuEisucnVud2FyZGVuLm9yY2hlc3RyYXRvci52MS5DYW5jZWxSdW5SZXF1ZXN0GiwucnVud2FyZGVuLm9yY2hlc3RyYXRvci52MS5DYW5jZWxSdW5SZXNwb25zZSJIkAICirUYBAgBEAKC0+STAjc6ASoiMi92MS93b3Jrc3BhY2VzL3t3b3Jrc3BhY2VfaWR9L3J1bnMve3J1bl9pZH06Y2FuY2VsEqsBCghXYXRjaFJ1bhIqLnJ1bndhcmRlbi5vcmNoZXN0cmF0b3IudjEuV2F0Y2hSdW5SZXF1ZXN0GisucnVud2FyZGVuLm9yY2hlc3RyYXRvci52MS5XYXRjaFJ1blJlc3BvbnNlIkSQAgGKtRgECAEQAYLT5JMCMxIxL3YxL3dvcmtzcGFjZXMve3dvcmtzcGFjZV9pZH0vcnVucy97cnVuX2lkfTp3YXRjaDABErkBCg1MaXN0UnVuRXZlbnRzEi8ucnVud2FyZGVuLm9yY2hlc3RyYXRvci52MS5MaXN0UnVuRXZlbnRzUmVxdWVzdBowLnJ1bndhcmRlbi5vcmNoZXN0cmF0b3IudjEuTGlzdFJ1bkV2ZW50c1Jlc3BvbnNlIkWQAgGKtRgECAEQAYLT5JMCNBIyL3YxL3dvcmtzcGFjZXMve3dvcmtzcGFjZV9pZH0vcnVucy97cnVuX2lkfS9ldmVudHNiBnByb3RvMw", [file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_duration, file_runwarden_options_v1_access, file_runwarden_orchestrator_v1_plan, file_runwarden_orchestrator_v1_run, file_runwarden_orchestrator_v1_run_event]);
-
-/**
- * StartRunRequest describes the run.
- *
- * @generated from message runwarden.orchestrator.v1.StartRunRequest
- */
-export type StartRunRequest = Message<"runwarden.orchestrator.v1.StartRunRequest"> & {
-  /**
-   * Workspace of the run.
-   *
-   * @generated from field: string workspace_id = 1;
-   */
-  workspaceId: string;
-
-  /**
-   * Makes the request repeatable: the same id and body give the stored answer.
-   *
-   * @generated from field: string request_id = 2;
-   */
-  requestId: string;
-
-  /**
-   * Conversation that the run belongs to; a new one where empty.
-   *
-   * @generated from field: string thread_id = 3;
-   */
-  threadId: string;
-
-  /**
-   * What to do.
-   *
-   * @generated from field: runwarden.orchestrator.v1.Plan plan = 4;
-   */
-  plan?: Plan | undefined;
-
-  /**
-   * What the requester asked for, in words. Moderated before the first step; empty where there is
-   * nothing.
-   *
-   * @generated from field: string input = 5;
-   */
-  input: string;
-
-  /**
-   * How long the run may take in all, waiting for people included. Absent means a day.
-   *
-   * @generated from field: google.protobuf.Duration timeout = 6;
-   */
-  timeout?: Duration | undefined;
-
-  /**
-   * How long to wait for the run before answering: the answer comes as soon as it has ended or waits
-   * for a person, and after this time or shortly before the request's deadline at the latest, with
-   * the run as it is by then. Absent answers as soon as the run is stored; more than a minute counts
-   * as a minute. A request that is sent again waits again, for the same run.
-   *
-   * @generated from field: google.protobuf.Duration wait = 7;
-   */
-  wait?: Duration | undefined;
-};
-
-/**
- * Describes the message runwarden.orchestrator.v1.StartRunRequest.
- * Use `create(StartRunRequestSchema)` to create a new message.
- */
-export const StartRunRequestSchema: GenMessage<StartRunRequest> = /*@__PURE__*/
-  messageDesc(file_runwarden_orchestrator_v1_run_service, 0);
-
-/**
- * StartRunResponse carries the stored run.
- *
- * @generated from message runwarden.orchestrator.v1.StartRunResponse
- */
-export type StartRunResponse = Message<"runwarden.orchestrator.v1.StartRunResponse"> & {
-  /**
-   * The run as it was stored; where the request waits, as it is when the wait is over.
-   *
-   * @generated from field: runwarden.orchestrator.v1.Run run = 1;
-   */
-  run?: Run | undefined;
-};
-
-/**
- * Describes the message runwarden.orchestrator.v1.StartRunResponse.
- * Use `create(StartRunResponseSchema)` to create a new message.
- */
-export const StartRunResponseSchema: GenMessage<StartRunResponse> = /*@__PURE__*/
-  messageDesc(file_runwarden_orchestrator_v1_run_service, 1);
+  fileDesc("CitydW53YXJkZW4vb3JjaGVzdHJhdG9yL3YxL3J1bl9zZXJ2aWNlLnByb3RvEhlydW53YXJkZW4ub3JjaGVzdHJhdG9yLnYxIlEKDUdldFJ1blJlcXVlc3QSIgoMd29ya3NwYWNlX2lkGAEgASgJQgy6SAVyA7ABAYi1GAESHAoGcnVuX2lkGAIgASgJQgy6SAVyA7ABAYi1GAIiPQoOR2V0UnVuUmVzcG9uc2USKwoDcnVuGAEgASgLMh4ucnVud2FyZGVuLm9yY2hlc3RyYXRvci52MS5SdW4i2wEKD0xpc3RSdW5zUmVxdWVzdBIiCgx3b3Jrc3BhY2VfaWQYASABKAlCDLpIBXIDsAEBiLUYARJGCgZzdGF0ZXMYAiADKA4yIy5ydW53YXJkZW4ub3JjaGVzdHJhdG9yLnYxLlJ1blN0YXRlQhG6SA6SAQsQCCIHggEEEAEgABIiCgl0aHJlYWRfaWQYAyABKAlCD7pICNgBAXIDsAEBiLUYAxIaCglwYWdlX3NpemUYBCABKAVCB7pIBBoCKAASHAoKcGFnZV90b2tlbhgFIAEoCUIIukgFcgMYgCAiWQoQTGlzdFJ1bnNSZXNwb25zZRIsCgRydW5zGAEgAygLMh4ucnVud2FyZGVuLm9yY2hlc3RyYXRvci52MS5SdW4SFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIo0BChBDYW5jZWxSdW5SZXF1ZXN0EiIKDHdvcmtzcGFjZV9pZBgBIAEoCUIMukgFcgOwAQGItRgBEiAKCnJlcXVlc3RfaWQYAiABKAlCDLpIBXIDsAEBiLUYBBIcCgZydW5faWQYAyABKAlCDLpIBXIDsAEBiLUYAhIVCgRldGFnGAQgASgJQge6SARyAhhAIkAKEUNhbmNlbFJ1blJlc3BvbnNlEisKA3J1bhgBIAEoCzIeLnJ1bndhcmRlbi5vcmNoZXN0cmF0b3IudjEuUnVuImsKD1dhdGNoUnVuUmVxdWVzdBIiCgx3b3Jrc3BhY2VfaWQYASABKAlCDLpIBXIDsAEBiLUYARIcCgZydW5faWQYAiABKAlCDLpIBXIDsAEBiLUYAhIWCg5hZnRlcl9zZXF1ZW5jZRgDIAEoBCJGChBXYXRjaFJ1blJlc3BvbnNlEjIKBWV2ZW50GAEgASgLMiMucnVud2FyZGVuLm9yY2hlc3RyYXRvci52MS5SdW5FdmVudCKSAQoUTGlzdFJ1bkV2ZW50c1JlcXVlc3QSIgoMd29ya3NwYWNlX2lkGAEgASgJQgy6SAVyA7ABAYi1GAESHAoGcnVuX2lkGAIgASgJQgy6SAVyA7ABAYi1GAISGgoJcGFnZV9zaXplGAMgASgFQge6SAQaAigAEhwKCnBhZ2VfdG9rZW4YBCABKAlCCLpIBXIDGIAgImUKFUxpc3RSdW5FdmVudHNSZXNwb25zZRIzCgZldmVudHMYASADKAsyIy5ydW53YXJkZW4ub3JjaGVzdHJhdG9yLnYxLlJ1bkV2ZW50EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCTKSCAoKUnVuU2VydmljZRKdAQoIU3RhcnRSdW4SKi5ydW53YXJkZW4ub3JjaGVzdHJhdG9yLnYxLlN0YXJ0UnVuUmVxdWVzdBorLnJ1bndhcmRlbi5vcmNoZXN0cmF0b3IudjEuU3RhcnRSdW5SZXNwb25zZSI4kAICirUYBAgBEAKC0+STAic6ASoiIi92MS93b3Jrc3BhY2VzL3t3b3Jrc3BhY2VfaWR9L3J1bnMSnQEKBkdldFJ1bhIoLnJ1bndhcmRlbi5vcmNoZXN0cmF0b3IudjEuR2V0UnVuUmVxdWVzdBopLnJ1bndhcmRlbi5vcmNoZXN0cmF0b3IudjEuR2V0UnVuUmVzcG9uc2UiPpACAYq1GAQIARABgtPkkwItEisvdjEvd29ya3NwYWNlcy97d29ya3NwYWNlX2lkfS9ydW5zL3tydW5faWR9EqYBCghMaXN0UnVucxIqLnJ1bndhcmRlbi5vcmNoZXN0cmF0b3IudjEuTGlzdFJ1bnNSZXF1ZXN0GisucnVud2FyZGVuLm9yY2hlc3RyYXRvci52MS5MaXN0UnVuc1Jlc3BvbnNlIkGQAgGKtRgECAEQAYLT5JMCMFoKEggvYWkvcnVucxIiL3YxL3dvcmtzcGFjZXMve3dvcmtzcGFjZV9pZH0vcnVucxKwAQoJQ2FuY2VsUnVuEisucnVud2FyZGVuLm9yY2hlc3RyYXRvci52MS5DYW5jZWxSdW5SZXF1ZXN0GiwucnVud2FyZGVuLm9yY2hlc3RyYXRvci52MS5DYW5jZWxSdW5SZXNwb25zZSJIkAICirUYBAgBEAKC0+STAjc6ASoiMi92MS93b3Jrc3BhY2VzL3t3b3Jrc3BhY2VfaWR9L3J1bnMve3J1bl9pZH06Y2FuY2VsEqsBCghXYXRjaFJ1bhIqLnJ1bndhcmRlbi5vcmNoZXN0cmF0b3IudjEuV2F0Y2hSdW5SZXF1ZXN0GisucnVud2FyZGVuLm9yY2hlc3RyYXRvci52MS5XYXRjaFJ1blJlc3BvbnNlIkSQAgGKtRgECAEQAYLT5JMCMxIxL3YxL3dvcmtzcGFjZXMve3dvcmtzcGFjZV9pZH0vcnVucy97cnVuX2lkfTp3YXRjaDABErkBCg1MaXN0UnVuRXZlbnRzEi8ucnVud2FyZGVuLm9yY2hlc3RyYXRvci52MS5MaXN0UnVuRXZlbnRzUmVxdWVzdBowLnJ1bndhcmRlbi5vcmNoZXN0cmF0b3IudjEuTGlzdFJ1bkV2ZW50c1Jlc3BvbnNlIkWQAgGKtRgECAEQAYLT5JMCNBIyL3YxL3dvcmtzcGFjZXMve3dvcmtzcGFjZV9pZH0vcnVucy97cnVuX2lkfS9ldmVudHNiBnByb3RvMw", [file_buf_validate_validate, file_google_api_annotations, file_runwarden_options_v1_access, file_runwarden_orchestrator_v1_run, file_runwarden_orchestrator_v1_run_event, file_runwarden_orchestrator_v1_start_run]);
 
 /**
  * GetRunRequest names a run.
@@ -137,7 +47,7 @@ export type GetRunRequest = Message<"runwarden.orchestrator.v1.GetRunRequest"> &
  * Use `create(GetRunRequestSchema)` to create a new message.
  */
 export const GetRunRequestSchema: GenMessage<GetRunRequest> = /*@__PURE__*/
-  messageDesc(file_runwarden_orchestrator_v1_run_service, 2);
+  messageDesc(file_runwarden_orchestrator_v1_run_service, 0);
 
 /**
  * GetRunResponse carries the run.
@@ -158,7 +68,7 @@ export type GetRunResponse = Message<"runwarden.orchestrator.v1.GetRunResponse">
  * Use `create(GetRunResponseSchema)` to create a new message.
  */
 export const GetRunResponseSchema: GenMessage<GetRunResponse> = /*@__PURE__*/
-  messageDesc(file_runwarden_orchestrator_v1_run_service, 3);
+  messageDesc(file_runwarden_orchestrator_v1_run_service, 1);
 
 /**
  * ListRunsRequest filters and pages.
@@ -207,7 +117,7 @@ export type ListRunsRequest = Message<"runwarden.orchestrator.v1.ListRunsRequest
  * Use `create(ListRunsRequestSchema)` to create a new message.
  */
 export const ListRunsRequestSchema: GenMessage<ListRunsRequest> = /*@__PURE__*/
-  messageDesc(file_runwarden_orchestrator_v1_run_service, 4);
+  messageDesc(file_runwarden_orchestrator_v1_run_service, 2);
 
 /**
  * ListRunsResponse is one page.
@@ -235,7 +145,7 @@ export type ListRunsResponse = Message<"runwarden.orchestrator.v1.ListRunsRespon
  * Use `create(ListRunsResponseSchema)` to create a new message.
  */
 export const ListRunsResponseSchema: GenMessage<ListRunsResponse> = /*@__PURE__*/
-  messageDesc(file_runwarden_orchestrator_v1_run_service, 5);
+  messageDesc(file_runwarden_orchestrator_v1_run_service, 3);
 
 /**
  * CancelRunRequest names the run to end.
@@ -277,7 +187,7 @@ export type CancelRunRequest = Message<"runwarden.orchestrator.v1.CancelRunReque
  * Use `create(CancelRunRequestSchema)` to create a new message.
  */
 export const CancelRunRequestSchema: GenMessage<CancelRunRequest> = /*@__PURE__*/
-  messageDesc(file_runwarden_orchestrator_v1_run_service, 6);
+  messageDesc(file_runwarden_orchestrator_v1_run_service, 4);
 
 /**
  * CancelRunResponse carries the run after the cancel.
@@ -298,7 +208,7 @@ export type CancelRunResponse = Message<"runwarden.orchestrator.v1.CancelRunResp
  * Use `create(CancelRunResponseSchema)` to create a new message.
  */
 export const CancelRunResponseSchema: GenMessage<CancelRunResponse> = /*@__PURE__*/
-  messageDesc(file_runwarden_orchestrator_v1_run_service, 7);
+  messageDesc(file_runwarden_orchestrator_v1_run_service, 5);
 
 /**
  * WatchRunRequest says from where on to watch.
@@ -333,7 +243,7 @@ export type WatchRunRequest = Message<"runwarden.orchestrator.v1.WatchRunRequest
  * Use `create(WatchRunRequestSchema)` to create a new message.
  */
 export const WatchRunRequestSchema: GenMessage<WatchRunRequest> = /*@__PURE__*/
-  messageDesc(file_runwarden_orchestrator_v1_run_service, 8);
+  messageDesc(file_runwarden_orchestrator_v1_run_service, 6);
 
 /**
  * WatchRunResponse is one entry of the history.
@@ -354,7 +264,7 @@ export type WatchRunResponse = Message<"runwarden.orchestrator.v1.WatchRunRespon
  * Use `create(WatchRunResponseSchema)` to create a new message.
  */
 export const WatchRunResponseSchema: GenMessage<WatchRunResponse> = /*@__PURE__*/
-  messageDesc(file_runwarden_orchestrator_v1_run_service, 9);
+  messageDesc(file_runwarden_orchestrator_v1_run_service, 7);
 
 /**
  * ListRunEventsRequest pages through a history.
@@ -396,7 +306,7 @@ export type ListRunEventsRequest = Message<"runwarden.orchestrator.v1.ListRunEve
  * Use `create(ListRunEventsRequestSchema)` to create a new message.
  */
 export const ListRunEventsRequestSchema: GenMessage<ListRunEventsRequest> = /*@__PURE__*/
-  messageDesc(file_runwarden_orchestrator_v1_run_service, 10);
+  messageDesc(file_runwarden_orchestrator_v1_run_service, 8);
 
 /**
  * ListRunEventsResponse is one page.
@@ -424,7 +334,7 @@ export type ListRunEventsResponse = Message<"runwarden.orchestrator.v1.ListRunEv
  * Use `create(ListRunEventsResponseSchema)` to create a new message.
  */
 export const ListRunEventsResponseSchema: GenMessage<ListRunEventsResponse> = /*@__PURE__*/
-  messageDesc(file_runwarden_orchestrator_v1_run_service, 11);
+  messageDesc(file_runwarden_orchestrator_v1_run_service, 9);
 
 /**
  * RunService starts runs and tells how they stand.
@@ -438,7 +348,11 @@ export const RunService: GenService<{
    * with INVALID_ARGUMENT `INVALID_PLAN`, `UNKNOWN_TOOL`, `AMBIGUOUS_TOOL` or
    * `TOOL_ARGUMENTS_INVALID` (metadata: field, such as `plan.steps[0].tool`), or with UNAVAILABLE
    * `DEPENDENCY_UNAVAILABLE`. An input that moderation blocks is no error here: the run ends FAILED
-   * with `policy_denied`. The same request id with another body fails with `REQUEST_ID_CONFLICT`.
+   * with `policy_denied`. A run of a thread that is busy is refused, waits for its turn, or takes it
+   * from the others, as `on_busy_thread` says; refused is FAILED_PRECONDITION `THREAD_BUSY` (metadata:
+   * thread_id, run_id), and a thread that has a hundred live runs takes no more: RESOURCE_EXHAUSTED
+   * `LIMIT_EXCEEDED` (metadata: limit `thread_runs`). The same request id with another body fails with
+   * `REQUEST_ID_CONFLICT`.
    *
    * @generated from rpc runwarden.orchestrator.v1.RunService.StartRun
    */
