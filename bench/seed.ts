@@ -6,12 +6,13 @@
  * 1. A copy's id is made from the original's and its number, so that what belongs together in
  *    several tables and databases still does, and it sorts by time as a new one would.
  * 2. What waits has ten years left, so that a seed that is kept does not expire.
+ * 3. A seed that is kept is migrated like any database, and made anew only where that is refused.
  */
 import { existsSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import path from "node:path"
 import { type Connection, connect } from "../mesh/database.ts"
 import { serviceNames } from "../mesh/identity.ts"
-import { migrationsDigest } from "../mesh/migrations.ts"
+import { migrate, SchemaError } from "../mesh/migrations.ts"
 import { type BenchDatabases, type BenchServer, databaseNameOf, urlOf } from "./bench-server.ts"
 import type { AcknowledgedRun, BenchMembers } from "./run-starter.ts"
 import { startSubject } from "./subject-process.ts"
@@ -29,7 +30,6 @@ export interface SeedRuns {
 }
 
 interface SeedRecord extends SeedSize {
-  readonly digest: string
   readonly members: readonly BenchMembers[]
 }
 
@@ -57,11 +57,11 @@ export async function ensureSeed(
   tell: (what: string) => void,
 ): Promise<{ readonly databases: BenchDatabases; readonly members: readonly BenchMembers[] }> {
   const file = path.join(dataFolder, "seed.json")
-  const digest = await schemaDigest()
   const known = readRecord(file)
-  const isCurrent =
-    known?.digest === digest && known.finished === size.finished && known.waiting === size.waiting
-  if (isCurrent) return { databases: await server.databases(set), members: known.members }
+  if (known?.finished === size.finished && known.waiting === size.waiting) {
+    const databases = await server.databases(set)
+    if (await isUsable(databases)) return { databases, members: known.members }
+  }
   rmSync(file, { force: true })
   tell("seed: the runs that are copied")
   await server.drop(set)
@@ -76,7 +76,7 @@ export async function ensureSeed(
     path.basename(databases.effectsUrl),
   ].map((database) => urlOf(server.adminUrl, database))
   for (const url of urls) await copyRuns(url, parts, tell)
-  const record: SeedRecord = { ...size, digest, members }
+  const record: SeedRecord = { ...size, members }
   writeFileSync(file, JSON.stringify(record), { mode: 0o600 })
   return { databases, members }
 }
@@ -85,15 +85,20 @@ function readRecord(file: string): SeedRecord | undefined {
   return existsSync(file) ? (JSON.parse(readFileSync(file, "utf8")) as SeedRecord) : undefined
 }
 
-async function schemaDigest(): Promise<string> {
-  const digests = serviceNames.map((service) =>
-    migrationsDigest({
-      folder: path.join(import.meta.dirname, "..", "services", service, "migrations"),
-      appUrl: "postgres://app@localhost/any",
-      workerUrl: "postgres://worker@localhost/any",
-    }),
-  )
-  return (await Promise.all(digests)).join()
+/** (3) */
+async function isUsable({ services }: BenchDatabases): Promise<boolean> {
+  for (const service of serviceNames) {
+    const { ownerUrl, appUrl, workerUrl } = services[service]
+    const folder = path.join(import.meta.dirname, "..", "services", service, "migrations")
+    await using owner = await connect(ownerUrl)
+    try {
+      await migrate(owner, { folder, appUrl, workerUrl })
+    } catch (error) {
+      if (error instanceof SchemaError) return false
+      throw error
+    }
+  }
+  return true
 }
 
 async function performOriginals(
