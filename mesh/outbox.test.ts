@@ -75,6 +75,23 @@ test("a poke sends at once, without waiting for the next look", async () => {
   await until(() => received.get(ours), { timeoutMs: 2_000 })
 })
 
+test("while there is nothing it looks ever less often, until something is there again", async () => {
+  const { received, deliver } = receiver()
+  let looks = 0
+  const worker: Database["worker"] = (ids, work, options) => {
+    if (options?.name === "claimOutbox") looks++
+    return database.worker(ids, work, options)
+  }
+  await using outbox = open(deliver, { database: { ...database, worker }, pollMs: 20 })
+  outbox.start()
+  await sleep(1_500)
+  // Every 20 ms it would have been about 75.
+  expect(looks).toBeLessThan(25)
+  const ours = newId()
+  await put(ours, "late")
+  await until(() => received.get(ours), { timeoutMs: 2_000 })
+})
+
 test("batches keep to their count and size, and one item larger than a batch still goes", async () => {
   const sizes: number[] = []
   const deliver: Deliver = async (_, items) => {

@@ -31,7 +31,7 @@ export interface OutboxDeps {
   readonly topic: string
   /** Sends items of one workspace, oldest first. Whatever it throws, they are sent again later. */
   deliver(workspaceId: string, items: readonly OutboxItem[], signal: AbortSignal): Promise<void>
-  /** How often to look without being poked. */
+  /** How soon to look again without being poked; ever later, up to tenfold, while there is nothing. */
   readonly pollMs?: number
   readonly maxItems?: number
   readonly maxBytes?: number
@@ -63,6 +63,8 @@ export function createOutbox(deps: OutboxDeps): Outbox {
   let wake = Promise.withResolvers<void>()
   let loop: Promise<void> | undefined
   let after = firstId
+  /** Looks in a row that found nothing. */
+  let idleLooks = 0
 
   async function run(): Promise<void> {
     while (!stop.signal.aborted) {
@@ -70,6 +72,7 @@ export function createOutbox(deps: OutboxDeps): Outbox {
         if (!stop.signal.aborted) runtime.log.warn({ err: error, topic }, "outbox claim failed")
         return 0
       })
+      if (claimed > 0) idleLooks = 0
       if (inFlight.size >= maxWorkspacesAtOnce) await Promise.race(inFlight)
       else if (claimed === 0 && after === firstId) await pause()
     }
@@ -121,13 +124,15 @@ export function createOutbox(deps: OutboxDeps): Outbox {
     const poked = wake.promise
     const timer = new AbortController()
     const signal = AbortSignal.any([stop.signal, timer.signal])
-    const waited = sleep(pollMs * (0.75 + Math.random() / 2), undefined, { signal }).catch(() => {})
-    await Promise.race([poked, waited])
+    const waitMs = pollMs * Math.min(2 ** idleLooks, 10) * (0.75 + Math.random() / 4)
+    idleLooks++
+    await Promise.race([poked, sleep(waitMs, undefined, { signal }).catch(() => {})])
     timer.abort()
     wake = Promise.withResolvers<void>()
   }
 
   function poke(): void {
+    idleLooks = 0
     wake.resolve()
   }
 

@@ -27,6 +27,8 @@ export interface IngestionDeps {
   readonly database: Database
   readonly analyser: Analyser
   readonly keptVersions: number
+  /** Told after every stored change. */
+  changed(): void
 }
 
 /** From this length on it is worth asking first whether the content has to be read at all. */
@@ -35,7 +37,7 @@ const longContent = 64 * 1024
 const pageSizes = { default: 50, max: 200 }
 
 export function ingestionHandlers(deps: IngestionDeps): ServiceImpl<typeof IngestionService> {
-  const { database, analyser, keptVersions } = deps
+  const { database, analyser, keptVersions, changed } = deps
   const options = { stemCache: createStemCache(), keptVersions }
   return {
     async ingestDocument(request, { signal }) {
@@ -54,6 +56,7 @@ export function ingestionHandlers(deps: IngestionDeps): ServiceImpl<typeof Inges
         async (tx) => toIngestResponse(await ingest(tx, submission, analysis, options)),
         { signal, keep: withoutContent },
       )
+      changed()
       return restoreContent(response, submission)
     },
 
@@ -87,7 +90,7 @@ export function ingestionHandlers(deps: IngestionDeps): ServiceImpl<typeof Inges
 
     async deleteDocument(request, { signal }) {
       const method = IngestionService.method.deleteDocument
-      return await answerOnce(
+      const response = await answerOnce(
         database,
         method,
         request,
@@ -97,6 +100,8 @@ export function ingestionHandlers(deps: IngestionDeps): ServiceImpl<typeof Inges
         },
         { signal },
       )
+      changed()
+      return response
     },
   }
 }

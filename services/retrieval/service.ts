@@ -54,19 +54,20 @@ export function createRetrieval(config: RetrievalConfig, deps: RetrievalDeps): S
   const stack = new AsyncDisposableStack()
   const migrations = join(import.meta.dirname, "migrations")
   const database = stack.use(openDatabase(config.database, { runtime, migrations }))
-  const outbox = stack.use(createEventOutbox({ database, runtime, telemetry }))
+  const events = stack.use(createEventOutbox({ database, runtime, telemetry }))
   const analyser = stack.use(createAnalyser(config.analyser))
   const { keptVersions } = config
+  const changed = () => events.poke()
   return {
     routes: [
-      route(IngestionService, ingestionHandlers({ database, analyser, keptVersions })),
+      route(IngestionService, ingestionHandlers({ database, analyser, keptVersions, changed })),
       route(SearchService, searchHandlers({ database })),
       route(ToolProviderService, toolHandlers({ database })),
     ],
     async start(signal) {
       await database.migrate(signal)
       await database.verify()
-      outbox.start()
+      events.start()
     },
     [Symbol.asyncDispose]: () => stack.disposeAsync(),
   }
