@@ -94,6 +94,7 @@ function figures(metrics: Metrics): readonly (readonly [string, string])[] {
     ["window", `${from} to ${to}`],
     ["runs", byName(metrics.runsByState)],
     ["failed for", byName(metrics.failedRunsByReason)],
+    ["waiting for", byName(metrics.waitingRunsByReason)],
     ["run success rate", part(metrics.runSuccessRate)],
     ["run failure rate", part(metrics.runFailureRate)],
     ["run latency p50", duration(metrics.runLatencyP50Millis)],

@@ -6,6 +6,7 @@ import {
   CancelRunResponseSchema,
   GetRunResponseSchema,
   ListRunsResponseSchema,
+  ReleaseRunResponseSchema,
   RunService,
 } from "../gen/runwarden/orchestrator/v1/run_service_pb.ts"
 import {
@@ -72,6 +73,11 @@ export function runCommands(cli: Cli): Command {
       more: "\nOnce it has answered, no further call of the run starts.",
       configure: (made) => made.option("--etag <etag>", "only if the run is as it was read"),
       action: cancelRun,
+    }),
+    command(cli, "release <run-id>", "go on with a run that was set aside", {
+      examples: ["run release <id>"],
+      more: "\nA run is set aside when replicas crashed over it again and again.",
+      action: releaseRun,
     }),
   ])
 }
@@ -254,6 +260,20 @@ async function cancelRun(
     if (out.isQuiet) return out.line(runId)
     const { tone, label, explanation } = describeRun(response.run)
     out.marked(tone, `run ${runId} is ${label}: ${explanation}`)
+  })
+}
+
+async function releaseRun(context: Context, _: object, [id = ""]: string[]): Promise<void> {
+  const { out } = context
+  const runId = readId(id, "run")
+  const session = context.session()
+  const workspaceId = await session.workspaceId()
+  const request = { workspaceId, requestId: newId(), runId }
+  const response = await session.client(RunService).releaseRun(request, session.options)
+  out.message(ReleaseRunResponseSchema, response, () => {
+    if (out.isQuiet) return out.line(runId)
+    out.marked("progress", `run ${runId} goes on`)
+    out.note(`Follow it with: npx runwarden run watch ${runId}`)
   })
 }
 

@@ -156,6 +156,12 @@ async function tellWhatWaits(out: Output, session: Session, run: Run): Promise<v
     }
     return
   }
+  if (run.reason === "quarantined") {
+    out.line("\nReplicas crashed over it. Once you know why, have it go on, or end it:\n")
+    out.line(`  npx runwarden run release ${runId}`)
+    out.line(`  npx runwarden run cancel ${runId}\n`)
+    return
+  }
   const approvals = session.client(ApprovalService)
   const states = [ApprovalState.PENDING]
   const found = await approvals.listApprovals({ workspaceId, runId, states }, session.options)

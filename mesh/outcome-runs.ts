@@ -55,6 +55,12 @@ export const runOutcomes = {
         explanation: "A call may or may not have taken effect, and is not repeated by guess.",
         next: "Find out what the tool did, and settle the call.",
       },
+      quarantined: {
+        label: "set aside",
+        explanation:
+          "Replicas crashed over it again and again; nothing is done about it until a person says so.",
+        next: "Find out why, then release the run, or cancel it.",
+      },
     },
   },
   CANCELLING: {

@@ -40,6 +40,7 @@ export function createProbe(): Probe {
       startRun: unused,
       listRuns: unused,
       cancelRun: unused,
+      releaseRun: unused,
       listRunEvents: unused,
     }),
   }

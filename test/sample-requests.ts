@@ -86,6 +86,7 @@ export const sampleRequests: Readonly<Record<string, (own: Population) => object
   "RunService/GetRun": (own) => ({ runId: own.run_id }),
   "RunService/ListRuns": (own) => ({ threadId: own.thread_id }),
   "RunService/CancelRun": (own) => ({ runId: own.run_id }),
+  "RunService/ReleaseRun": (own) => ({ runId: own.run_id }),
   "RunService/WatchRun": (own) => ({ runId: own.run_id }),
   "RunService/ListRunEvents": (own) => ({ runId: own.run_id }),
   "ThreadService/GetThread": (own) => ({ threadId: own.thread_id }),

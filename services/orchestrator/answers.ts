@@ -1,9 +1,9 @@
-/** What people do to a run: cancel it, answer its approval, settle its call. Decided without I/O. */
+/** What people do to a run: cancel it, release it, answer its approval, settle its call. Decided without I/O. */
 import { illegalTransition, RunwardenError } from "../../mesh/errors.ts"
 import type { Caller } from "../../mesh/identity.ts"
 import { type Forbidden, type GivenAnswer, hasAnswered, weighAnswer } from "./approval-answer.ts"
 import { Change } from "./change.ts"
-import { isTerminalRun, nextRunStates } from "./run.ts"
+import { isQuarantined, isTerminalRun, nextRunStates } from "./run.ts"
 import { etagOf } from "./run-message.ts"
 import type { ApprovalRecord, Snapshot, ToolCallRecord, ToolFailure } from "./snapshot.ts"
 import { nextToolCallStates } from "./tool-call.ts"
@@ -24,6 +24,20 @@ export function cancelRun(
   const change = new Change(snapshot)
   const isExecuting = calls[run.stepIndex]?.state === "executing"
   change.moveRun({ kind: "cancel", isExecuting })
+  // Nobody has the run: what its call has come to is found out by whoever takes it now.
+  if (isExecuting && isQuarantined(run)) change.wake()
+  return change
+}
+
+/** Has a run go on that was set aside. */
+export function releaseRun(snapshot: Snapshot): Change {
+  const { run } = snapshot
+  if (!isQuarantined(run)) {
+    throw illegalTransition("run", run.state, "running", nextRunStates(run.state))
+  }
+  const change = new Change(snapshot)
+  change.moveRun({ kind: "resume" })
+  change.wake()
   return change
 }
 

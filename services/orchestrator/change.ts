@@ -107,6 +107,11 @@ export class Change {
     }
   }
 
+  /** Whether the run's time was over when the change began. */
+  isLate(): boolean {
+    return this.#now() >= this.#run.deadline.getTime()
+  }
+
   call(stepIndex: number): ToolCallRecord {
     const call = this.#calls.get(stepIndex) ?? this.before.calls[stepIndex]
     if (call === undefined) throw new Error(`the run has no step ${stepIndex}`)

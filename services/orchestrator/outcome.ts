@@ -2,6 +2,7 @@
 import type { Change } from "./change.ts"
 import type { Outcome } from "./execution.ts"
 import { denialOf, type Judgement } from "./judgement.ts"
+import { quarantined } from "./run.ts"
 import type { ToolCallRecord } from "./snapshot.ts"
 
 export interface Conclusion {
@@ -82,8 +83,32 @@ export function expire(change: Change, reason: string): void {
   change.moveRun({ kind: "expire", reason })
 }
 
-/** Gives a run up over which its owners vanish again and again. */
-export function giveUp(change: Change): void {
+/** Where a call stands when its run may be set aside: something can still be done about it. */
+const actionable: readonly ToolCallRecord["state"][] = [
+  "proposed",
+  "ready",
+  "executing",
+  "succeeded",
+  "failed",
+]
+
+/**
+ * What becomes of a run over which its owners vanish again and again: it is set aside until a person
+ * releases or cancels it. One that only has to end is given up.
+ */
+export function quarantine(change: Change): void {
+  const { run } = change
+  const isEnding = run.state === "cancelling" || change.isLate()
+  if (isEnding || !actionable.includes(change.call(run.stepIndex).state)) {
+    giveUp(change)
+    return
+  }
+  if (run.state === "queued") change.moveRun({ kind: "claim" })
+  if (run.state === "requires_action") change.moveRun({ kind: "resume" })
+  change.moveRun({ kind: "wait", reason: quarantined })
+}
+
+function giveUp(change: Change): void {
   const reason = "tool_failed"
   const call = change.call(change.run.stepIndex)
   if (change.run.state === "queued") change.moveRun({ kind: "claim" })

@@ -34,11 +34,12 @@ import {
   concludeCall,
   endedBy,
   expire,
-  giveUp,
   mayContinue,
   passOn,
+  quarantine,
 } from "./outcome.ts"
 import type { RetryBudgets } from "./retry-budget.ts"
+import { isQuarantined } from "./run.ts"
 import { placeOf, type RunRecord, type Snapshot, type ToolCallRecord } from "./snapshot.ts"
 import { callAttributes, linkTo, outcomeAttributes, runAttributes } from "./span.ts"
 import { judgeAhead, judgeResult, prepareApproved, prepareStep, type StepDeps } from "./step.ts"
@@ -134,8 +135,9 @@ export class RunDriver {
     if (call === undefined) throw new Error("a live run has a current step")
     const { config } = this.#deps
     const crashes = this.#origin.kind === "continued" ? this.#origin.crashes : 0
-    if (crashes >= config.maxCrashes) return this.#store(giveUp)
+    if (crashes >= config.maxCrashes) return this.#store(quarantine)
     const isLate = clock.now() >= run.deadline.getTime()
+    if (!isLate && isQuarantined(run)) return this.#restUntil(run.deadline)
     if (call.state === "executing") {
       return run.state === "cancelling" || isLate
         ? this.#settle(call, isLate ? "deadline_exceeded" : "cancelled")

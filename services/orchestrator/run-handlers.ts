@@ -2,13 +2,14 @@ import { create } from "@bufbuild/protobuf"
 import type { ServiceImpl } from "@connectrpc/connect"
 import {
   CancelRunResponseSchema,
+  ReleaseRunResponseSchema,
   RunService,
 } from "../../gen/runwarden/orchestrator/v1/run_service_pb.ts"
 import type { Tx } from "../../mesh/database.ts"
 import { notFound } from "../../mesh/errors.ts"
 import { nextPage, readPage } from "../../mesh/paging.ts"
 import { type AnsweredChangeDeps, answerChanging } from "./answered-change.ts"
-import { cancelRun } from "./answers.ts"
+import { cancelRun, releaseRun } from "./answers.ts"
 import { historyAfter } from "./journal-store.ts"
 import { toRun, toRunEvents } from "./run-message.ts"
 import { findRun, findRunState, listRuns } from "./run-store.ts"
@@ -69,6 +70,18 @@ export function runHandlers(deps: RunHandlerDeps) {
         return { change, response: create(CancelRunResponseSchema, { run: toRun(run) }) }
       }
       return answerChanging(deps, RunService.method.cancelRun, request, decide, signal)
+    },
+
+    releaseRun(request, { signal }) {
+      const { workspaceId, runId } = request
+      const decide = async (tx: Tx) => {
+        const snapshot = await readSnapshot(tx, workspaceId, { kind: "run", id: runId })
+        if (snapshot === undefined) throw notFound("run", runId)
+        const change = releaseRun(snapshot)
+        const run = toRun(change.after(nowOf(snapshot)).run)
+        return { change, response: create(ReleaseRunResponseSchema, { run }) }
+      }
+      return answerChanging(deps, RunService.method.releaseRun, request, decide, signal)
     },
 
     async *watchRun({ workspaceId, runId, afterSequence }, { signal }) {

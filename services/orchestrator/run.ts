@@ -60,6 +60,14 @@ export const runStates: readonly RunState[] = [
 
 const liveStates: readonly RunState[] = ["queued", "running", "requires_action"]
 
+/** Why a run waits over which its owners vanished again and again. */
+export const quarantined = "quarantined"
+
+/** Whether nothing is done about the run until a person releases or cancels it. */
+export function isQuarantined(run: { readonly state: RunState; readonly reason: string }): boolean {
+  return run.state === "requires_action" && run.reason === quarantined
+}
+
 /** From which states an event is allowed. */
 const allowedFrom: Readonly<Record<RunEvent["kind"], readonly RunState[]>> = {
   claim: ["queued"],

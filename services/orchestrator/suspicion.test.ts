@@ -1,7 +1,10 @@
 /** Who is blamed when an owner vanishes: the run that something was done about, and no other. */
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest"
+import { Role } from "../../gen/runwarden/options/v1/access_pb.ts"
 import { RunState } from "../../gen/runwarden/orchestrator/v1/run_pb.ts"
 import { type Connection, connect } from "../../mesh/database.ts"
+import { reasonOf } from "../../mesh/errors.ts"
+import { actingAs, memberSubject } from "../../mesh/identity.ts"
 import { newId } from "../../mesh/ids.ts"
 import { testDatabase, until } from "../../mesh/testing.ts"
 import { createPeers, inWorkspace, startOrchestrator } from "./orchestrator-harness.ts"
@@ -96,5 +99,80 @@ describe("a run whose owner vanished", () => {
     gate.resolve()
     const there = inWorkspace(heir, me.workspaceId)
     for (const runId of runIds) await there.reaches(runId, RunState.SUCCEEDED)
+  })
+})
+
+describe("a run over which owners vanish again and again", () => {
+  /** One that is set aside while its first call executes, and what it was started with. */
+  async function setAside(tool: string, overrides = {}) {
+    const victim = await startVictim()
+    const me = inWorkspace(victim)
+    peers.script.execute = () => new Promise(() => {})
+    const run = await me.start([{ tool }], overrides)
+    await until(async () => (await me.callsOf(run.runId))[0]?.attempts === 1)
+    await vanish([run.runId], 2)
+    const heir = await startHeir()
+    const there = inWorkspace(heir, me.workspaceId)
+    const waiting = await there.reaches(run.runId, RunState.REQUIRES_ACTION)
+    expect(waiting.reason).toBe("quarantined")
+    Object.assign(peers.script, defaults)
+    const end = () => Promise.all([victim, heir].map((one) => one[Symbol.asyncDispose]()))
+    return { there, heir, run, [Symbol.asyncDispose]: async () => void (await end()) }
+  }
+
+  it("is set aside, and its history and telemetry say so", async () => {
+    await using aside = await setAside("low.keyed")
+    const { there, run } = aside
+    const changes = (await there.history(run.runId)).flatMap(({ kind }) =>
+      kind.case === "runStateChanged" ? [kind.value.reason] : [],
+    )
+    expect(changes.at(-1)).toBe("quarantined")
+    const told = () =>
+      peers.events.some(
+        ({ runId, payload }) =>
+          runId === run.runId &&
+          payload.case === "runChanged" &&
+          payload.value.reason === "quarantined",
+      )
+    await until(told, { timeoutMs: 10_000 })
+    expect((await there.callsOf(run.runId))[0]?.attempts).toBe(1)
+  })
+
+  it("goes on once it is released, and only then", async () => {
+    await using aside = await setAside("low.read")
+    const { there, heir, run } = aside
+    await worker.query("update run_claims set due_time = now() where run_id = $1::uuid", [
+      run.runId,
+    ])
+    await until(async () => {
+      const [claim] = await worker.query<{ readonly is_later: boolean }>(
+        "select due_time > now() + interval '1 minute' as is_later from run_claims where run_id = $1::uuid and owner is null",
+        [run.runId],
+      )
+      return claim?.is_later
+    })
+    const { workspaceId } = there
+    const admin = actingAs(memberSubject(workspaceId, newId(), Role.ADMIN), {})
+    const release = { workspaceId, requestId: newId(), runId: run.runId }
+    expect((await heir.runs.releaseRun(release, admin)).run?.state).toBe(RunState.RUNNING)
+    const ended = await there.reaches(run.runId, RunState.SUCCEEDED)
+    expect(ended.reason).toBe("")
+    expect((await there.callsOf(run.runId))[0]?.attempts).toBe(2)
+    const again = { ...release, requestId: newId() }
+    const error = await heir.runs.releaseRun(again, admin).catch((e: unknown) => e)
+    expect(reasonOf(error)).toBe("ILLEGAL_TRANSITION")
+  })
+
+  it("ends at once when it is cancelled, and its call with it", async () => {
+    await using aside = await setAside("low.keyed")
+    await aside.there.cancel(aside.run.runId)
+    await aside.there.reaches(aside.run.runId, RunState.CANCELLED)
+  })
+
+  it("ends by its deadline", async () => {
+    const timeout = { timeout: { seconds: 3n, nanos: 0 } }
+    await using aside = await setAside("low.read", timeout)
+    const ended = await aside.there.reaches(aside.run.runId, RunState.EXPIRED, 10_000)
+    expect(ended.reason).toBe("deadline_exceeded")
   })
 })

@@ -180,29 +180,6 @@ describe("another replica", () => {
     release.resolve()
     await me.reaches(run.runId, RunState.SUCCEEDED)
   })
-
-  it("gives a run up over which owners vanish again and again", async () => {
-    const first = await start({ pollMs: 60_000, leaseMs: 60_000 })
-    const me = inWorkspace(first)
-    const begun = Promise.withResolvers<void>()
-    peers.script.execute = () => {
-      begun.resolve()
-      return new Promise(() => {})
-    }
-    const run = await me.start([{ tool: "low.unsafe" }])
-    await begun.promise
-    await using worker = await connect(database.workerUrl)
-    await worker.query(
-      "update run_claims set crashes = 2, place = '0 executing', owner = $2::uuid, due_time = now(), epoch = epoch + 1 where run_id = $1::uuid",
-      [run.runId, newId()],
-    )
-    await using second = await start()
-    const there = inWorkspace(second, me.workspaceId)
-    const ended = await there.reaches(run.runId, RunState.FAILED)
-    expect(ended.reason).toBe("tool_failed")
-    expect((await there.callsOf(run.runId))[0]?.state).toBe(ToolCallState.OUTCOME_UNKNOWN)
-    await first[Symbol.asyncDispose]()
-  })
 })
 
 describe("a call", () => {

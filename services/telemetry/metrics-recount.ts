@@ -156,6 +156,9 @@ export function recount(events: readonly Event[], startMs: number, endMs: number
   return {
     runsByState: tally(runs.map((it) => it.state)),
     failedRunsByReason: tally(failed.map((it) => it.reason)),
+    waitingRunsByReason: tally(
+      runs.filter((it) => it.state === "requires_action").map((it) => it.reason),
+    ),
     runSuccessRate: part(ended.length - failed.length, ended.length),
     runFailureRate: part(faults.length, ended.length),
     runLatencyP50Millis: nearestRank(worked, 0.5),

@@ -128,6 +128,9 @@ const countSql = `
   select step, 'run_reason', reason, count(*)::int, null, null, null
   from runs where state in ('failed', 'expired') group by step, reason
   union all
+  select step, 'run_wait', reason, count(*)::int, null, null, null
+  from runs where state = 'requires_action' group by step, reason
+  union all
   select step, 'run_latency', '', count(*)::int,
     percentile_disc(0.5) within group (order by millis),
     percentile_disc(0.95) within group (order by millis), null

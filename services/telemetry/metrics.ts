@@ -11,6 +11,7 @@ export interface CountRow {
   readonly family:
     | "run_state"
     | "run_reason"
+    | "run_wait"
     | "run_latency"
     | "tool_call_state"
     | "verdict"
@@ -57,6 +58,7 @@ export function toMetrics(rows: readonly CountRow[], span: Span): MetricsInit {
     endTime: timestampFromMs(span.endMs),
     runsByState: runs,
     failedRunsByReason: reasons,
+    waitingRunsByReason: countsOf(rows, "run_wait"),
     ...rate("runSuccessRate", sum(runs, ["succeeded"]), ended),
     ...rate("runFailureRate", faults, ended),
     ...percentiles("runLatencyP50Millis", "runLatencyP95Millis", latency),

@@ -67,7 +67,8 @@ export type Run = Message<"runwarden.orchestrator.v1.Run"> & {
    * `thread_busy` (QUEUED until its thread's runs before it have ended), `approval_rejected`,
    * `approval_expired`, `approval_limit_reached` (as many questions waited as may,
    * and nobody was asked), `arguments_invalid`, `tool_failed`, `outcome_unknown`,
-   * `membership_revoked`, `deadline_exceeded`, `cancelled`. Empty otherwise.
+   * `membership_revoked`, `deadline_exceeded`, `cancelled`, `quarantined` (replicas crashed over it
+   * again and again, and it waits for `ReleaseRun` or `CancelRun`). Empty otherwise.
    *
    * @generated from field: string reason = 6;
    */
@@ -209,7 +210,7 @@ export const RunState = {
   RUNNING: 2,
 
   /**
-   * Waits for a person: an approval, or an outcome that must be settled.
+   * Waits for a person: an approval, an outcome that must be settled, or a release.
    *
    * @generated from enum value: RUN_STATE_REQUIRES_ACTION = 3;
    */

@@ -19,7 +19,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file runwarden/orchestrator/v1/run_service.proto.
  */
 export const file_runwarden_orchestrator_v1_run_service: GenFile = /*@__PURE__*/
-  fileDesc("CitydW53YXJkZW4vb3JjaGVzdHJhdG9yL3YxL3J1bl9zZXJ2aWNlLnByb3RvEhlydW53YXJkZW4ub3JjaGVzdHJhdG9yLnYxIlEKDUdldFJ1blJlcXVlc3QSIgoMd29ya3NwYWNlX2lkGAEgASgJQgy6SAVyA7ABAYi1GAESHAoGcnVuX2lkGAIgASgJQgy6SAVyA7ABAYi1GAIiPQoOR2V0UnVuUmVzcG9uc2USKwoDcnVuGAEgASgLMh4ucnVud2FyZGVuLm9yY2hlc3RyYXRvci52MS5SdW4i2wEKD0xpc3RSdW5zUmVxdWVzdBIiCgx3b3Jrc3BhY2VfaWQYASABKAlCDLpIBXIDsAEBiLUYARJGCgZzdGF0ZXMYAiADKA4yIy5ydW53YXJkZW4ub3JjaGVzdHJhdG9yLnYxLlJ1blN0YXRlQhG6SA6SAQsQCCIHggEEEAEgABIiCgl0aHJlYWRfaWQYAyABKAlCD7pICNgBAXIDsAEBiLUYAxIaCglwYWdlX3NpemUYBCABKAVCB7pIBBoCKAASHAoKcGFnZV90b2tlbhgFIAEoCUIIukgFcgMYgCAiWQoQTGlzdFJ1bnNSZXNwb25zZRIsCgRydW5zGAEgAygLMh4ucnVud2FyZGVuLm9yY2hlc3RyYXRvci52MS5SdW4SFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIo0BChBDYW5jZWxSdW5SZXF1ZXN0EiIKDHdvcmtzcGFjZV9pZBgBIAEoCUIMukgFcgOwAQGItRgBEiAKCnJlcXVlc3RfaWQYAiABKAlCDLpIBXIDsAEBiLUYBBIcCgZydW5faWQYAyABKAlCDLpIBXIDsAEBiLUYAhIVCgRldGFnGAQgASgJQge6SARyAhhAIkAKEUNhbmNlbFJ1blJlc3BvbnNlEisKA3J1bhgBIAEoCzIeLnJ1bndhcmRlbi5vcmNoZXN0cmF0b3IudjEuUnVuImsKD1dhdGNoUnVuUmVxdWVzdBIiCgx3b3Jrc3BhY2VfaWQYASABKAlCDLpIBXIDsAEBiLUYARIcCgZydW5faWQYAiABKAlCDLpIBXIDsAEBiLUYAhIWCg5hZnRlcl9zZXF1ZW5jZRgDIAEoBCJGChBXYXRjaFJ1blJlc3BvbnNlEjIKBWV2ZW50GAEgASgLMiMucnVud2FyZGVuLm9yY2hlc3RyYXRvci52MS5SdW5FdmVudCKSAQoUTGlzdFJ1bkV2ZW50c1JlcXVlc3QSIgoMd29ya3NwYWNlX2lkGAEgASgJQgy6SAVyA7ABAYi1GAESHAoGcnVuX2lkGAIgASgJQgy6SAVyA7ABAYi1GAISGgoJcGFnZV9zaXplGAMgASgFQge6SAQaAigAEhwKCnBhZ2VfdG9rZW4YBCABKAlCCLpIBXIDGIAgImUKFUxpc3RSdW5FdmVudHNSZXNwb25zZRIzCgZldmVudHMYASADKAsyIy5ydW53YXJkZW4ub3JjaGVzdHJhdG9yLnYxLlJ1bkV2ZW50EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCTKSCAoKUnVuU2VydmljZRKdAQoIU3RhcnRSdW4SKi5ydW53YXJkZW4ub3JjaGVzdHJhdG9yLnYxLlN0YXJ0UnVuUmVxdWVzdBorLnJ1bndhcmRlbi5vcmNoZXN0cmF0b3IudjEuU3RhcnRSdW5SZXNwb25zZSI4kAICirUYBAgBEAKC0+STAic6ASoiIi92MS93b3Jrc3BhY2VzL3t3b3Jrc3BhY2VfaWR9L3J1bnMSnQEKBkdldFJ1bhIoLnJ1bndhcmRlbi5vcmNoZXN0cmF0b3IudjEuR2V0UnVuUmVxdWVzdBopLnJ1bndhcmRlbi5vcmNoZXN0cmF0b3IudjEuR2V0UnVuUmVzcG9uc2UiPpACAYq1GAQIARABgtPkkwItEisvdjEvd29ya3NwYWNlcy97d29ya3NwYWNlX2lkfS9ydW5zL3tydW5faWR9EqYBCghMaXN0UnVucxIqLnJ1bndhcmRlbi5vcmNoZXN0cmF0b3IudjEuTGlzdFJ1bnNSZXF1ZXN0GisucnVud2FyZGVuLm9yY2hlc3RyYXRvci52MS5MaXN0UnVuc1Jlc3BvbnNlIkGQAgGKtRgECAEQAYLT5JMCMFoKEggvYWkvcnVucxIiL3YxL3dvcmtzcGFjZXMve3dvcmtzcGFjZV9pZH0vcnVucxKwAQoJQ2FuY2VsUnVuEisucnVud2FyZGVuLm9yY2hlc3RyYXRvci52MS5DYW5jZWxSdW5SZXF1ZXN0GiwucnVud2FyZGVuLm9yY2hlc3RyYXRvci52MS5DYW5jZWxSdW5SZXNwb25zZSJIkAICirUYBAgBEAKC0+STAjc6ASoiMi92MS93b3Jrc3BhY2VzL3t3b3Jrc3BhY2VfaWR9L3J1bnMve3J1bl9pZH06Y2FuY2VsEqsBCghXYXRjaFJ1bhIqLnJ1bndhcmRlbi5vcmNoZXN0cmF0b3IudjEuV2F0Y2hSdW5SZXF1ZXN0GisucnVud2FyZGVuLm9yY2hlc3RyYXRvci52MS5XYXRjaFJ1blJlc3BvbnNlIkSQAgGKtRgECAEQAYLT5JMCMxIxL3YxL3dvcmtzcGFjZXMve3dvcmtzcGFjZV9pZH0vcnVucy97cnVuX2lkfTp3YXRjaDABErkBCg1MaXN0UnVuRXZlbnRzEi8ucnVud2FyZGVuLm9yY2hlc3RyYXRvci52MS5MaXN0UnVuRXZlbnRzUmVxdWVzdBowLnJ1bndhcmRlbi5vcmNoZXN0cmF0b3IudjEuTGlzdFJ1bkV2ZW50c1Jlc3BvbnNlIkWQAgGKtRgECAEQAYLT5JMCNBIyL3YxL3dvcmtzcGFjZXMve3dvcmtzcGFjZV9pZH0vcnVucy97cnVuX2lkfS9ldmVudHNiBnByb3RvMw", [file_buf_validate_validate, file_google_api_annotations, file_runwarden_options_v1_access, file_runwarden_orchestrator_v1_run, file_runwarden_orchestrator_v1_run_event, file_runwarden_orchestrator_v1_start_run]);
+  fileDesc("CitydW53YXJkZW4vb3JjaGVzdHJhdG9yL3YxL3J1bl9zZXJ2aWNlLnByb3RvEhlydW53YXJkZW4ub3JjaGVzdHJhdG9yLnYxIlEKDUdldFJ1blJlcXVlc3QSIgoMd29ya3NwYWNlX2lkGAEgASgJQgy6SAVyA7ABAYi1GAESHAoGcnVuX2lkGAIgASgJQgy6SAVyA7ABAYi1GAIiPQoOR2V0UnVuUmVzcG9uc2USKwoDcnVuGAEgASgLMh4ucnVud2FyZGVuLm9yY2hlc3RyYXRvci52MS5SdW4i2wEKD0xpc3RSdW5zUmVxdWVzdBIiCgx3b3Jrc3BhY2VfaWQYASABKAlCDLpIBXIDsAEBiLUYARJGCgZzdGF0ZXMYAiADKA4yIy5ydW53YXJkZW4ub3JjaGVzdHJhdG9yLnYxLlJ1blN0YXRlQhG6SA6SAQsQCCIHggEEEAEgABIiCgl0aHJlYWRfaWQYAyABKAlCD7pICNgBAXIDsAEBiLUYAxIaCglwYWdlX3NpemUYBCABKAVCB7pIBBoCKAASHAoKcGFnZV90b2tlbhgFIAEoCUIIukgFcgMYgCAiWQoQTGlzdFJ1bnNSZXNwb25zZRIsCgRydW5zGAEgAygLMh4ucnVud2FyZGVuLm9yY2hlc3RyYXRvci52MS5SdW4SFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIo0BChBDYW5jZWxSdW5SZXF1ZXN0EiIKDHdvcmtzcGFjZV9pZBgBIAEoCUIMukgFcgOwAQGItRgBEiAKCnJlcXVlc3RfaWQYAiABKAlCDLpIBXIDsAEBiLUYBBIcCgZydW5faWQYAyABKAlCDLpIBXIDsAEBiLUYAhIVCgRldGFnGAQgASgJQge6SARyAhhAIkAKEUNhbmNlbFJ1blJlc3BvbnNlEisKA3J1bhgBIAEoCzIeLnJ1bndhcmRlbi5vcmNoZXN0cmF0b3IudjEuUnVuIncKEVJlbGVhc2VSdW5SZXF1ZXN0EiIKDHdvcmtzcGFjZV9pZBgBIAEoCUIMukgFcgOwAQGItRgBEiAKCnJlcXVlc3RfaWQYAiABKAlCDLpIBXIDsAEBiLUYBBIcCgZydW5faWQYAyABKAlCDLpIBXIDsAEBiLUYAiJBChJSZWxlYXNlUnVuUmVzcG9uc2USKwoDcnVuGAEgASgLMh4ucnVud2FyZGVuLm9yY2hlc3RyYXRvci52MS5SdW4iawoPV2F0Y2hSdW5SZXF1ZXN0EiIKDHdvcmtzcGFjZV9pZBgBIAEoCUIMukgFcgOwAQGItRgBEhwKBnJ1bl9pZBgCIAEoCUIMukgFcgOwAQGItRgCEhYKDmFmdGVyX3NlcXVlbmNlGAMgASgEIkYKEFdhdGNoUnVuUmVzcG9uc2USMgoFZXZlbnQYASABKAsyIy5ydW53YXJkZW4ub3JjaGVzdHJhdG9yLnYxLlJ1bkV2ZW50IpIBChRMaXN0UnVuRXZlbnRzUmVxdWVzdBIiCgx3b3Jrc3BhY2VfaWQYASABKAlCDLpIBXIDsAEBiLUYARIcCgZydW5faWQYAiABKAlCDLpIBXIDsAEBiLUYAhIaCglwYWdlX3NpemUYAyABKAVCB7pIBBoCKAASHAoKcGFnZV90b2tlbhgEIAEoCUIIukgFcgMYgCAiZQoVTGlzdFJ1bkV2ZW50c1Jlc3BvbnNlEjMKBmV2ZW50cxgBIAMoCzIjLnJ1bndhcmRlbi5vcmNoZXN0cmF0b3IudjEuUnVuRXZlbnQSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJMskJCgpSdW5TZXJ2aWNlEp0BCghTdGFydFJ1bhIqLnJ1bndhcmRlbi5vcmNoZXN0cmF0b3IudjEuU3RhcnRSdW5SZXF1ZXN0GisucnVud2FyZGVuLm9yY2hlc3RyYXRvci52MS5TdGFydFJ1blJlc3BvbnNlIjiQAgKKtRgECAEQAoLT5JMCJzoBKiIiL3YxL3dvcmtzcGFjZXMve3dvcmtzcGFjZV9pZH0vcnVucxKdAQoGR2V0UnVuEigucnVud2FyZGVuLm9yY2hlc3RyYXRvci52MS5HZXRSdW5SZXF1ZXN0GikucnVud2FyZGVuLm9yY2hlc3RyYXRvci52MS5HZXRSdW5SZXNwb25zZSI+kAIBirUYBAgBEAGC0+STAi0SKy92MS93b3Jrc3BhY2VzL3t3b3Jrc3BhY2VfaWR9L3J1bnMve3J1bl9pZH0SpgEKCExpc3RSdW5zEioucnVud2FyZGVuLm9yY2hlc3RyYXRvci52MS5MaXN0UnVuc1JlcXVlc3QaKy5ydW53YXJkZW4ub3JjaGVzdHJhdG9yLnYxLkxpc3RSdW5zUmVzcG9uc2UiQZACAYq1GAQIARABgtPkkwIwWgoSCC9haS9ydW5zEiIvdjEvd29ya3NwYWNlcy97d29ya3NwYWNlX2lkfS9ydW5zErABCglDYW5jZWxSdW4SKy5ydW53YXJkZW4ub3JjaGVzdHJhdG9yLnYxLkNhbmNlbFJ1blJlcXVlc3QaLC5ydW53YXJkZW4ub3JjaGVzdHJhdG9yLnYxLkNhbmNlbFJ1blJlc3BvbnNlIkiQAgKKtRgECAEQAoLT5JMCNzoBKiIyL3YxL3dvcmtzcGFjZXMve3dvcmtzcGFjZV9pZH0vcnVucy97cnVuX2lkfTpjYW5jZWwStAEKClJlbGVhc2VSdW4SLC5ydW53YXJkZW4ub3JjaGVzdHJhdG9yLnYxLlJlbGVhc2VSdW5SZXF1ZXN0Gi0ucnVud2FyZGVuLm9yY2hlc3RyYXRvci52MS5SZWxlYXNlUnVuUmVzcG9uc2UiSZACAoq1GAQIARAEgtPkkwI4OgEqIjMvdjEvd29ya3NwYWNlcy97d29ya3NwYWNlX2lkfS9ydW5zL3tydW5faWR9OnJlbGVhc2USqwEKCFdhdGNoUnVuEioucnVud2FyZGVuLm9yY2hlc3RyYXRvci52MS5XYXRjaFJ1blJlcXVlc3QaKy5ydW53YXJkZW4ub3JjaGVzdHJhdG9yLnYxLldhdGNoUnVuUmVzcG9uc2UiRJACAYq1GAQIARABgtPkkwIzEjEvdjEvd29ya3NwYWNlcy97d29ya3NwYWNlX2lkfS9ydW5zL3tydW5faWR9OndhdGNoMAESuQEKDUxpc3RSdW5FdmVudHMSLy5ydW53YXJkZW4ub3JjaGVzdHJhdG9yLnYxLkxpc3RSdW5FdmVudHNSZXF1ZXN0GjAucnVud2FyZGVuLm9yY2hlc3RyYXRvci52MS5MaXN0UnVuRXZlbnRzUmVzcG9uc2UiRZACAYq1GAQIARABgtPkkwI0EjIvdjEvd29ya3NwYWNlcy97d29ya3NwYWNlX2lkfS9ydW5zL3tydW5faWR9L2V2ZW50c2IGcHJvdG8z", [file_buf_validate_validate, file_google_api_annotations, file_runwarden_options_v1_access, file_runwarden_orchestrator_v1_run, file_runwarden_orchestrator_v1_run_event, file_runwarden_orchestrator_v1_start_run]);
 
 /**
  * GetRunRequest names a run.
@@ -211,6 +211,62 @@ export const CancelRunResponseSchema: GenMessage<CancelRunResponse> = /*@__PURE_
   messageDesc(file_runwarden_orchestrator_v1_run_service, 5);
 
 /**
+ * ReleaseRunRequest names the run to go on with.
+ *
+ * @generated from message runwarden.orchestrator.v1.ReleaseRunRequest
+ */
+export type ReleaseRunRequest = Message<"runwarden.orchestrator.v1.ReleaseRunRequest"> & {
+  /**
+   * Workspace of the run.
+   *
+   * @generated from field: string workspace_id = 1;
+   */
+  workspaceId: string;
+
+  /**
+   * Makes the request repeatable: the same id and body give the stored answer.
+   *
+   * @generated from field: string request_id = 2;
+   */
+  requestId: string;
+
+  /**
+   * Id of the run.
+   *
+   * @generated from field: string run_id = 3;
+   */
+  runId: string;
+};
+
+/**
+ * Describes the message runwarden.orchestrator.v1.ReleaseRunRequest.
+ * Use `create(ReleaseRunRequestSchema)` to create a new message.
+ */
+export const ReleaseRunRequestSchema: GenMessage<ReleaseRunRequest> = /*@__PURE__*/
+  messageDesc(file_runwarden_orchestrator_v1_run_service, 6);
+
+/**
+ * ReleaseRunResponse carries the run after the release.
+ *
+ * @generated from message runwarden.orchestrator.v1.ReleaseRunResponse
+ */
+export type ReleaseRunResponse = Message<"runwarden.orchestrator.v1.ReleaseRunResponse"> & {
+  /**
+   * The run, RUNNING.
+   *
+   * @generated from field: runwarden.orchestrator.v1.Run run = 1;
+   */
+  run?: Run | undefined;
+};
+
+/**
+ * Describes the message runwarden.orchestrator.v1.ReleaseRunResponse.
+ * Use `create(ReleaseRunResponseSchema)` to create a new message.
+ */
+export const ReleaseRunResponseSchema: GenMessage<ReleaseRunResponse> = /*@__PURE__*/
+  messageDesc(file_runwarden_orchestrator_v1_run_service, 7);
+
+/**
  * WatchRunRequest says from where on to watch.
  *
  * @generated from message runwarden.orchestrator.v1.WatchRunRequest
@@ -243,7 +299,7 @@ export type WatchRunRequest = Message<"runwarden.orchestrator.v1.WatchRunRequest
  * Use `create(WatchRunRequestSchema)` to create a new message.
  */
 export const WatchRunRequestSchema: GenMessage<WatchRunRequest> = /*@__PURE__*/
-  messageDesc(file_runwarden_orchestrator_v1_run_service, 6);
+  messageDesc(file_runwarden_orchestrator_v1_run_service, 8);
 
 /**
  * WatchRunResponse is one entry of the history.
@@ -264,7 +320,7 @@ export type WatchRunResponse = Message<"runwarden.orchestrator.v1.WatchRunRespon
  * Use `create(WatchRunResponseSchema)` to create a new message.
  */
 export const WatchRunResponseSchema: GenMessage<WatchRunResponse> = /*@__PURE__*/
-  messageDesc(file_runwarden_orchestrator_v1_run_service, 7);
+  messageDesc(file_runwarden_orchestrator_v1_run_service, 9);
 
 /**
  * ListRunEventsRequest pages through a history.
@@ -306,7 +362,7 @@ export type ListRunEventsRequest = Message<"runwarden.orchestrator.v1.ListRunEve
  * Use `create(ListRunEventsRequestSchema)` to create a new message.
  */
 export const ListRunEventsRequestSchema: GenMessage<ListRunEventsRequest> = /*@__PURE__*/
-  messageDesc(file_runwarden_orchestrator_v1_run_service, 8);
+  messageDesc(file_runwarden_orchestrator_v1_run_service, 10);
 
 /**
  * ListRunEventsResponse is one page.
@@ -334,7 +390,7 @@ export type ListRunEventsResponse = Message<"runwarden.orchestrator.v1.ListRunEv
  * Use `create(ListRunEventsResponseSchema)` to create a new message.
  */
 export const ListRunEventsResponseSchema: GenMessage<ListRunEventsResponse> = /*@__PURE__*/
-  messageDesc(file_runwarden_orchestrator_v1_run_service, 9);
+  messageDesc(file_runwarden_orchestrator_v1_run_service, 11);
 
 /**
  * RunService starts runs and tells how they stand.
@@ -394,6 +450,19 @@ export const RunService: GenService<{
     methodKind: "unary";
     input: typeof CancelRunRequestSchema;
     output: typeof CancelRunResponseSchema;
+  },
+  /**
+   * ReleaseRun has a run go on that was set aside, REQUIRES_ACTION with `quarantined`, because
+   * replicas crashed over it again and again. Its call is repeated as after any crash; should replicas
+   * crash again, it is set aside again. Fails with FAILED_PRECONDITION `ILLEGAL_TRANSITION` for a run
+   * that is not set aside.
+   *
+   * @generated from rpc runwarden.orchestrator.v1.RunService.ReleaseRun
+   */
+  releaseRun: {
+    methodKind: "unary";
+    input: typeof ReleaseRunRequestSchema;
+    output: typeof ReleaseRunResponseSchema;
   },
   /**
    * WatchRun sends the run's history after a given sequence and goes on as it grows, until the run
