@@ -14,6 +14,7 @@ import { ToolCallService } from "../gen/runwarden/orchestrator/v1/tool_call_serv
 import { ProjectState, ProjectStateSchema } from "../gen/runwarden/projects/v1/project_pb.ts"
 import { ProjectService } from "../gen/runwarden/projects/v1/project_service_pb.ts"
 import { Effect } from "../gen/runwarden/tools/v1/tool_pb.ts"
+import { connect } from "../mesh/database.ts"
 import { metadataOf, reasonOf } from "../mesh/errors.ts"
 import { definition, FakeProvider } from "../mesh/fixtures/fake-provider.ts"
 import { createGrpcServer } from "../mesh/grpc-server.ts"
@@ -64,7 +65,7 @@ describe("one request id", () => {
   const mutations = named.filter(([, { input }]) => input.field.requestId !== undefined)
 
   test.each(mutations)("%s: the same again, and another", async (_, method) => {
-    const isEnd = /^(Remove|Delete|Archive|Cancel|Revoke|Decide|BreakGlass|Settle)/.test(
+    const isEnd = /^(Remove|Delete|Archive|Cancel|Revoke|Decide|BreakGlass|Settle|Release)/.test(
       method.name,
     )
     const workspace = isEnd ? await mesh.addWorkspace() : ours
@@ -73,6 +74,7 @@ describe("one request id", () => {
       const { toolCallId } = await unknownOutcome(workspace)
       Object.assign(population, { tool_call_id: toolCallId })
     }
+    if (method.name === "ReleaseRun") await setAside(workspace, population.run_id ?? "")
     const request = sampleRequest(method, workspace.workspaceId, population)
     const first = await call(method, request, workspace)
     expect(first.reason).toBeUndefined()
@@ -340,6 +342,15 @@ function another(method: DescMethod, request: Message): Message {
   if (leaf === undefined) throw new Error(`${method.name} has nothing to change`)
   fields.set(leaf, /_version$/.test(leaf.name) ? "default@1" : newId())
   return copy
+}
+
+/** As if replicas had crashed over the run. */
+async function setAside({ workspaceId }: TestWorkspace, runId: string): Promise<void> {
+  await using worker = await connect(mesh.env.ORCHESTRATOR_WORKER_DATABASE_URL ?? "")
+  await worker.query("select set_config('runwarden.workspace_ids', $1, false)", [
+    `{${workspaceId}}`,
+  ])
+  await worker.query("update runs set reason = 'quarantined' where run_id = $1::uuid", [runId])
 }
 
 /** A call whose answer was lost, waiting to be settled. */

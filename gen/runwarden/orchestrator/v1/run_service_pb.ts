@@ -452,10 +452,8 @@ export const RunService: GenService<{
     output: typeof CancelRunResponseSchema;
   },
   /**
-   * ReleaseRun has a run go on that was set aside, REQUIRES_ACTION with `quarantined`, because
-   * replicas crashed over it again and again. Its call is repeated as after any crash; should replicas
-   * crash again, it is set aside again. Fails with FAILED_PRECONDITION `ILLEGAL_TRANSITION` for a run
-   * that is not set aside.
+   * ReleaseRun has a run go on, as after any crash, that is REQUIRES_ACTION with `quarantined`. Fails
+   * with FAILED_PRECONDITION `ILLEGAL_TRANSITION` for any other run.
    *
    * @generated from rpc runwarden.orchestrator.v1.RunService.ReleaseRun
    */
