@@ -3,6 +3,7 @@ import { Command, CommanderError } from "commander"
 import { alertCommands } from "./alert-command.ts"
 import { approvalCommands } from "./approval-command.ts"
 import { approvalRuleCommands } from "./approval-rule-command.ts"
+import { budgetCommands } from "./budget-command.ts"
 import { citationCommands } from "./citation-command.ts"
 import { addGlobalOptions, type Cli } from "./command.ts"
 import { decisionCommands } from "./decision-command.ts"
@@ -50,6 +51,7 @@ function createProgram(cli: Cli): Command {
     approvalCommands(cli),
     approvalRuleCommands(cli),
     delegationCommands(cli),
+    budgetCommands(cli),
     documentCommands(cli),
     searchCommand(cli),
     citationCommands(cli),

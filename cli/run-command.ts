@@ -19,7 +19,7 @@ import { metadataOf, reasonOf } from "../mesh/errors.ts"
 import { newId } from "../mesh/ids.ts"
 import { describeRun } from "../mesh/outcomes.ts"
 import { shortened } from "../mesh/visible-text.ts"
-import { type Cli, type Context, command, group, readId } from "./command.ts"
+import { type Cli, type Context, command, group, readId, wholeNumber } from "./command.ts"
 import { enumOption, enumsOption, enumValue } from "./enum-text.ts"
 import { exitCodeHelp, exitCodeOf } from "./exit-code.ts"
 import { CliError, toFailure } from "./failure.ts"
@@ -37,6 +37,8 @@ interface StartOptions {
   readonly set?: readonly string[]
   readonly input?: string
   readonly timeout?: string
+  readonly maxToolCalls?: number
+  readonly maxWallTime?: string
   readonly thread?: string
   readonly onBusyThread?: string
   readonly requestId?: string
@@ -102,6 +104,8 @@ function startCommand(cli: Cli): Command {
         )
         .option("--input <text>", "what is asked for, in words; moderated before the first step")
         .option("--timeout <length>", "time for the whole run, such as 1h; a day where absent")
+        .option("--max-tool-calls <n>", "calls that it may make", wholeNumber(1, 2 ** 32 - 1))
+        .option("--max-wall-time <length>", "how long after its start it may still begin a call")
         .option("--thread <id>", "the conversation that it belongs to, whose runs take turns")
         .addOption(
           enumOption(
@@ -135,6 +139,7 @@ async function startRun(context: Context, options: StartOptions): Promise<void> 
     plan: file.plan,
     input: options.input ?? file.input,
     ...(seconds === undefined ? {} : { timeout: { seconds: BigInt(seconds) } }),
+    ...budgetOf(options),
   }
   const runs = session.client(RunService)
   const response = await runs.startRun(request, session.options).catch((error: unknown) => {
@@ -158,6 +163,14 @@ async function startRun(context: Context, options: StartOptions): Promise<void> 
     }
   }
   await finish(context, runId)
+}
+
+function budgetOf({ maxToolCalls = 0, maxWallTime }: StartOptions) {
+  if (maxToolCalls === 0 && maxWallTime === undefined) return {}
+  const seconds =
+    maxWallTime === undefined ? undefined : readSeconds(maxWallTime, "--max-wall-time")
+  const wall = seconds === undefined ? {} : { maxWallTime: { seconds: BigInt(seconds) } }
+  return { budget: { maxToolCalls, ...wall } }
 }
 
 async function watchRun(

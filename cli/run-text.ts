@@ -50,6 +50,11 @@ export function tellEvent(out: Output, event: RunEvent, isComplete: boolean): vo
       out.marked("neutral", `${time}step ${stepIndex}  approval ${approvalId} ${name}`)
       return
     }
+    case "budgetWarned": {
+      const { budget, used, limit } = kind.value
+      out.marked("attention", `${time}budget ${budget}: ${used} of ${limit} used`)
+      return
+    }
     default:
       if (isComplete) out.marked("neutral", `${time}an entry that this program does not know`)
   }
@@ -78,6 +83,7 @@ export function tellRun(out: Output, run: Run): void {
     ["requester", run.requesterId],
     ["thread", run.threadId],
     ["step", `${run.stepIndex} of ${run.stepCount}`],
+    ["calls", budgetText(run)],
     ["verdict", run.moderationOutcome === 0 ? "" : enumText(VerdictSchema, run.moderationOutcome)],
     ["input", run.input],
     ["started", timeText(run.createTime, now)],
@@ -86,6 +92,13 @@ export function tellRun(out: Output, run: Run): void {
     ["trace", run.traceId],
     ["request", run.requestId],
   ])
+}
+
+function budgetText({ budget, usage }: Run): string {
+  const used = String(usage?.toolCalls ?? 0)
+  return budget === undefined || budget.maxToolCalls === 0
+    ? used
+    : `${used} of ${budget.maxToolCalls}`
 }
 
 /** The calls of a run, one row each. */

@@ -132,6 +132,11 @@ export const callOutcomes = {
         explanation: "As many approvals wait already as may; nobody was asked, and it did not run.",
         next: "Have some of those answered that wait, and start the run again.",
       },
+      budget_exhausted: {
+        label: "no budget left",
+        explanation: "It had no room in a budget and did not run.",
+        next: "Look at its error: it names the budget, and when there is room again.",
+      },
       approval_expired: {
         label: "confirmed too late",
         explanation: "The time of its approval ran out before it could be executed.",

@@ -95,6 +95,11 @@ export const runOutcomes = {
           "A call needed a person, and as many approvals wait already as may: nobody was asked.",
         next: "Have some of those answered that wait, and start it again.",
       },
+      budget_exhausted: {
+        label: "budget exhausted",
+        explanation: "The next call had no room in a budget; what was done before stays done.",
+        next: "Look at the error of the denied call: it names the budget, and when there is room again.",
+      },
       approval_rejected: {
         label: "rejected",
         explanation: "A person said no to a call; it and everything after it did not run.",

@@ -64,7 +64,7 @@ export async function answerChanging<Req extends DescMessage, Res extends DescMe
       using lease = goesOnWith(change) ? executor.reserve() : undefined
       if (lease !== undefined) change.take(lease)
       const outcome = await changes.store(change, answer)
-      if (outcome.kind === "stale") continue
+      if (outcome.kind !== "stored") continue
       stored(change, outcome.at)
       if (lease !== undefined) executor.resume(change.after(outcome.at), lease)
       // The answer stands, whether old ones could be taken away or not.

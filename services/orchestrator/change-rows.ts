@@ -47,6 +47,7 @@ export function runRow(n: number, change: Change, content: Content) {
     moderation_outcome: changed(from.moderationOutcome, run.moderationOutcome),
     step_index: changed(from.stepIndex, run.stepIndex),
     requester_role: changed(from.requesterRole, run.requesterRole),
+    calls: run.usedCalls - from.usedCalls || undefined,
     entries: change.entries.count,
     ...content.add(change.entries.bytes),
     claim: claimWord[claim.kind],

@@ -14,6 +14,7 @@
 import { type Database, isCheckViolation, type Statement } from "../../mesh/database.ts"
 import { createGroup } from "../../mesh/group.ts"
 import { askSql } from "./asked-sql.ts"
+import { chargeSql, usageLimit } from "./budget-store.ts"
 import type { Change } from "./change.ts"
 import {
   type Answer,
@@ -37,6 +38,8 @@ export type Stored =
     }
   /** The run is not as the change found it: read it anew and decide again. */
   | { readonly kind: "stale" }
+  /** It admits a call that has no room in its workspace's budget. */
+  | { readonly kind: "exhausted" }
 
 export interface ChangeStore extends AsyncDisposable {
   /**
@@ -71,6 +74,7 @@ export function createChangeStore(database: Database, maxOpenApprovals: number):
     store: (change, answer) =>
       group.add({ change, answer }).catch((error: unknown): Stored => {
         if (isCheckViolation(error, "approvals_open_limit")) return { kind: "stale" }
+        if (isCheckViolation(error, usageLimit)) return { kind: "exhausted" }
         throw error
       }),
     [Symbol.asyncDispose]: () => group[Symbol.asyncDispose](),
@@ -144,7 +148,8 @@ const statement: Statement = {
   with item as materialized (
     select * from json_to_recordset($1::json) as i (n integer, workspace_id uuid, run_id uuid,
       epoch bigint, revision bigint, state text, reason text, policy_denial text,
-      moderation_outcome text, step_index integer, requester_role smallint, entries integer,
+      moderation_outcome text, step_index integer, requester_role smallint, calls integer,
+      entries integer,
       first_byte integer, bytes integer, claim text, due_time timestamptz, owner uuid,
       lease_ms double precision, approval_id uuid, approval_digest text)
   ), run as (
@@ -153,6 +158,7 @@ const statement: Statement = {
       moderation_outcome = coalesce(i.moderation_outcome, r.moderation_outcome),
       step_index = coalesce(i.step_index, r.step_index),
       requester_role = coalesce(i.requester_role, r.requester_role),
+      used_calls = r.used_calls + coalesce(i.calls, 0),
       epoch = r.epoch + (i.claim is not distinct from 'take')::integer,
       event_count = r.event_count + i.entries, revision = r.revision + 1, update_time = now(),
       end_time = case when i.state in ('succeeded', 'failed', 'cancelled', 'expired')
@@ -173,7 +179,8 @@ const statement: Statement = {
             where x.workspace_id = i.workspace_id and x.approval_id = i.approval_id
               and (d.revoke_time is not null or d.expire_time <= now())))))
     returning i.n, r.workspace_id, r.run_id, r.epoch, r.event_count - i.entries + 1 as first_sequence,
-      i.entries, i.first_byte, i.bytes, i.claim, i.due_time, i.owner, i.lease_ms, i.approval_id
+      i.entries, i.first_byte, i.bytes, i.claim, i.due_time, i.owner, i.lease_ms, i.approval_id,
+      i.calls
   ), kept as materialized (
     -- A bit per change that was stored: cheaper to ask than a join.
     select coalesce(bit_or(set_bit(b'0'::bit(${maxChanges}), n, 1)), b'0'::bit(${maxChanges})) as bits
@@ -284,7 +291,7 @@ const statement: Statement = {
   ), dropped as (
     delete from run_claims t using run r
     where r.claim = 'drop' and t.workspace_id = r.workspace_id and t.run_id = r.run_id
-  ), ${appendSql("run", { before: "called", content: "$7" })}
+  ), ${appendSql("run", { before: "called", content: "$7" })}, ${chargeSql("run")}
   select array(select n from run) as stored, now() as time, case
     when (select count(*) from called) <> (select count(*) from call)
       then runwarden.violated('a call is not as its run says')

@@ -152,6 +152,7 @@ export class Change {
     const { state, effects } = transitionToolCall(call.state, event)
     const moved = { ...call, reason: "", ...members, state }
     this.#calls.set(stepIndex, moved)
+    if (event === "execute") this.#run = { ...this.#run, usedCalls: this.#run.usedCalls + 1 }
     this.entries.toolCallChanged(moved, executionMs)
     if (effects.includes("supersede_approval")) this.#moveOpenApproval(stepIndex, "supersede")
     if (effects.includes("cancel_approval")) this.#moveOpenApproval(stepIndex, "cancel")

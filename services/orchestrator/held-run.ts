@@ -29,7 +29,7 @@
 import type { Database } from "../../mesh/database.ts"
 import type { Runtime } from "../../mesh/service.ts"
 import type { Change } from "./change.ts"
-import type { ChangeStore } from "./change-store.ts"
+import type { ChangeStore, Stored } from "./change-store.ts"
 import { dropClaim, releaseClaim } from "./claim-store.ts"
 import type { Lease } from "./lease.ts"
 import type { Snapshot } from "./snapshot.ts"
@@ -59,17 +59,17 @@ export class HeldRun {
     return this.#snapshot
   }
 
-  /** Stores a change; false where the run is no longer as the change found it. */
-  async store(change: Change): Promise<boolean> {
+  /** Stores a change, or says why it is not stored. */
+  async store(change: Change): Promise<Stored["kind"]> {
     this.#lease.check()
     const { changes, stored, reached } = this.#deps
     if (change.calls.some(({ state }) => state === "executing")) reached("before_intent")
     const outcome = await changes.store(change)
-    if (outcome.kind === "stale") return false
+    if (outcome.kind !== "stored") return outcome.kind
     this.#snapshot = change.after(outcome.at)
     stored(change, outcome.at)
     if (change.approvals.some(({ state }) => state === "pending")) reached("during_approval_wait")
-    return true
+    return outcome.kind
   }
 
   /** Reads the run anew; false where it has ended or is another owner's by now. */

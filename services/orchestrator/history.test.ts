@@ -144,7 +144,7 @@ async function expectExact(me: ReturnType<typeof inWorkspace>, runId: string): P
 
 /** Telemetry hears nothing of states that a call only passes through. */
 function isTold({ kind }: RunEvent): boolean {
-  if (kind.case === "runStarted" || kind.case === "approvalAnswered") return false
+  if (["runStarted", "approvalAnswered", "budgetWarned"].includes(kind.case ?? "")) return false
   if (kind.case !== "toolCallStateChanged") return true
   const { MODERATING, READY, EXECUTING } = ToolCallState
   return ![MODERATING, READY, EXECUTING].some((state) => state === kind.value.state)
@@ -157,6 +157,7 @@ const telemetryOf: Readonly<Record<NonNullable<RunEvent["kind"]["case"]>, string
   contentModerated: "moderated",
   approvalStateChanged: "approvalChanged",
   approvalAnswered: "",
+  budgetWarned: "",
 }
 
 /** Follows a history through the tables; the last state of the run, each call and each approval. */

@@ -7,6 +7,7 @@ import { ListRunEventsResponseSchema } from "../../gen/runwarden/orchestrator/v1
 import type { Verdict } from "./action.ts"
 import { approvalStates } from "./approval.ts"
 import type { GivenAnswer } from "./approval-answer.ts"
+import type { Meter } from "./budget.ts"
 import { JournalEntries } from "./journal-entries.ts"
 import { toTelemetry } from "./journal-events.ts"
 import type { Judgement } from "./judgement.ts"
@@ -84,6 +85,13 @@ const entry = fc.oneof(
         },
       },
     })),
+  fc.record({ budget: text, used: count, limit: count }).map((value) => ({
+    add: (entries: JournalEntries) => entries.budgetWarned(value as Meter),
+    kind: {
+      case: "budgetWarned" as const,
+      value: { ...value, used: BigInt(value.used), limit: BigInt(value.limit) },
+    },
+  })),
   fc
     .record({
       approvalId: text,

@@ -6,6 +6,7 @@
  * A test holds it against that encoder.
  */
 import type { GivenAnswer } from "./approval-answer.ts"
+import type { Meter } from "./budget.ts"
 import type { Judgement } from "./judgement.ts"
 import type { ApprovalRecord, RunRecord, ToolCallRecord } from "./snapshot.ts"
 import {
@@ -24,6 +25,7 @@ export const entryKinds = {
   contentModerated: 13,
   approvalStateChanged: 14,
   approvalAnswered: 20,
+  budgetWarned: 21,
 } as const
 
 /** A field's value by its number, from 1; what is empty is left out, as proto3 does. */
@@ -96,6 +98,10 @@ export class JournalEntries {
       approveCount,
       rule.quorum,
     ])
+  }
+
+  budgetWarned({ budget, used, limit }: Meter): void {
+    this.#add(entryKinds.budgetWarned, [budget, used, limit])
   }
 
   /** `present`: a field with presence, which is written also where it is 0. */

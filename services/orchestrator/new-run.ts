@@ -1,6 +1,8 @@
 /** A run as a request plans it, with its tools pinned, before anything is stored. */
 import { createHash } from "node:crypto"
+import { durationMs } from "@bufbuild/protobuf/wkt"
 import type { CallOptions, Client } from "@connectrpc/connect"
+import type { RunBudget as RunBudgetMessage } from "../../gen/runwarden/orchestrator/v1/budget_pb.ts"
 import { OnError, type Plan } from "../../gen/runwarden/orchestrator/v1/plan_pb.ts"
 import type { StartRunRequest } from "../../gen/runwarden/orchestrator/v1/start_run_pb.ts"
 import type { ExecutionService } from "../../gen/runwarden/tools/v1/execution_service_pb.ts"
@@ -9,6 +11,7 @@ import { RunwardenError } from "../../mesh/errors.ts"
 import type { Caller } from "../../mesh/identity.ts"
 import { newId } from "../../mesh/ids.ts"
 import { activeTraceId } from "../../mesh/tracing.ts"
+import type { RunBudget } from "./budget.ts"
 import { checkPlan, isLiteral, type PlanStep } from "./plan.ts"
 import { clockFrom, type RunRecord, type Snapshot, type ToolCallRecord } from "./snapshot.ts"
 import { activeTraceParent } from "./span.ts"
@@ -80,6 +83,8 @@ function newRun(request: StartRunRequest, steps: readonly PlanStep[], caller: Ca
     reason: "",
     policyDenial: undefined,
     moderationOutcome: undefined,
+    budget: toBudget(request.budget),
+    usedCalls: 0,
     planName,
     plan: planText(planName, steps),
     input: request.input,
@@ -95,6 +100,15 @@ function newRun(request: StartRunRequest, steps: readonly PlanStep[], caller: Ca
     createTime: now,
     updateTime: now,
     endTime: undefined,
+  }
+}
+
+function toBudget(budget: RunBudgetMessage | undefined): RunBudget | undefined {
+  if (budget === undefined) return undefined
+  const { maxToolCalls, maxWallTime } = budget
+  return {
+    ...(maxToolCalls === 0 ? {} : { maxCalls: maxToolCalls }),
+    ...(maxWallTime === undefined ? {} : { maxWallMs: durationMs(maxWallTime) }),
   }
 }
 

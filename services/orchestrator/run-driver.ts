@@ -22,6 +22,7 @@ import type { Link, Tracer } from "@opentelemetry/api"
 import type { MembershipService } from "../../gen/runwarden/gateway/v1/membership_service_pb.ts"
 import { activeTraceId, inSpan } from "../../mesh/tracing.ts"
 import { backingOf } from "./backing.ts"
+import { findExhaustion } from "./budget-store.ts"
 import { Change } from "./change.ts"
 import { giveBackMs } from "./config.ts"
 import { executeCall, type Outcome, settleCall } from "./execution.ts"
@@ -40,6 +41,7 @@ import {
 } from "./outcome.ts"
 import type { RetryBudgets } from "./retry-budget.ts"
 import { isQuarantined } from "./run.ts"
+import { exhaust, runExhaustion } from "./run-budget.ts"
 import { placeOf, type RunRecord, type Snapshot, type ToolCallRecord } from "./snapshot.ts"
 import { callAttributes, linkTo, outcomeAttributes, runAttributes } from "./span.ts"
 import { judgeAhead, judgeResult, prepareApproved, prepareStep, type StepDeps } from "./step.ts"
@@ -303,7 +305,7 @@ export class RunDriver {
       if (isFirst && change.run.state === "running" && this.#mayGoOn()) {
         const joined = await this.#goOn(change, ahead)
         if (joined !== undefined) return joined
-      } else if (await this.#held.store(change)) {
+      } else if ((await this.#held.store(change)) === "stored") {
         return this.#follow(change)
       }
       const turn = await this.#reload()
@@ -329,7 +331,7 @@ export class RunDriver {
       lost.throwIfEnded()
       return undefined
     }
-    return (await this.#held.store(change)) ? this.#follow(change) : undefined
+    return (await this.#held.store(change)) === "stored" ? this.#follow(change) : undefined
   }
 
   /** Judges what would be passed on: a result, or an error that the plan goes on with. */
@@ -350,6 +352,7 @@ export class RunDriver {
     const { snapshot } = this.#held
     const leadsOn = outcome.kind === "succeeded" || (outcome.kind === "failed" && mayContinue(call))
     if (!leadsOn || snapshot.run.state !== "running" || !this.#mayGoOn()) return undefined
+    if (runExhaustion({ run: snapshot.run, before: snapshot }) !== undefined) return undefined
     const { stopped } = this.#lease
     return judgeAhead(this.#deps, snapshot, call.stepIndex + 1, stopped)?.catch(() => undefined)
   }
@@ -379,7 +382,26 @@ export class RunDriver {
   }
 
   async #commit(change: Change): Promise<Turn> {
-    return (await this.#held.store(change)) ? this.#follow(change) : this.#reload()
+    switch (await this.#held.store(change)) {
+      case "stored":
+        return this.#follow(change)
+      case "stale":
+        return this.#reload()
+      case "exhausted":
+        return this.#exhaust()
+    }
+  }
+
+  /** Denies the current call, unless its workspace has room for it by now. */
+  async #exhaust(): Promise<Turn> {
+    const { workspaceId } = this.run
+    const exhaustion = await this.#deps.database.tenant(
+      workspaceId,
+      (tx) => findExhaustion(tx, workspaceId),
+      { name: "findExhaustion", isOneRead: true },
+    )
+    if (exhaustion === undefined) return again
+    return this.#store((change) => exhaust(change, exhaustion))
   }
 
   /** What a stored change leads to. */

@@ -1,10 +1,12 @@
 import { create, fromBinary, fromJsonString, type MessageInitShape } from "@bufbuild/protobuf"
-import { timestampFromDate } from "@bufbuild/protobuf/wkt"
+import { durationFromMs, timestampFromDate } from "@bufbuild/protobuf/wkt"
 import { PolicyDenialSchema } from "../../gen/runwarden/errors/v1/policy_denial_pb.ts"
+import { RunBudgetSchema } from "../../gen/runwarden/orchestrator/v1/budget_pb.ts"
 import { type Plan, PlanSchema } from "../../gen/runwarden/orchestrator/v1/plan_pb.ts"
 import type { RunEvent } from "../../gen/runwarden/orchestrator/v1/run_event_pb.ts"
 import { type Run, RunSchema } from "../../gen/runwarden/orchestrator/v1/run_pb.ts"
 import { ListRunEventsResponseSchema } from "../../gen/runwarden/orchestrator/v1/run_service_pb.ts"
+import type { RunBudget } from "./budget.ts"
 import type { JournalRow } from "./journal-store.ts"
 import type { Denial, RunRecord } from "./snapshot.ts"
 import { runStateEnum, verdictEnum } from "./state-enum.ts"
@@ -25,6 +27,7 @@ export function toRun(run: RunRecord, plan?: Plan): Run {
     input: run.input,
     stepIndex: run.stepIndex,
     stepCount: run.stepCount,
+    usage: { toolCalls: run.usedCalls },
     deadline: timestampFromDate(run.deadline),
     traceId: run.traceId,
     requestId: run.requestId,
@@ -32,11 +35,22 @@ export function toRun(run: RunRecord, plan?: Plan): Run {
     createTime: timestampFromDate(run.createTime),
     updateTime: timestampFromDate(run.updateTime),
     ...(run.plan === "" ? {} : { plan: plan ?? fromJsonString(PlanSchema, run.plan) }),
+    ...(run.budget === undefined ? {} : { budget: toBudget(run.budget) }),
     ...(run.policyDenial === undefined ? {} : { policyDenial: toDenial(run.policyDenial) }),
     ...(run.moderationOutcome === undefined
       ? {}
       : { moderationOutcome: verdictEnum[run.moderationOutcome] }),
     ...(run.endTime === undefined ? {} : { endTime: timestampFromDate(run.endTime) }),
+  })
+}
+
+function toBudget({
+  maxCalls = 0,
+  maxWallMs,
+}: RunBudget): MessageInitShape<typeof RunBudgetSchema> {
+  return create(RunBudgetSchema, {
+    maxToolCalls: maxCalls,
+    ...(maxWallMs === undefined ? {} : { maxWallTime: durationFromMs(maxWallMs) }),
   })
 }
 

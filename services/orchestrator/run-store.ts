@@ -1,4 +1,5 @@
 import type { Tx } from "../../mesh/database.ts"
+import type { RunBudget } from "./budget.ts"
 import type { RunState } from "./run.ts"
 import type { Denial, RunRecord } from "./snapshot.ts"
 
@@ -6,7 +7,7 @@ const listColumns = `
   workspace_id as "workspaceId", run_id as "runId", thread_id as "threadId", in_line as "isInLine",
   requester_id as "requesterId", requester_role as "requesterRole", state, reason,
   policy_denial as "policyDenial", moderation_outcome as "moderationOutcome",
-  plan_name as "planName", step_index as "stepIndex", step_count as "stepCount", epoch, revision,
+  budget, used_calls as "usedCalls", plan_name as "planName", step_index as "stepIndex", step_count as "stepCount", epoch, revision,
   trace_id as "traceId", trace_parent as "traceParent", request_id as "requestId", deadline,
   create_time as "createTime", update_time as "updateTime", end_time as "endTime"`
 
@@ -14,9 +15,11 @@ const listColumns = `
 export const runColumns = `${listColumns}, plan, input`
 
 /** A run as it is read. */
-export interface RunRow extends Omit<RunRecord, "policyDenial" | "moderationOutcome" | "endTime"> {
+export interface RunRow
+  extends Omit<RunRecord, "policyDenial" | "moderationOutcome" | "budget" | "endTime"> {
   readonly policyDenial: string | null
   readonly moderationOutcome: RunRecord["moderationOutcome"] | null
+  readonly budget: string | null
   readonly endTime: Date | null
 }
 
@@ -97,6 +100,7 @@ export function toRunRecord(row: RunRow): RunRecord {
     ...row,
     policyDenial: row.policyDenial === null ? undefined : (JSON.parse(row.policyDenial) as Denial),
     moderationOutcome: row.moderationOutcome ?? undefined,
+    budget: row.budget === null ? undefined : (JSON.parse(row.budget) as RunBudget),
     endTime: row.endTime ?? undefined,
   }
 }

@@ -5,6 +5,7 @@
  *     pure hearts
  * change.ts, journal-entries.ts, outcome.ts   one transaction's worth of change, built without I/O
  * start-run.ts, new-run.ts, start-key.ts, started-before.ts, tool-pinning.ts   how a run begins
+ * budget.ts, run-budget.ts, budget-store.ts   what runs may use up, and what becomes of a call then
  * thread-start.ts   who of a thread goes on, and who waits or makes way
  * answers.ts, answered-change.ts, watch.ts, run-wait.ts, rest-poller.ts   what else callers do
  * executor.ts, lease.ts, run-driver.ts, held-run.ts   who carries a run out, and how far
@@ -21,6 +22,7 @@ import { MembershipService } from "../../gen/runwarden/gateway/v1/membership_ser
 import { ModerationService } from "../../gen/runwarden/moderation/v1/moderation_service_pb.ts"
 import { ApprovalRuleService } from "../../gen/runwarden/orchestrator/v1/approval_rule_service_pb.ts"
 import { ApprovalService } from "../../gen/runwarden/orchestrator/v1/approval_service_pb.ts"
+import { BudgetService } from "../../gen/runwarden/orchestrator/v1/budget_service_pb.ts"
 import { DelegationService } from "../../gen/runwarden/orchestrator/v1/delegation_service_pb.ts"
 import { OrphanService } from "../../gen/runwarden/orchestrator/v1/orphan_service_pb.ts"
 import { RunService } from "../../gen/runwarden/orchestrator/v1/run_service_pb.ts"
@@ -33,6 +35,7 @@ import { openDatabase } from "../../mesh/database.ts"
 import { type Runtime, route, type Service, type ServiceModule } from "../../mesh/service.ts"
 import { approvalHandlers } from "./approval-handlers.ts"
 import { approvalRuleHandlers } from "./approval-rule-handlers.ts"
+import { budgetHandlers } from "./budget-handlers.ts"
 import type { Change } from "./change.ts"
 import { createChangeStore } from "./change-store.ts"
 import { type OrchestratorConfig, readConfig } from "./config.ts"
@@ -125,6 +128,7 @@ export function createOrchestrator(config: OrchestratorConfig, deps: Orchestrato
   return {
     routes: [
       route(RunService, runHandlers({ ...answering, ...starting, watch })),
+      route(BudgetService, budgetHandlers({ database })),
       route(ThreadService, threadHandlers({ database })),
       route(ToolCallService, toolCallHandlers(answering)),
       route(ApprovalService, approvalHandlers({ ...answering, membership })),

@@ -3,6 +3,7 @@ import type { Effect, RiskClass, Verdict } from "./action.ts"
 import type { ApprovalState } from "./approval.ts"
 import type { StoredAnswer } from "./approval-answer.ts"
 import type { PinnedRule } from "./approval-rule.ts"
+import type { RunBudget } from "./budget.ts"
 import type { RunState } from "./run.ts"
 import type { ToolCallState } from "./tool-call.ts"
 
@@ -31,6 +32,10 @@ export interface RunRecord {
   readonly reason: string
   readonly policyDenial: Denial | undefined
   readonly moderationOutcome: Verdict | undefined
+  /** Undefined where it may use up any amount. */
+  readonly budget: RunBudget | undefined
+  /** Calls that were admitted. */
+  readonly usedCalls: number
   readonly planName: string
   /** The plan as JSON; empty in lists. */
   readonly plan: string

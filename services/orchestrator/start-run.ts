@@ -14,11 +14,13 @@ import {
   type StartRunResponse,
   StartRunResponseSchema,
 } from "../../gen/runwarden/orchestrator/v1/start_run_pb.ts"
+import { isCheckViolation } from "../../mesh/database.ts"
 import { forgetDeadline, watchDeadline } from "../../mesh/deadline-timers.ts"
 import { RunwardenError } from "../../mesh/errors.ts"
 import { callerOf, outgoing } from "../../mesh/identity.ts"
 import { answerAfter, pruneAnswers, type RequestKey } from "../../mesh/request-id.ts"
 import type { Runtime } from "../../mesh/service.ts"
+import { usageLimit } from "./budget-store.ts"
 import { Change } from "./change.ts"
 import type { Executor } from "./executor.ts"
 import { type CheckedPlan, checkRequest, planRun } from "./new-run.ts"
@@ -82,14 +84,16 @@ async function startInTurn(
 ): Promise<Begun> {
   const { database, tools } = deps
   const planned = await planRun(tools, request, checked, callerOf(context), outgoing(context))
-  for (;;) {
+  for (let mayAdmit = true; ; ) {
     if (context.signal.aborted) throw new RunwardenError("CANCELLED", {})
     const turn = await askForTurn(database, planned.run, request.onBusyThread)
     try {
-      const begun = await start(deps, request, planned, key, turn)
+      const begun = await start(deps, request, planned, key, { turn, mayAdmit })
       if (begun !== undefined) return begun
     } catch (error) {
-      if (!isTurnLost(error)) throw lineLimitError(error)
+      // Stored without its first step, the run is told by what budget it fails.
+      if (isCheckViolation(error, usageLimit) && mayAdmit) mayAdmit = false
+      else if (!isTurnLost(error)) throw lineLimitError(error)
     }
   }
 }
@@ -100,7 +104,7 @@ async function start(
   request: StartRunRequest,
   found: Snapshot,
   key: RequestKey,
-  turn: Turn,
+  { turn, mayAdmit }: { readonly turn: Turn; readonly mayAdmit: boolean },
 ): Promise<Begun | undefined> {
   const { executor, starts } = deps
   const timeoutMs = request.timeout === undefined ? deps.runTimeoutMs : millisOf(request.timeout)
@@ -112,7 +116,7 @@ async function start(
   const planned = { ...found, run: { ...found.run, deadline, reason } }
   // Given back once the run has begun here, or never will.
   using lease = isNow ? executor.reserve() : undefined
-  const isReady = lease !== undefined && clock !== undefined
+  const isReady = mayAdmit && lease !== undefined && clock !== undefined
   const change = isReady
     ? await firstStep(deps, { ...planned, clock })
     : opened(planned, lease !== undefined)

@@ -14,6 +14,7 @@ import { RunwardenError, reasonOf } from "../../mesh/errors.ts"
 import { createGroup } from "../../mesh/group.ts"
 import type { RequestKey } from "../../mesh/request-id.ts"
 import { askSql } from "./asked-sql.ts"
+import { chargeSql } from "./budget-store.ts"
 import type { Change } from "./change.ts"
 import { askedRow, Content, denial, verdictRow } from "./change-rows.ts"
 import { compareRuns, maxChanges } from "./change-store.ts"
@@ -156,6 +157,8 @@ function startRow(n: number, { change, key, timeoutMs, lease }: Start, content: 
     plan: run.plan,
     input: run.input,
     step_count: run.stepCount,
+    budget: run.budget === undefined ? undefined : JSON.stringify(run.budget),
+    calls: run.usedCalls,
     trace_id: run.traceId,
     trace_parent: run.traceParent,
     request_id: key.requestId,
@@ -214,7 +217,7 @@ const statement: Statement = {
     select * from json_to_recordset($1::json) as i (n integer, workspace_id uuid, run_id uuid,
       thread_id uuid, in_line boolean, requester_id text, requester_role smallint, state text, reason text,
       policy_denial text, moderation_outcome text, plan_name text, plan text, input text,
-      step_count integer, trace_id text, trace_parent text, request_id uuid, method text,
+      step_count integer, budget text, calls integer, trace_id text, trace_parent text, request_id uuid, method text,
       request_sha256 text, timeout_ms double precision, claim text, due_time timestamptz,
       owner uuid, lease_ms double precision, entries integer, first_byte integer, bytes integer)
   ), repeatable as (
@@ -233,10 +236,12 @@ const statement: Statement = {
     from fresh
   ), run as (
     insert into runs (workspace_id, run_id, thread_id, in_line, requester_id, requester_role, state,
-      reason, policy_denial, moderation_outcome, plan_name, plan, input, step_count, epoch, event_count,
+      reason, policy_denial, moderation_outcome, plan_name, plan, input, step_count, budget, used_calls,
+      epoch, event_count,
       trace_id, trace_parent, request_id, deadline, end_time)
     select workspace_id, run_id, thread_id, in_line, requester_id, requester_role, state, reason,
-      policy_denial, moderation_outcome, plan_name, plan, input, step_count, 1, entries, trace_id,
+      policy_denial, moderation_outcome, plan_name, plan, input, step_count, budget, calls,
+      1, entries, trace_id,
       trace_parent, request_id, now() + timeout_ms * interval '1 millisecond',
       case when state in ('succeeded', 'failed', 'cancelled', 'expired') then now() end
     from fresh
@@ -273,7 +278,7 @@ const statement: Statement = {
     returning 1
   ), asked as (
     ${askSql("$4", "get_bit((select bits from kept), n) = 1")}
-  ), ${appendSql("fresh", { before: "called", content: "$5" })}
+  ), ${appendSql("fresh", { before: "called", content: "$5" })}, ${chargeSql("fresh")}
   select array(select n from fresh) as stored, now() as time,
     case ${requireHeads("fresh")} end as checked`,
 }

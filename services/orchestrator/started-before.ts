@@ -6,7 +6,7 @@ import { isTerminalRun, type RunState } from "./run.ts"
 import { toRunEvents } from "./run-message.ts"
 import { findRun } from "./run-store.ts"
 import type { RunRecord } from "./snapshot.ts"
-import { runStateEnum, verdictEnum, wordOf } from "./state-enum.ts"
+import { runStateEnum, toolCallStateEnum, verdictEnum, wordOf } from "./state-enum.ts"
 
 /**
  * The run as it was stored when it was started: what never changes of its row, and what the first row
@@ -29,6 +29,7 @@ export async function startedBefore(
   let state: RunState = "queued"
   let reason = ""
   let moderationOutcome: Verdict | undefined
+  let usedCalls = 0
   for (const { kind } of rows.flatMap((row) => toRunEvents(row, 0))) {
     if (kind.case === "runStateChanged") {
       state = wordOf(runStateEnum, kind.value.state) ?? state
@@ -36,12 +37,14 @@ export async function startedBefore(
     } else if (kind.case === "contentModerated") {
       const verdict = wordOf(verdictEnum, kind.value.verdict) ?? "blocked"
       moderationOutcome = graver(moderationOutcome, verdict)
+    } else if (kind.case === "toolCallStateChanged") {
+      usedCalls += kind.value.state === toolCallStateEnum.executing ? 1 : 0
     }
   }
   const isEnded = isTerminalRun(state)
   return {
     ...run,
-    ...{ state, reason, moderationOutcome },
+    ...{ state, reason, moderationOutcome, usedCalls },
     policyDenial: isEnded ? run.policyDenial : undefined,
     stepIndex: 0,
     revision: 1,

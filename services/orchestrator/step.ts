@@ -21,6 +21,7 @@ import { pause, retryDelay } from "./pause.ts"
 import { resolveArguments } from "./plan.ts"
 import { type Asked, answersTo, newQuestion, type Rules } from "./question.ts"
 import type { RuleBooks } from "./rule-books.ts"
+import { admitCall, exhaust, runExhaustion } from "./run-budget.ts"
 import type { Scope } from "./scope.ts"
 import type { ApprovalRecord, RunRecord, Snapshot, ToolCallRecord } from "./snapshot.ts"
 
@@ -88,6 +89,8 @@ async function prepareCall(
   known?: Judgement,
 ): Promise<void> {
   const call = change.call(stepIndex)
+  const exhaustion = runExhaustion(change)
+  if (exhaustion !== undefined) return exhaust(change, exhaustion)
   change.moveCall(stepIndex, "moderate")
   let args = call.plannedArguments
   if (!call.isLiteral) {
@@ -117,6 +120,8 @@ export async function prepareApproved(
   const call = change.call(approval.stepIndex)
   const { stepIndex, arguments: args } = call
   if (args === undefined) throw new Error("an approved call has its arguments")
+  const exhaustion = runExhaustion(change)
+  if (exhaustion !== undefined) return exhaust(change, exhaustion)
   const [judgement, { book }] = await Promise.all([
     judgeArguments(deps, change, call, args, scope),
     deps.rules.current(change.run.workspaceId, scope.signal),
@@ -127,7 +132,7 @@ export async function prepareApproved(
     change.judge(judgement, stepIndex)
     change.setCall(stepIndex, verdictMembers(judgement))
     change.consume(approval, approval.digest)
-    change.moveCall(stepIndex, "execute", { attempts: call.attempts + 1 })
+    admitCall(change, stepIndex)
     return
   }
   change.moveCall(stepIndex, "supersede")
@@ -178,7 +183,7 @@ async function act(
   switch (actionFor({ verdict: judgement.verdict, riskClass, effect })) {
     case "execute":
       change.moveCall(stepIndex, "permit")
-      change.moveCall(stepIndex, "execute", { attempts: call.attempts + 1 })
+      admitCall(change, stepIndex)
       return
     case "ask": {
       const { book, open } = await deps.rules.current(change.run.workspaceId, scope.signal)

@@ -84,7 +84,7 @@ export async function startInstead(
         const cancelled = await cancelAll(tx, workspaceId, line)
         const items = cancelled.map((change) => ({ change, answer: undefined }))
         const stored = items.length === 0 ? [] : await storeChanges(within, items, maxOpenApprovals)
-        if (stored.some(({ kind }) => kind === "stale")) throw new Interrupted()
+        if (stored.some(({ kind }) => kind !== "stored")) throw new Interrupted()
         const known = new Set<string>()
         const { results } = await storeStarts(within, [start], { known, maxOpenApprovals })
         const [started] = results

@@ -20,7 +20,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file runwarden/orchestrator/v1/run_event.proto.
  */
 export const file_runwarden_orchestrator_v1_run_event: GenFile = /*@__PURE__*/
-  fileDesc("CilydW53YXJkZW4vb3JjaGVzdHJhdG9yL3YxL3J1bl9ldmVudC5wcm90bxIZcnVud2FyZGVuLm9yY2hlc3RyYXRvci52MSKQBAoIUnVuRXZlbnQSEAoIc2VxdWVuY2UYASABKAQSKAoEdGltZRgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASPAoLcnVuX3N0YXJ0ZWQYCiABKAsyJS5ydW53YXJkZW4ub3JjaGVzdHJhdG9yLnYxLlJ1blN0YXJ0ZWRIABJHChFydW5fc3RhdGVfY2hhbmdlZBgLIAEoCzIqLnJ1bndhcmRlbi5vcmNoZXN0cmF0b3IudjEuUnVuU3RhdGVDaGFuZ2VkSAASUgoXdG9vbF9jYWxsX3N0YXRlX2NoYW5nZWQYDCABKAsyLy5ydW53YXJkZW4ub3JjaGVzdHJhdG9yLnYxLlRvb2xDYWxsU3RhdGVDaGFuZ2VkSAASSAoRY29udGVudF9tb2RlcmF0ZWQYDSABKAsyKy5ydW53YXJkZW4ub3JjaGVzdHJhdG9yLnYxLkNvbnRlbnRNb2RlcmF0ZWRIABJRChZhcHByb3ZhbF9zdGF0ZV9jaGFuZ2VkGA4gASgLMi8ucnVud2FyZGVuLm9yY2hlc3RyYXRvci52MS5BcHByb3ZhbFN0YXRlQ2hhbmdlZEgAEkgKEWFwcHJvdmFsX2Fuc3dlcmVkGBQgASgLMisucnVud2FyZGVuLm9yY2hlc3RyYXRvci52MS5BcHByb3ZhbEFuc3dlcmVkSABCBgoEa2luZCJJCgpSdW5TdGFydGVkEhQKDHJlcXVlc3Rlcl9pZBgBIAEoCRIRCglwbGFuX25hbWUYAiABKAkSEgoKc3RlcF9jb3VudBgDIAEoDSJVCg9SdW5TdGF0ZUNoYW5nZWQSMgoFc3RhdGUYASABKA4yIy5ydW53YXJkZW4ub3JjaGVzdHJhdG9yLnYxLlJ1blN0YXRlEg4KBnJlYXNvbhgCIAEoCSKxAQoUVG9vbENhbGxTdGF0ZUNoYW5nZWQSFAoMdG9vbF9jYWxsX2lkGAEgASgJEhIKCnN0ZXBfaW5kZXgYAiABKA0SDAoEdG9vbBgDIAEoCRI3CgVzdGF0ZRgEIAEoDjIoLnJ1bndhcmRlbi5vcmNoZXN0cmF0b3IudjEuVG9vbENhbGxTdGF0ZRIOCgZyZWFzb24YBSABKAkSGAoQZXhlY3V0aW9uX21pbGxpcxgGIAEoBCLUAQoQQ29udGVudE1vZGVyYXRlZBIxCgdzdWJqZWN0GAEgASgOMiAucnVud2FyZGVuLm1vZGVyYXRpb24udjEuU3ViamVjdBIxCgd2ZXJkaWN0GAIgASgOMiAucnVud2FyZGVuLm1vZGVyYXRpb24udjEuVmVyZGljdBITCgtkZWNpc2lvbl9pZBgDIAEoCRIXCgpzdGVwX2luZGV4GAQgASgNSACIAQESDwoHZmFpbHVyZRgFIAEoCRIMCgR0b29sGAYgASgJQg0KC19zdGVwX2luZGV4IrYBChRBcHByb3ZhbFN0YXRlQ2hhbmdlZBITCgthcHByb3ZhbF9pZBgBIAEoCRISCgpzdGVwX2luZGV4GAIgASgNEjcKBXN0YXRlGAMgASgOMigucnVud2FyZGVuLm9yY2hlc3RyYXRvci52MS5BcHByb3ZhbFN0YXRlEhIKCmRlY2lkZXJfaWQYBCABKAkSEwoLd2FpdF9taWxsaXMYBSABKAQSEwoLYnJlYWtfZ2xhc3MYBiABKAgisQEKEEFwcHJvdmFsQW5zd2VyZWQSEwoLYXBwcm92YWxfaWQYASABKAkSEgoKc3RlcF9pbmRleBgCIAEoDRIQCghhY3Rvcl9pZBgDIAEoCRIQCghhcHByb3ZlZBgEIAEoCBIUCgxkZWxlZ2F0b3JfaWQYBSABKAkSEwoLYnJlYWtfZ2xhc3MYBiABKAgSFQoNYXBwcm92ZV9jb3VudBgHIAEoDRIOCgZxdW9ydW0YCCABKA1iBnByb3RvMw", [file_google_protobuf_timestamp, file_runwarden_moderation_v1_decision, file_runwarden_orchestrator_v1_approval, file_runwarden_orchestrator_v1_run, file_runwarden_orchestrator_v1_tool_call]);
+  fileDesc("CilydW53YXJkZW4vb3JjaGVzdHJhdG9yL3YxL3J1bl9ldmVudC5wcm90bxIZcnVud2FyZGVuLm9yY2hlc3RyYXRvci52MSLSBAoIUnVuRXZlbnQSEAoIc2VxdWVuY2UYASABKAQSKAoEdGltZRgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASPAoLcnVuX3N0YXJ0ZWQYCiABKAsyJS5ydW53YXJkZW4ub3JjaGVzdHJhdG9yLnYxLlJ1blN0YXJ0ZWRIABJHChFydW5fc3RhdGVfY2hhbmdlZBgLIAEoCzIqLnJ1bndhcmRlbi5vcmNoZXN0cmF0b3IudjEuUnVuU3RhdGVDaGFuZ2VkSAASUgoXdG9vbF9jYWxsX3N0YXRlX2NoYW5nZWQYDCABKAsyLy5ydW53YXJkZW4ub3JjaGVzdHJhdG9yLnYxLlRvb2xDYWxsU3RhdGVDaGFuZ2VkSAASSAoRY29udGVudF9tb2RlcmF0ZWQYDSABKAsyKy5ydW53YXJkZW4ub3JjaGVzdHJhdG9yLnYxLkNvbnRlbnRNb2RlcmF0ZWRIABJRChZhcHByb3ZhbF9zdGF0ZV9jaGFuZ2VkGA4gASgLMi8ucnVud2FyZGVuLm9yY2hlc3RyYXRvci52MS5BcHByb3ZhbFN0YXRlQ2hhbmdlZEgAEkgKEWFwcHJvdmFsX2Fuc3dlcmVkGBQgASgLMisucnVud2FyZGVuLm9yY2hlc3RyYXRvci52MS5BcHByb3ZhbEFuc3dlcmVkSAASQAoNYnVkZ2V0X3dhcm5lZBgVIAEoCzInLnJ1bndhcmRlbi5vcmNoZXN0cmF0b3IudjEuQnVkZ2V0V2FybmVkSABCBgoEa2luZCJJCgpSdW5TdGFydGVkEhQKDHJlcXVlc3Rlcl9pZBgBIAEoCRIRCglwbGFuX25hbWUYAiABKAkSEgoKc3RlcF9jb3VudBgDIAEoDSJVCg9SdW5TdGF0ZUNoYW5nZWQSMgoFc3RhdGUYASABKA4yIy5ydW53YXJkZW4ub3JjaGVzdHJhdG9yLnYxLlJ1blN0YXRlEg4KBnJlYXNvbhgCIAEoCSKxAQoUVG9vbENhbGxTdGF0ZUNoYW5nZWQSFAoMdG9vbF9jYWxsX2lkGAEgASgJEhIKCnN0ZXBfaW5kZXgYAiABKA0SDAoEdG9vbBgDIAEoCRI3CgVzdGF0ZRgEIAEoDjIoLnJ1bndhcmRlbi5vcmNoZXN0cmF0b3IudjEuVG9vbENhbGxTdGF0ZRIOCgZyZWFzb24YBSABKAkSGAoQZXhlY3V0aW9uX21pbGxpcxgGIAEoBCLUAQoQQ29udGVudE1vZGVyYXRlZBIxCgdzdWJqZWN0GAEgASgOMiAucnVud2FyZGVuLm1vZGVyYXRpb24udjEuU3ViamVjdBIxCgd2ZXJkaWN0GAIgASgOMiAucnVud2FyZGVuLm1vZGVyYXRpb24udjEuVmVyZGljdBITCgtkZWNpc2lvbl9pZBgDIAEoCRIXCgpzdGVwX2luZGV4GAQgASgNSACIAQESDwoHZmFpbHVyZRgFIAEoCRIMCgR0b29sGAYgASgJQg0KC19zdGVwX2luZGV4IrYBChRBcHByb3ZhbFN0YXRlQ2hhbmdlZBITCgthcHByb3ZhbF9pZBgBIAEoCRISCgpzdGVwX2luZGV4GAIgASgNEjcKBXN0YXRlGAMgASgOMigucnVud2FyZGVuLm9yY2hlc3RyYXRvci52MS5BcHByb3ZhbFN0YXRlEhIKCmRlY2lkZXJfaWQYBCABKAkSEwoLd2FpdF9taWxsaXMYBSABKAQSEwoLYnJlYWtfZ2xhc3MYBiABKAgisQEKEEFwcHJvdmFsQW5zd2VyZWQSEwoLYXBwcm92YWxfaWQYASABKAkSEgoKc3RlcF9pbmRleBgCIAEoDRIQCghhY3Rvcl9pZBgDIAEoCRIQCghhcHByb3ZlZBgEIAEoCBIUCgxkZWxlZ2F0b3JfaWQYBSABKAkSEwoLYnJlYWtfZ2xhc3MYBiABKAgSFQoNYXBwcm92ZV9jb3VudBgHIAEoDRIOCgZxdW9ydW0YCCABKA0iOwoMQnVkZ2V0V2FybmVkEg4KBmJ1ZGdldBgBIAEoCRIMCgR1c2VkGAIgASgEEg0KBWxpbWl0GAMgASgEYgZwcm90bzM", [file_google_protobuf_timestamp, file_runwarden_moderation_v1_decision, file_runwarden_orchestrator_v1_approval, file_runwarden_orchestrator_v1_run, file_runwarden_orchestrator_v1_tool_call]);
 
 /**
  * RunEvent is one entry of a run's history. The history is complete and only ever grows: every
@@ -97,6 +97,14 @@ export type RunEvent = Message<"runwarden.orchestrator.v1.RunEvent"> & {
      */
     value: ApprovalAnswered;
     case: "approvalAnswered";
+  } | {
+    /**
+     * Four fifths of a budget of the run are used up.
+     *
+     * @generated from field: runwarden.orchestrator.v1.BudgetWarned budget_warned = 21;
+     */
+    value: BudgetWarned;
+    case: "budgetWarned";
   } | { case: undefined; value?: undefined };
 };
 
@@ -407,4 +415,39 @@ export type ApprovalAnswered = Message<"runwarden.orchestrator.v1.ApprovalAnswer
  */
 export const ApprovalAnsweredSchema: GenMessage<ApprovalAnswered> = /*@__PURE__*/
   messageDesc(file_runwarden_orchestrator_v1_run_event, 6);
+
+/**
+ * BudgetWarned reports, once for each budget of the run, that four fifths of it are used up.
+ *
+ * @generated from message runwarden.orchestrator.v1.BudgetWarned
+ */
+export type BudgetWarned = Message<"runwarden.orchestrator.v1.BudgetWarned"> & {
+  /**
+   * Which: `run_tool_calls`, or `run_wall_time` in milliseconds.
+   *
+   * @generated from field: string budget = 1;
+   */
+  budget: string;
+
+  /**
+   * How much is used.
+   *
+   * @generated from field: uint64 used = 2;
+   */
+  used: bigint;
+
+  /**
+   * How much may be.
+   *
+   * @generated from field: uint64 limit = 3;
+   */
+  limit: bigint;
+};
+
+/**
+ * Describes the message runwarden.orchestrator.v1.BudgetWarned.
+ * Use `create(BudgetWarnedSchema)` to create a new message.
+ */
+export const BudgetWarnedSchema: GenMessage<BudgetWarned> = /*@__PURE__*/
+  messageDesc(file_runwarden_orchestrator_v1_run_event, 7);
 

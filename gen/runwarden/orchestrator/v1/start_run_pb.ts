@@ -8,6 +8,8 @@ import { file_buf_validate_validate } from "../../../buf/validate/validate_pb.ts
 import type { Duration } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_duration } from "@bufbuild/protobuf/wkt";
 import { file_runwarden_options_v1_access } from "../../options/v1/access_pb.ts";
+import type { RunBudget } from "./budget_pb.ts";
+import { file_runwarden_orchestrator_v1_budget } from "./budget_pb.ts";
 import type { Plan } from "./plan_pb.ts";
 import { file_runwarden_orchestrator_v1_plan } from "./plan_pb.ts";
 import type { Run } from "./run_pb.ts";
@@ -18,7 +20,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file runwarden/orchestrator/v1/start_run.proto.
  */
 export const file_runwarden_orchestrator_v1_start_run: GenFile = /*@__PURE__*/
-  fileDesc("CilydW53YXJkZW4vb3JjaGVzdHJhdG9yL3YxL3N0YXJ0X3J1bi5wcm90bxIZcnVud2FyZGVuLm9yY2hlc3RyYXRvci52MSKFAwoPU3RhcnRSdW5SZXF1ZXN0EiIKDHdvcmtzcGFjZV9pZBgBIAEoCUIMukgFcgOwAQGItRgBEiAKCnJlcXVlc3RfaWQYAiABKAlCDLpIBXIDsAEBiLUYBBIiCgl0aHJlYWRfaWQYAyABKAlCD7pICNgBAXIDsAEBiLUYBBI1CgRwbGFuGAQgASgLMh8ucnVud2FyZGVuLm9yY2hlc3RyYXRvci52MS5QbGFuQga6SAPIAQESGAoFaW5wdXQYBSABKAlCCbpIBnIEKICAAhI/Cgd0aW1lb3V0GAYgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQhO6SBCqAQ0iBQiAmp4BMgQQwIQ9EicKBHdhaXQYByABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24STQoOb25fYnVzeV90aHJlYWQYCCABKA4yKy5ydW53YXJkZW4ub3JjaGVzdHJhdG9yLnYxLkJ1c3lUaHJlYWRQb2xpY3lCCLpIBYIBAhABIj8KEFN0YXJ0UnVuUmVzcG9uc2USKwoDcnVuGAEgASgLMh4ucnVud2FyZGVuLm9yY2hlc3RyYXRvci52MS5SdW4qmgEKEEJ1c3lUaHJlYWRQb2xpY3kSIgoeQlVTWV9USFJFQURfUE9MSUNZX1VOU1BFQ0lGSUVEEAASHQoZQlVTWV9USFJFQURfUE9MSUNZX1JFSkVDVBABEh4KGkJVU1lfVEhSRUFEX1BPTElDWV9FTlFVRVVFEAISIwofQlVTWV9USFJFQURfUE9MSUNZX0NBTkNFTF9PVEhFUhADYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_duration, file_runwarden_options_v1_access, file_runwarden_orchestrator_v1_plan, file_runwarden_orchestrator_v1_run]);
+  fileDesc("CilydW53YXJkZW4vb3JjaGVzdHJhdG9yL3YxL3N0YXJ0X3J1bi5wcm90bxIZcnVud2FyZGVuLm9yY2hlc3RyYXRvci52MSK7AwoPU3RhcnRSdW5SZXF1ZXN0EiIKDHdvcmtzcGFjZV9pZBgBIAEoCUIMukgFcgOwAQGItRgBEiAKCnJlcXVlc3RfaWQYAiABKAlCDLpIBXIDsAEBiLUYBBIiCgl0aHJlYWRfaWQYAyABKAlCD7pICNgBAXIDsAEBiLUYBBI1CgRwbGFuGAQgASgLMh8ucnVud2FyZGVuLm9yY2hlc3RyYXRvci52MS5QbGFuQga6SAPIAQESGAoFaW5wdXQYBSABKAlCCbpIBnIEKICAAhI/Cgd0aW1lb3V0GAYgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQhO6SBCqAQ0iBQiAmp4BMgQQwIQ9EicKBHdhaXQYByABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24STQoOb25fYnVzeV90aHJlYWQYCCABKA4yKy5ydW53YXJkZW4ub3JjaGVzdHJhdG9yLnYxLkJ1c3lUaHJlYWRQb2xpY3lCCLpIBYIBAhABEjQKBmJ1ZGdldBgLIAEoCzIkLnJ1bndhcmRlbi5vcmNoZXN0cmF0b3IudjEuUnVuQnVkZ2V0Ij8KEFN0YXJ0UnVuUmVzcG9uc2USKwoDcnVuGAEgASgLMh4ucnVud2FyZGVuLm9yY2hlc3RyYXRvci52MS5SdW4qmgEKEEJ1c3lUaHJlYWRQb2xpY3kSIgoeQlVTWV9USFJFQURfUE9MSUNZX1VOU1BFQ0lGSUVEEAASHQoZQlVTWV9USFJFQURfUE9MSUNZX1JFSkVDVBABEh4KGkJVU1lfVEhSRUFEX1BPTElDWV9FTlFVRVVFEAISIwofQlVTWV9USFJFQURfUE9MSUNZX0NBTkNFTF9PVEhFUhADYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_duration, file_runwarden_options_v1_access, file_runwarden_orchestrator_v1_budget, file_runwarden_orchestrator_v1_plan, file_runwarden_orchestrator_v1_run]);
 
 /**
  * StartRunRequest describes the run.
@@ -86,6 +88,13 @@ export type StartRunRequest = Message<"runwarden.orchestrator.v1.StartRunRequest
    * @generated from field: runwarden.orchestrator.v1.BusyThreadPolicy on_busy_thread = 8;
    */
   onBusyThread: BusyThreadPolicy;
+
+  /**
+   * What the run may use up; any amount where absent.
+   *
+   * @generated from field: runwarden.orchestrator.v1.RunBudget budget = 11;
+   */
+  budget?: RunBudget | undefined;
 };
 
 /**

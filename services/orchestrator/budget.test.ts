@@ -1,0 +1,257 @@
+import fc from "fast-check"
+import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest"
+import { Role } from "../../gen/runwarden/options/v1/access_pb.ts"
+import { type Run, RunState } from "../../gen/runwarden/orchestrator/v1/run_pb.ts"
+import { ToolCallState } from "../../gen/runwarden/orchestrator/v1/tool_call_pb.ts"
+import { connect } from "../../mesh/database.ts"
+import { reasonOf } from "../../mesh/errors.ts"
+import { actingAs, memberSubject } from "../../mesh/identity.ts"
+import { newId } from "../../mesh/ids.ts"
+import { until } from "../../mesh/testing.ts"
+import { exhaustionOf, warningsOf } from "./budget.ts"
+import {
+  createPeers,
+  inWorkspace,
+  type Orchestrator,
+  type StepInit,
+  startOrchestrator,
+} from "./orchestrator-harness.ts"
+
+let orchestrator: Orchestrator
+const peers = createPeers()
+const defaults = { ...peers.script }
+
+beforeAll(async () => {
+  orchestrator = await startOrchestrator({ peers })
+})
+afterEach(() => {
+  Object.assign(peers.script, defaults)
+})
+afterAll(async () => {
+  await orchestrator[Symbol.asyncDispose]()
+})
+
+const steps = (count: number): StepInit[] => Array.from({ length: count }, () => ({ tool }))
+const tool = "low.keyed"
+const effectsOf = (runId: string) => peers.effects.filter((effect) => effect.runId === runId)
+
+function withBudget() {
+  const me = inWorkspace(orchestrator)
+  const { workspaceId } = me
+  const admin = actingAs(memberSubject(workspaceId, newId(), Role.ADMIN))
+  return {
+    ...me,
+    async set(maxDailyToolCalls: number, etag = "") {
+      const request = { workspaceId, requestId: newId(), maxDailyToolCalls, etag }
+      return (await orchestrator.budgets.setBudget(request, admin)).budget
+    },
+    async budget() {
+      return (await orchestrator.budgets.getBudget({ workspaceId }, admin)).budget
+    },
+    ended(runId: string): Promise<Run> {
+      return until(
+        async () => {
+          const run = await me.get(runId)
+          return run.endTime !== undefined && run
+        },
+        { timeoutMs: 15_000 },
+      )
+    },
+  }
+}
+
+describe("the budget of a run", () => {
+  it("ends it before the call that has no room, and keeps what was done", async () => {
+    const me = withBudget()
+    const run = await me.start(steps(4), { budget: { maxToolCalls: 2 } })
+    const ended = await me.ended(run.runId)
+    expect(ended).toMatchObject({
+      state: RunState.FAILED,
+      reason: "budget_exhausted",
+      budget: { maxToolCalls: 2 },
+      usage: { toolCalls: 2 },
+    })
+    const calls = await me.callsOf(run.runId)
+    const { SUCCEEDED, DENIED, CANCELLED } = ToolCallState
+    expect(calls.map(({ state }) => state)).toEqual([SUCCEEDED, SUCCEEDED, DENIED, CANCELLED])
+    expect(calls[2]).toMatchObject({ reason: "budget_exhausted" })
+    expect(calls[2]?.outcome.value).toMatchObject({
+      reason: "budget_exhausted",
+      metadata: { budget: "run_tool_calls", used: "2", limit: "2" },
+    })
+    expect(effectsOf(run.runId)).toHaveLength(2)
+    expect(
+      peers.judged.filter(({ runId, stepIndex }) => runId === run.runId && stepIndex === 2),
+    ).toEqual([])
+  })
+
+  it("is not touched by a run that fits exactly, and warns once at four fifths", async () => {
+    const me = withBudget()
+    const run = await me.start(steps(5), { budget: { maxToolCalls: 5 } })
+    expect(await me.ended(run.runId)).toMatchObject({ state: RunState.SUCCEEDED })
+    const warned = (await me.history(run.runId)).flatMap(({ kind }) =>
+      kind.case === "budgetWarned" ? [kind.value] : [],
+    )
+    expect(warned).toEqual([
+      expect.objectContaining({ budget: "run_tool_calls", used: 4n, limit: 5n }),
+    ])
+  })
+
+  it("ends it where its time is up, also while it waited for a person", async () => {
+    const me = withBudget()
+    const run = await me.start([{ tool }, { tool: "high.keyed" }], {
+      budget: { maxWallTime: { nanos: 400_000_000 } },
+    })
+    const approval = await me.pendingApproval(run.runId)
+    await new Promise((resolve) => setTimeout(resolve, 450))
+    await me.decide(approval)
+    expect(await me.ended(run.runId)).toMatchObject({
+      state: RunState.FAILED,
+      reason: "budget_exhausted",
+    })
+    const [, call] = await me.callsOf(run.runId)
+    expect(call).toMatchObject({ state: ToolCallState.DENIED, reason: "budget_exhausted" })
+    expect(call?.outcome.value).toMatchObject({
+      metadata: { budget: "run_wall_time", limit: "400" },
+    })
+    expect(effectsOf(run.runId)).toHaveLength(1)
+  })
+
+  it("counts a call once that another replica sends again", async () => {
+    const me = withBudget()
+    const gate = Promise.withResolvers<void>()
+    const sent: number[] = []
+    peers.script.execute = async ({ stepIndex }) => {
+      sent.push(stepIndex)
+      if (stepIndex === 0 && sent.length === 1) await gate.promise
+      return {}
+    }
+    const run = await me.start(steps(2), { budget: { maxToolCalls: 2 } })
+    await until(() => sent.length === 1)
+    await using worker = await connect(orchestrator.database.workerUrl)
+    await worker.query(
+      "update run_claims set owner = $2::uuid, epoch = epoch + 1, due_time = now() where run_id = $1",
+      [run.runId, newId()],
+    )
+    await until(async () => (await me.callsOf(run.runId))[0]?.attempts === 2)
+    gate.resolve()
+    expect(await me.ended(run.runId)).toMatchObject({
+      state: RunState.SUCCEEDED,
+      usage: { toolCalls: 2 },
+    })
+  })
+})
+
+describe("the budget of a workspace's day", () => {
+  it("admits ten of fifty calls that ask at once, and tells the others when it is renewed", async () => {
+    const me = withBudget()
+    await me.set(10)
+    const runs = await Promise.all(Array.from({ length: 50 }, () => me.start(steps(1))))
+    const ended = await Promise.all(runs.map(({ runId }) => me.ended(runId)))
+    const states = ended.map(({ state }) => state)
+    expect(states.filter((state) => state === RunState.SUCCEEDED)).toHaveLength(10)
+    const failed = ended.filter(({ state }) => state === RunState.FAILED)
+    expect(failed).toHaveLength(40)
+    expect(new Set(failed.map(({ reason }) => reason))).toEqual(new Set(["budget_exhausted"]))
+    expect(runs.flatMap(({ runId }) => effectsOf(runId))).toHaveLength(10)
+    const [call] = await me.callsOf(failed[0]?.runId ?? "")
+    const midnight = new Date()
+    midnight.setUTCHours(24, 0, 0, 0)
+    expect(call?.outcome.value).toMatchObject({
+      metadata: {
+        ...{ budget: "workspace_daily_tool_calls", used: "10", limit: "10" },
+        reset_time: midnight.toISOString(),
+      },
+    })
+    const budget = await me.budget()
+    expect(budget).toMatchObject({ maxDailyToolCalls: 10, dailyToolCalls: 10 })
+    expect(budget?.warnTime).toBeDefined()
+  })
+
+  it("holds across the steps of runs, keeps the outcomes, and is nobody else's", async () => {
+    const me = withBudget()
+    const other = withBudget()
+    await me.set(3)
+    const first = await me.start(steps(2))
+    expect(await me.ended(first.runId)).toMatchObject({ state: RunState.SUCCEEDED })
+    const second = await me.start(steps(3))
+    expect(await me.ended(second.runId)).toMatchObject({ reason: "budget_exhausted" })
+    const { SUCCEEDED, DENIED, CANCELLED } = ToolCallState
+    const calls = await me.callsOf(second.runId)
+    expect(calls.map(({ state }) => state)).toEqual([SUCCEEDED, DENIED, CANCELLED])
+    const elsewhere = await other.start(steps(3))
+    expect(await other.ended(elsewhere.runId)).toMatchObject({ state: RunState.SUCCEEDED })
+  })
+
+  it("that is raised lets calls through again, and one of 0 counts nothing", async () => {
+    const me = withBudget()
+    await me.set(1)
+    expect(await me.ended((await me.start(steps(2))).runId)).toMatchObject({
+      reason: "budget_exhausted",
+    })
+    await me.set(4)
+    expect(await me.ended((await me.start(steps(3))).runId)).toMatchObject({
+      state: RunState.SUCCEEDED,
+    })
+    const free = await me.set(0)
+    expect(await me.ended((await me.start(steps(3))).runId)).toMatchObject({
+      state: RunState.SUCCEEDED,
+    })
+    expect(await me.budget()).toMatchObject({ dailyToolCalls: 4, etag: free?.etag })
+  })
+
+  it("denies a call that people have approved, where the last place is taken meanwhile", async () => {
+    const me = withBudget()
+    await me.set(1)
+    const waiting = await me.start([{ tool: "high.keyed" }])
+    const approval = await me.pendingApproval(waiting.runId)
+    const quick = await me.start(steps(1))
+    expect(await me.ended(quick.runId)).toMatchObject({ state: RunState.SUCCEEDED })
+    await me.decide(approval)
+    expect(await me.ended(waiting.runId)).toMatchObject({ reason: "budget_exhausted" })
+    expect(effectsOf(waiting.runId)).toEqual([])
+  })
+
+  it("is set by admins, under its etag where one is given", async () => {
+    const me = withBudget()
+    const { workspaceId, requester } = me
+    expect(await me.budget()).toMatchObject({ maxDailyToolCalls: 0, dailyToolCalls: 0, etag: "b0" })
+    const set = await me.set(5, "b0")
+    expect(set).toMatchObject({ maxDailyToolCalls: 5, etag: "b1" })
+    const stale = await me.set(6, "b0").catch((error) => error)
+    expect(reasonOf(stale)).toBe("ETAG_MISMATCH")
+    const request = { workspaceId, requestId: newId(), maxDailyToolCalls: 9 }
+    const denied = await orchestrator.budgets.setBudget(request, requester).catch((error) => error)
+    expect(reasonOf(denied)).toBe("ROLE_TOO_LOW")
+  })
+})
+
+describe("what a budget says", () => {
+  const amount = fc.integer({ min: 1, max: 50 })
+
+  it("admits exactly as many calls as it has room for, and warns exactly once of each", () => {
+    const check = fc.property(amount, amount, fc.array(amount), (maxCalls, maxWallMs, waits) => {
+      const budget = { maxCalls, maxWallMs }
+      let calls = 0
+      let wallMs = 0
+      let lastMs = 0
+      const warned: string[] = []
+      for (const wait of waits) {
+        wallMs += wait
+        if (exhaustionOf(budget, { calls, wallMs }) !== undefined) {
+          expect(calls === maxCalls || wallMs >= maxWallMs).toBe(true)
+          break
+        }
+        expect(calls < maxCalls && wallMs < maxWallMs).toBe(true)
+        const before = { calls, wallMs: lastMs }
+        const now = { calls: ++calls, wallMs }
+        warned.push(...warningsOf(budget, before, now).map((meter) => meter.budget))
+        lastMs = wallMs
+      }
+      expect(warned).toHaveLength(new Set(warned).size)
+      expect(warned.includes("run_tool_calls")).toBe(calls * 5 >= maxCalls * 4)
+      expect(warned.includes("run_wall_time")).toBe(calls > 0 && lastMs * 5 >= maxWallMs * 4)
+    })
+    fc.assert(check, { seed: 20_261_122, numRuns: 1_000 })
+  })
+})
