@@ -33,6 +33,8 @@ export interface ClaimLoop {
   run(signal: AbortSignal): Promise<void>
   /** Says that a run may have become due. */
   poke(): void
+  /** Says that a run becomes due by then. */
+  dueIn(waitMs: number): void
   /** Says that a run has left its place here, which another one may have waited for. */
   freed(): void
 }
@@ -44,6 +46,8 @@ export function createClaimLoop(deps: ClaimLoopDeps): ClaimLoop {
   let poked = Promise.withResolvers<void>()
   let seen = ""
   let isStarved = false
+  /** When the next look comes at the latest, by the monotonic clock. */
+  let looksBy = 0
 
   async function look(signal: AbortSignal): Promise<Look | undefined> {
     const { database, log, owner, leaseMs } = deps
@@ -74,13 +78,20 @@ export function createClaimLoop(deps: ClaimLoopDeps): ClaimLoop {
       signal.addEventListener("abort", () => poked.resolve(), { once: true })
       while (!signal.aborted) {
         poked = Promise.withResolvers<void>()
+        looksBy = performance.now() + deps.pollMs
         const found = await look(signal)
         const timer = new AbortController()
-        await Promise.race([poked.promise, pause(restMs(found), timer.signal)])
+        const waitMs = restMs(found)
+        looksBy = performance.now() + waitMs
+        await Promise.race([poked.promise, pause(waitMs, timer.signal)])
         timer.abort()
       }
     },
     poke: () => poked.resolve(),
+    dueIn(waitMs) {
+      // The look that comes of it says how long to wait.
+      if (performance.now() + waitMs < looksBy) poked.resolve()
+    },
     freed() {
       if (isStarved) poked.resolve()
     },

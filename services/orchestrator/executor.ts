@@ -36,7 +36,7 @@ import { placeOf, type RunRecord, type Snapshot } from "./snapshot.ts"
 import { takeSnapshot } from "./snapshot-store.ts"
 import { Suspicion } from "./suspicion.ts"
 
-export interface ExecutorDeps extends Omit<DriverDeps, "isDraining"> {
+export interface ExecutorDeps extends Omit<DriverDeps, "isDraining" | "dueIn"> {
   readonly log: Logger
 }
 
@@ -78,7 +78,11 @@ export class Executor implements AsyncDisposable {
 
   constructor(deps: ExecutorDeps) {
     this.#deps = deps
-    this.#driverDeps = { ...deps, isDraining: () => this.#stop.signal.aborted }
+    this.#driverDeps = {
+      ...deps,
+      isDraining: () => this.#stop.signal.aborted,
+      dueIn: (waitMs) => this.dueIn(waitMs),
+    }
     this.#claims = createClaimLoop({
       ...{ database: deps.database, log: deps.log, owner: this.#owner },
       ...{ leaseMs: deps.config.leaseMs, pollMs: deps.config.pollMs },
@@ -131,6 +135,11 @@ export class Executor implements AsyncDisposable {
   /** Says that a run may have become due. */
   poke(): void {
     this.#claims.poke()
+  }
+
+  /** Says that a run becomes due by then. */
+  dueIn(waitMs: number): void {
+    this.#claims.dueIn(waitMs)
   }
 
   /** Tells the executing call of a run to stop, if this replica has the run. */

@@ -42,6 +42,8 @@ export interface HeldRunDeps {
   /** Told after every stored change, and when it was stored. */
   stored(change: Change, at: Date): void
   readonly reached: Runtime["reached"]
+  /** Told when a run was given back that becomes due by then. */
+  dueIn(waitMs: number): void
 }
 
 export class HeldRun {
@@ -110,10 +112,10 @@ export class HeldRun {
   }
 
   /** Gives the run back until then; false where it changed since it was read. */
-  restUntil(at: Date): Promise<boolean> {
+  async restUntil(at: Date): Promise<boolean> {
     const { workspaceId, runId, epoch } = this.#lease
     // Under the lock of the run, so that an answer that comes at this moment is not slept through.
-    return this.#deps.database.tenant(
+    const rests = await this.#deps.database.tenant(
       workspaceId,
       async (tx) => {
         const current = await takeSnapshot(tx, workspaceId, runId, epoch)
@@ -123,5 +125,7 @@ export class HeldRun {
       },
       { name: "restRun" },
     )
+    if (rests) this.#deps.dueIn(at.getTime() - this.#snapshot.clock.now())
+    return rests
   }
 }

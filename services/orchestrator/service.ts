@@ -90,11 +90,12 @@ export function createOrchestrator(config: OrchestratorConfig, deps: Orchestrato
   const starts = stack.use(createStartStore(database, approval.maxOpen))
   const rules = createRuleBooks(database)
   const notifier = createNotifier()
-  const advanced = ({ run, claim }: Change) => {
+  const advanced = ({ before, run, claim }: Change) => {
     notifier.notify(run.runId)
     delivery.poke()
     // Whose turn it is in the thread now is due.
     if (run.isInLine && claim.kind === "drop") executor.poke()
+    if (claim.kind === "release") executor.dueIn(claim.dueAt.getTime() - before.clock.now())
   }
   const executor = stack.use(
     new Executor({
