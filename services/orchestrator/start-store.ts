@@ -17,7 +17,8 @@ import { askSql } from "./asked-sql.ts"
 import { chargeSql } from "./budget-store.ts"
 import type { Change } from "./change.ts"
 import { askedRow, Content, denial, verdictRow } from "./change-rows.ts"
-import { compareRuns, maxChanges } from "./change-store.ts"
+import { maxChanges } from "./change-sql.ts"
+import { compareRuns } from "./change-store.ts"
 import { appendSql, requireHeads } from "./journal-sql.ts"
 import { type Clock, clockFrom, type ToolCallRecord } from "./snapshot.ts"
 
@@ -64,6 +65,7 @@ export function createStartStore(database: Database, maxOpenApprovals: number): 
   const group = createGroup<Start, Started>({
     name: "starts",
     maxItems: maxChanges,
+    maxInFlight: 1,
     async run(starts) {
       try {
         return await store(starts)
@@ -107,13 +109,15 @@ export async function storeStarts(
   )
   const workspaceIds = [...new Set(runs.map((row) => row.workspace_id))]
   await ensureJournals(database, workspaceIds, known)
-  const [reply] = await database.batch<Reply>(workspaceIds, statement, [
-    JSON.stringify(runs),
-    JSON.stringify(calls),
-    JSON.stringify(verdicts),
-    JSON.stringify(asked),
-    content.concat(),
-  ])
+  const json = [runs, calls, verdicts].map((each) => JSON.stringify(each))
+  const values = [...json, content.concat()]
+  const [reply] =
+    asked.length === 0
+      ? await database.batch<Reply>(workspaceIds, plainStatement, values)
+      : await database.batch<Reply>(workspaceIds, askingStatement, [
+          ...values,
+          JSON.stringify(asked),
+        ])
   if (reply === undefined) throw new Error("the statement answers one row")
   const stored = new Set(reply.stored.map((n) => sorted[n]))
   const at: Started = { kind: "started", at: reply.time }
@@ -210,9 +214,11 @@ const ensureStatement: Statement = {
     on conflict (workspace_id) do nothing`,
 }
 
-const statement: Statement = {
-  name: "store-starts",
-  text: `
+const plainStatement: Statement = { name: "store-starts", text: textOf({ asks: false }) }
+const askingStatement: Statement = { name: "store-starts-that-ask", text: textOf({ asks: true }) }
+
+function textOf({ asks }: { readonly asks: boolean }): string {
+  return `
   with item as materialized (
     select * from json_to_recordset($1::json) as i (n integer, workspace_id uuid, run_id uuid,
       thread_id uuid, in_line boolean, requester_id text, requester_role smallint, state text, reason text,
@@ -276,9 +282,7 @@ const statement: Statement = {
       matched_rules text[], moderation_outcome text, approval_id uuid, attempts integer)
     where get_bit((select bits from kept), n) = 1
     returning 1
-  ), asked as (
-    ${askSql("$4", "get_bit((select bits from kept), n) = 1")}
-  ), ${appendSql("fresh", { before: "called", content: "$5" })}, ${chargeSql("fresh")}
+  ), ${asks ? `asked as (${askSql("$5", "get_bit((select bits from kept), n) = 1")}), ` : ""}${appendSql("fresh", { before: "called", content: "$4" })}, ${chargeSql("fresh")}
   select array(select n from fresh) as stored, now() as time,
-    case ${requireHeads("fresh")} end as checked`,
+    case ${requireHeads("fresh")} end as checked`
 }
