@@ -5,6 +5,8 @@
  *    there is room.
  * 2. What a name means may change with every refresh, here or at another replica: it is remembered
  *    for a second, and forgotten when a refresh here ends. What is not found is asked for each time.
+ * 3. Whoever asks for a name while it is being read shares the answer, unless a refresh has ended
+ *    since the reading began.
  */
 import type { Database } from "../../mesh/database.ts"
 import { RunwardenError } from "../../mesh/errors.ts"
@@ -38,6 +40,26 @@ const maxPinned = 1_000
 export function createCatalogue(database: Database, providers: readonly string[]): Catalogue {
   const tools = new Map<string, PinnedTool>()
   let names = createExpiringMap<FoundTool>(maxNames)
+  let finding = new Map<string, Promise<FoundTool | undefined>>()
+
+  async function find(
+    name: string,
+    version: string,
+    into: ExpiringMap<FoundTool>,
+  ): Promise<FoundTool | undefined> {
+    const found = await database.shared((tx) => findToolsNamed(tx, providers, name, version), {
+      name: "find tool",
+    })
+    const [row, second] = found
+    if (row === undefined) return undefined
+    if (second !== undefined) {
+      const candidates = found.map(fullNameOf).join(", ")
+      throw new RunwardenError("AMBIGUOUS_TOOL", { tool: name, candidates })
+    }
+    const meant = { row, tool: keep(row) }
+    into.set(nameKey(name, version), meant, Date.now() + nameMs) // (2)
+    return meant
+  }
 
   function keep(row: ToolRow): PinnedTool {
     const key = pinKey(row.digest, fullNameOf(row))
@@ -52,20 +74,14 @@ export function createCatalogue(database: Database, providers: readonly string[]
 
   return {
     known: (name, version) => names.get(nameKey(name, version)),
-    async find(name, version) {
-      const into = names
-      const found = await database.shared((tx) => findToolsNamed(tx, providers, name, version), {
-        name: "find tool",
-      })
-      const [row, second] = found
-      if (row === undefined) return undefined
-      if (second !== undefined) {
-        const candidates = found.map(fullNameOf).join(", ")
-        throw new RunwardenError("AMBIGUOUS_TOOL", { tool: name, candidates })
-      }
-      const meant = { row, tool: keep(row) }
-      into.set(nameKey(name, version), meant, Date.now() + nameMs) // (2)
-      return meant
+    find(name, version) {
+      const key = nameKey(name, version)
+      const running = finding.get(key)
+      if (running !== undefined) return running // (3)
+      const into = { names, finding }
+      const found = find(name, version, into.names).finally(() => into.finding.delete(key))
+      finding.set(key, found)
+      return found
     },
     knownPinned: (digest, fullName) => tools.get(pinKey(digest, fullName)),
     async pinned(digest, fullName) {
@@ -78,6 +94,7 @@ export function createCatalogue(database: Database, providers: readonly string[]
     },
     forgetNames() {
       names = createExpiringMap<FoundTool>(maxNames)
+      finding = new Map()
     },
   }
 }
