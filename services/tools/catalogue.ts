@@ -10,7 +10,7 @@
  */
 import type { Database } from "../../mesh/database.ts"
 import { RunwardenError } from "../../mesh/errors.ts"
-import { createExpiringMap } from "../../mesh/expiring-map.ts"
+import { createExpiringMap, type ExpiringMap } from "../../mesh/expiring-map.ts"
 import { fullNameOf, PinnedTool } from "./pinned-tool.ts"
 import { findPinnedTool, findToolsNamed, type ToolRow } from "./tool-store.ts"
 
