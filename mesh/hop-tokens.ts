@@ -79,9 +79,15 @@ class HopPass {
   }
 }
 
-/** A signer that reuses a token for the same subject and audience until 15 s before it expires. */
+/**
+ * A signer that reuses a token for the same subject and audience until 15 s before it expires, but
+ * none from a time that is yet to come: a clock that was ahead must not outlast its correction.
+ */
 export function createSigner(service: ServiceName, privateKey: KeyObject): Signer {
-  const tokens = createExpiringMap<Promise<string>>(cacheSize)
+  const tokens = createExpiringMap<{
+    readonly token: Promise<string>
+    readonly issueTime: number
+  }>(cacheSize)
   const publicKey = createPublicKey(privateKey)
 
   function issue(actorId: string, audience: string, claims: JWTPayload): Promise<string> {
@@ -110,10 +116,11 @@ export function createSigner(service: ServiceName, privateKey: KeyObject): Signe
       const { kind, role, workspaceId, actorId } = subject
       // The lengths keep two subjects apart whose names hold spaces.
       const key = `${kind} ${role} ${workspaceId.length} ${workspaceId} ${audience.length} ${audience} ${actorId}`
+      const now = Date.now()
       const held = tokens.get(key)
-      if (held !== undefined) return held
+      if (held !== undefined && held.issueTime <= now) return held.token
       const token = issueFor(subject, audience)
-      tokens.set(key, token, Date.now() + tokenLifeMs - reuseMarginMs)
+      tokens.set(key, { token, issueTime: now }, now + tokenLifeMs - reuseMarginMs)
       return token
     },
 

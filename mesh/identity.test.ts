@@ -62,6 +62,18 @@ describe("a token that a service signed", () => {
     expect(await signer.sign(serviceSubject("gateway", workspaceId), "tools")).not.toBe(first)
   })
 
+  test("is made anew when the clock that it was made by has been set back", async () => {
+    const signer = createSigner("gateway", keyOf("gateway"))
+    const verifier = createVerifier("tools", keys.trusted)
+    const now = Date.now()
+    vi.useFakeTimers({ now: now + 3_600_000 })
+    const early = await signer.sign(subject, "tools")
+    vi.setSystemTime(now)
+    await expect(verifier.verify(early)).rejects.toMatchObject({ reason: "UNAUTHENTICATED" })
+    await verifier.verify(await signer.sign(subject, "tools"))
+    vi.useRealTimers()
+  })
+
   test("that names a call carries run, step and digest, and is taken once", async () => {
     const call = { runId: workspaceId, stepIndex: 3, digest: "ab".repeat(32) }
     const verifier = createVerifier("tools", keys.trusted)
