@@ -38,11 +38,12 @@ interface DeliveryDeps {
   readonly database: Database
   readonly runtime: Runtime
   readonly telemetry: Client<typeof EventService>
+  /** How long another replica leaves alone what this one has claimed; longer than that is sent twice. */
+  readonly leaseMs: number
 }
 
 const gatherMs = 250
 const pollMs = 5_000
-const leaseMs = 30_000
 const firstBackOffMs = 250
 /** Workspaces of one look, and rows of each: together less than a batch may hold. */
 const maxWorkspaces = 64
@@ -53,6 +54,7 @@ export function createJournalDelivery({
   database,
   runtime,
   telemetry,
+  leaseMs,
 }: DeliveryDeps): JournalDelivery {
   const { log, reached } = runtime
   const owner = newId()

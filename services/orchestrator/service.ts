@@ -85,7 +85,8 @@ export function createOrchestrator(config: OrchestratorConfig, deps: Orchestrato
   const { tracer, log, reached } = runtime
   const stack = new AsyncDisposableStack()
   const database = stack.use(openDatabase(config.database, { runtime, migrations }))
-  const delivery = stack.use(createJournalDelivery({ database, runtime, telemetry }))
+  const { leaseMs } = config.executor
+  const delivery = stack.use(createJournalDelivery({ database, runtime, telemetry, leaseMs }))
   const changes = stack.use(createChangeStore(database, approval.maxOpen))
   const starts = stack.use(createStartStore(database, approval.maxOpen))
   const rules = createRuleBooks(database)
