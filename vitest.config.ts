@@ -3,9 +3,6 @@ import { defineConfig } from "vitest/config"
 export default defineConfig({
   test: {
     include: ["{services,mesh,cli,test,scripts}/**/*.test.ts"],
-    // The short form of `npm run chaos` takes minutes beside other files: not part of every run until
-    // it is faster.
-    exclude: ["**/node_modules/**", "test/adversity/adversity.test.ts"],
     globalSetup: ["mesh/test-setup.ts"],
     // Each file has a database and sockets of its own, so files may run side by side.
     pool: "forks",

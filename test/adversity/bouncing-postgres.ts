@@ -20,13 +20,14 @@ export interface BouncingPostgres extends AsyncDisposable {
 const log = { debug() {}, info() {}, warn() {} }
 
 export async function startBouncingPostgres(options: {
-  /** `false` where no crash of the machine is meant: a crash of the server loses nothing. */
+  /** `false` where no crash of the machine is meant: nothing is forced to the disk itself. */
   readonly isDurable: boolean
 }): Promise<BouncingPostgres> {
   const dataFolder = mkdtempSync(join(realpathSync(tmpdir()), "runwarden-adversity-"))
   const start = () => startEmbeddedPostgres({ dataFolder, log, isDurable: options.isDurable })
   let server = await start()
   const { adminUrl } = server
+  await keepCommits(adminUrl)
   return {
     adminUrl,
     port: Number(new URL(adminUrl).port),
@@ -51,6 +52,12 @@ export async function startBouncingPostgres(options: {
       await removeData(dataFolder)
     },
   }
+}
+
+/** A commit outlives a crash of the server, forced to the disk or not. */
+async function keepCommits(adminUrl: string): Promise<void> {
+  await using admin = await connect(adminUrl)
+  await admin.query("alter role all set synchronous_commit = on")
 }
 
 function postmasterOf(dataFolder: string): number {

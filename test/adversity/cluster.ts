@@ -68,7 +68,8 @@ export const leaseMs = 1_500
 const shortTimes = {
   ORCHESTRATOR_LEASE_MS: String(leaseMs),
   ORCHESTRATOR_POLL_MS: "200",
-  ORCHESTRATOR_EXECUTE_TIMEOUT_MS: "2500",
+  ORCHESTRATOR_EXECUTE_TIMEOUT_MS: "2000",
+  ORCHESTRATOR_SETTLE_MS: "2500",
   TOOLS_PROBE_TIMEOUT_MS: "500",
   TOOLS_LEASE_MS: String(leaseMs),
 }
@@ -237,19 +238,23 @@ function isServing(health: Client<typeof Health>): Promise<boolean> {
   )
 }
 
+/**
+ * Ports that nobody listens on, below those that systems give to outgoing connections: one of these
+ * could take a service's port while the service is dead.
+ */
 async function freePorts(count: number): Promise<readonly number[]> {
-  const servers = await Promise.all(
-    Array.from({ length: count }, async () => {
-      const server = createServer()
-      await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve))
-      return server
-    }),
-  )
-  const ports = servers.map((server) => {
-    const address = server.address()
-    if (address === null || typeof address === "string") throw new Error("no port")
-    return address.port
+  const free = new Set<number>()
+  while (free.size < count) {
+    const port = 10_000 + Math.floor(Math.random() * 20_000)
+    if (await isFree(port)) free.add(port)
+  }
+  return [...free]
+}
+
+function isFree(port: number): Promise<boolean> {
+  const server = createServer()
+  return new Promise((resolve) => {
+    server.once("error", () => resolve(false))
+    server.listen(port, "127.0.0.1", () => server.close(() => resolve(true)))
   })
-  await Promise.all(servers.map((server) => new Promise((resolve) => server.close(resolve))))
-  return ports
 }

@@ -94,6 +94,7 @@ export const clockJumps: Scenario = {
     }),
   // A replica whose tokens nobody takes can have nothing judged, and what is not judged is denied.
   mayEnd: ["failed policy_denied", "failed tool_failed"],
+  mayRefuse: ["UNAUTHENTICATED"],
 }
 
 /** Tools that hang, crash, answer twice, late, nothing, too much, or with a failure. */
@@ -117,8 +118,8 @@ const troubles = [
   { mode: "crash_after" },
   { mode: "twice" },
   { mode: "none" },
-  { mode: "late", delayMs: 4_000 },
-  { mode: "late_effect", delayMs: 4_000 },
+  { mode: "late", delayMs: 3_000 },
+  { mode: "late_effect", delayMs: 3_000 },
   { mode: "big" },
   { mode: "too_big" },
   { mode: "error" },

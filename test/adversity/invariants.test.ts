@@ -8,8 +8,16 @@ import { checkAll, type InvariantName, invariants } from "./invariants.ts"
 import { linkOf } from "./journal-chain.ts"
 import { type ChangeableWorld, smallWorld } from "./small-world.ts"
 
+const decisions = "moderation.decisions"
+
 test("nothing is wrong with a world in which everything is right", () => {
   expect(checkAll(smallWorld())).toEqual([])
+})
+
+test("a run that was judged, and neither stored nor told to anybody, is no fault", () => {
+  const world = smallWorld()
+  world.belongings.push({ table: decisions, workspaceId: "w1", runId: "r9" })
+  expect(checkAll(world)).toEqual([])
 })
 
 /** Bugs by the invariant that must notice; others may notice too where a bug breaks more. */
@@ -168,6 +176,25 @@ const seeded: Readonly<Record<InvariantName, Record<string, (world: ChangeableWo
   I7: {
     "a row is in another workspace": ({ belongings }) => {
       at(belongings, 0).workspaceId = "w2"
+    },
+    "a decision is in another workspace": ({ belongings }) => {
+      belongings.push({ table: decisions, workspaceId: "w2", runId: "r1" })
+    },
+    "a run that nobody was told of is stored": ({ belongings }) => {
+      belongings.push({ table: decisions, workspaceId: "w1", runId: "r9" })
+      belongings.push({ table: "orchestrator.runs", workspaceId: "w1", runId: "r9" })
+    },
+    "a call of a run that nobody was told of is recorded": ({ belongings }) => {
+      belongings.push({ table: decisions, workspaceId: "w1", runId: "r9" })
+      belongings.push({ table: "tools.executions", workspaceId: "w1", runId: "r9" })
+    },
+    "a run that nobody was told of was sent to its tool": ({ belongings, ledger }) => {
+      belongings.push({ table: decisions, workspaceId: "w1", runId: "r9" })
+      ledger.push({ ...at(ledger, 0), key: "r9/0", runId: "r9" })
+    },
+    "a run that nobody was told of was judged in two workspaces": ({ belongings }) => {
+      belongings.push({ table: decisions, workspaceId: "w1", runId: "r9" })
+      belongings.push({ table: decisions, workspaceId: "w2", runId: "r9" })
     },
   },
   I8: {

@@ -264,11 +264,20 @@ function historyIsWhole({ runs, calls, events, journal, heads }: World): string[
   return broken
 }
 
-function nothingStrays({ history, belongings }: World): string[] {
+function nothingStrays({ history, belongings, ledger }: World): string[] {
   const homes = new Map(startedIn(history).map(({ runId, workspaceId }) => [runId, workspaceId]))
+  const known = new Set(
+    belongings.flatMap(({ table, runId }) => (table === decisionsTable ? [] : [runId])),
+  )
+  for (const { runId } of ledger) known.add(runId)
+  const judgedIn = Map.groupBy(belongings, ({ runId }) => runId)
   return belongings.flatMap(({ table, runId, workspaceId }) => {
     const home = homes.get(runId)
     if (home === workspaceId) return []
+    // A run's first step is judged before the run is stored. Where it never was stored, nor told to
+    // anybody, nor did anything, the decision is all that there is of it, in the one workspace.
+    const isAllThereIs = home === undefined && !known.has(runId)
+    if (isAllThereIs && judgedIn.get(runId)?.length === 1) return []
     return [`${table} has a row of run ${runId} in workspace ${workspaceId}, not ${home}`]
   })
 }
@@ -338,6 +347,8 @@ function differences(
     return is === says ? [] : [`${is} ${what} are ${state}, ${says} counted`]
   })
 }
+
+const decisionsTable = "moderation.decisions"
 
 /** Two processes of one machine; a commit's time is that of its begin. */
 const clockSlackMs = 50

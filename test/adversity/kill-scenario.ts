@@ -1,8 +1,8 @@
 /** Deaths at a named point of a step, by every class of effect. */
-import type { KillPoint } from "../../mesh/kill-points.ts"
+import { type KillPoint, killPoints } from "../../mesh/kill-points.ts"
 import type { Cluster } from "./cluster.ts"
 import { sleep } from "./faults.ts"
-import type { EffectClass } from "./history.ts"
+import { type EffectClass, effectClasses } from "./history.ts"
 import type { KillOrder } from "./kill-switch.ts"
 import type { RunShape } from "./plans.ts"
 import type { Random } from "./random.ts"
@@ -15,6 +15,10 @@ export interface KillOptions {
   readonly kills: number
   readonly maxLive: number
 }
+
+/** How long a victim may take to pass its point; where another one has to follow it, its lease ends first. */
+const patienceMs = (point: KillPoint) =>
+  point === "in_recovery" || point === "twice_in_a_row" ? 8_000 : 2_000
 
 /** Kills at one point, again and again, while runs of these classes are under way. */
 export function killScenario(point: KillPoint, options: KillOptions): Scenario {
@@ -35,6 +39,27 @@ export function killScenario(point: KillPoint, options: KillOptions): Scenario {
   }
 }
 
+/** Kills at every point, one after the other, while one load goes on. */
+export const killSweep: Scenario = {
+  name: "kill at every point",
+  async run({ cluster, workload, runs, random, note }) {
+    const perPoint = Math.ceil(runs / killPoints.length)
+    for (const point of killPoints) {
+      const before = killsAt(cluster, point)
+      const done = new AbortController()
+      const killing = keepKilling(cluster, point, { kills: 1, random, signal: done.signal })
+      const shapes = Array.from({ length: perPoint }, (_, n) =>
+        shapeFor(point, effectClasses[n % effectClasses.length] ?? "read", random),
+      )
+      await workload.start(shapes, 2 * perPoint)
+      while (workload.liveCount > 0 && !(await isSettled(killing))) await sleep(25)
+      done.abort()
+      await killing
+      if (killsAt(cluster, point) === before) note(`nobody died at ${point}`)
+    }
+  },
+}
+
 /** How often processes died at the point so far. */
 export function killsAt(cluster: Cluster, point: KillPoint): number {
   return candidates(cluster, point)
@@ -51,9 +76,15 @@ async function keepKilling(
   const { kills, random, signal } = options
   const before = killsAt(cluster, point)
   const processes = candidates(cluster, point)
+  let armedAt = Number.NEGATIVE_INFINITY
   while (!signal.aborted && killsAt(cluster, point) - before < kills) {
-    const isFree = processes.every(({ isSpent }) => isSpent)
-    if (isFree && processes.some(({ isUp }) => isUp)) armAll(processes, point, random)
+    // A victim that has nothing to do with what goes on is let off for another one.
+    const isFree =
+      processes.every(({ isSpent }) => isSpent) || Date.now() - armedAt > patienceMs(point)
+    if (isFree && processes.some(({ isUp }) => isUp)) {
+      armAll(processes, point, random)
+      armedAt = Date.now()
+    }
     await sleep(25)
   }
   for (const each of processes) each.disarm()
@@ -76,7 +107,7 @@ function armAll(processes: readonly SupervisedProcess[], point: KillPoint, rando
       }
       return
     default:
-      victim.arm([{ point, passing }])
+      for (const each of processes) each.arm(each === victim ? [{ point, passing }] : [])
   }
 }
 

@@ -32,16 +32,19 @@ export const deliveries: Scenario = {
     await workload.start(mixedShapes(runs, random.between(0, 2 ** 31)), 64)
   },
   async afterwards({ cluster, workload, faults, note }) {
-    const before = await digestOfEverything(cluster)
+    await untilTold(cluster, idsOf(workload))
+    const before = await digestOfEverything(cluster, idsOf(workload))
     for (const call of await sentCalls(cluster, idsOf(workload))) {
-      for (const epoch of [call.epoch, Math.max(0, call.epoch - 1)]) {
+      for (const epoch of new Set([call.epoch, Math.max(1, call.epoch - 1)])) {
         faults.count("Execute sent again")
-        await execute(cluster, { ...call, epoch })
+        const answer = await execute(cluster, { ...call, epoch })
+        const isRefused = epoch < call.epoch && answer === "LEASE_LOST"
+        if (answer !== "replayed" && !isRefused) note(`${call.key} came again, and was ${answer}`)
       }
     }
     await tellAgain(cluster, idsOf(workload))
     faults.count("journal told again")
-    const after = await digestOfEverything(cluster)
+    const after = await digestOfEverything(cluster, idsOf(workload))
     for (const [table, digest] of after) {
       if (before.get(table) !== digest) note(`${table} changed by messages that came again`)
     }
@@ -81,7 +84,8 @@ async function sentCalls(cluster: Cluster, ids: readonly string[]): Promise<read
   return await database.query<SentCall>(
     `select c.workspace_id as "workspaceId", c.run_id as "runId", c.step_index as "stepIndex",
        r.step_count as "stepCount", c.idempotency_key as key, c.tool,
-       c.definition_digest as "definitionDigest", c.arguments, r.epoch::integer as epoch,
+       c.definition_digest as "definitionDigest",
+       case when c.is_literal then c.planned_arguments else c.arguments end as arguments, r.epoch::integer as epoch,
        r.requester_id as "requesterId", r.requester_role as "requesterRole"
      from tool_calls c join runs r using (workspace_id, run_id)
      where c.workspace_id = any ($1::uuid[]) and c.start_time is not null
@@ -124,6 +128,12 @@ async function tellAgain(cluster: Cluster, ids: readonly string[]): Promise<void
      ) insert into journal_due (workspace_id) select workspace_id from back on conflict do nothing`,
     [ids],
   )
+  await untilTold(cluster, ids)
+}
+
+/** Until telemetry has been told of everything in these workspaces. */
+async function untilTold(cluster: Cluster, ids: readonly string[]): Promise<void> {
+  await using database = await open(cluster, "orchestrator")
   for (;;) {
     const [row] = await database.query<{ due: number }>(
       "select count(*)::integer as due from journal_due where workspace_id = any ($1::uuid[])",
@@ -135,25 +145,28 @@ async function tellAgain(cluster: Cluster, ids: readonly string[]): Promise<void
 }
 
 /** What changes by itself, whether messages come or not. */
-const restless: ReadonlySet<string> = new Set([
-  "tools.providers",
-  "telemetry.alert_evaluations_due",
-])
+const restless: ReadonlySet<string> = new Set(["telemetry.alert_evaluations_due"])
 
-/** A digest of every table that only changes when something happens. */
-async function digestOfEverything(cluster: Cluster): Promise<ReadonlyMap<string, string>> {
+/** A digest of what every table holds of these workspaces. */
+async function digestOfEverything(
+  cluster: Cluster,
+  ids: readonly string[],
+): Promise<ReadonlyMap<string, string>> {
   const digests = new Map<string, string>()
   for (const service of ["orchestrator", "tools", "telemetry"] as const) {
     await using database = await open(cluster, service)
     const tables = await database.query<{ name: string }>(
-      `select table_name as name from information_schema.tables
-       where table_schema = 'public' and table_type = 'BASE TABLE'`,
+      `select t.table_name as name from information_schema.tables t
+       join information_schema.columns c using (table_schema, table_name)
+       where t.table_schema = 'public' and t.table_type = 'BASE TABLE'
+         and c.column_name = 'workspace_id'`,
     )
     for (const { name } of tables) {
       if (restless.has(`${service}.${name}`)) continue
       const [row] = await database.query<{ digest: string }>(
         `select md5(coalesce(string_agg(md5(t::text), '' order by md5(t::text)), '')) as digest
-         from "${name}" t`,
+         from "${name}" t where workspace_id = any ($1::uuid[])`,
+        [ids],
       )
       digests.set(`${service}.${name}`, row?.digest ?? "")
     }

@@ -152,7 +152,7 @@ export class LedgerTool {
     this.#reached("after_effect")
 
     if (mode === "crash_after") process.kill(process.pid, "SIGKILL")
-    if (mode === "late" || (mode === undefined && delayMs > 0)) await sleep(delayMs)
+    if (mode === "late" || asked === undefined) await sleep(delayMs)
     if (mode === "hang_after") return nothing
     if (mode === "none") return { messages: [], isHeldBack: false }
     if (mode === "twice") return { messages: [await answer, await answer], isHeldBack: false }

@@ -35,6 +35,8 @@ export const restore: Scenario = {
     const left = await runsIn(cluster, context)
     const lost = new Set([...known].filter((runId) => !left.has(runId)))
     workload.forget(lost)
+    // What had ended since then goes on from where it was, and is asked for again.
+    workload.revive(left)
     for (const { workspaceId } of workload.workspaces)
       history.note({ kind: "restored", workspaceId })
     for (const entry of [...history.entries]) {

@@ -1,4 +1,5 @@
 /** One thing that goes wrong, the load it goes wrong under, and what may be said of it afterwards. */
+import type { Reason } from "../../mesh/errors.ts"
 import type { Cluster } from "./cluster.ts"
 import { readWorld } from "./dump.ts"
 import { deathsOf, type FaultLog, heal, sleep } from "./faults.ts"
@@ -29,6 +30,8 @@ export interface Scenario {
   afterwards?(context: ScenarioContext): Promise<void>
   /** Ends of runs that this fault may cause, as `state reason`. */
   readonly mayEnd?: readonly string[]
+  /** What clients may be told because of this fault, and ask again; beside that nobody is there. */
+  readonly mayRefuse?: readonly Reason[]
   /** An invariant that this fault is free to break. */
   readonly isFreeToBreak?: InvariantName
 }
@@ -52,13 +55,15 @@ export async function runScenario(
   const startedAt = Date.now()
   const deathsBefore = deathsOf(cluster).length
   const history = new History()
-  await using workload = await Workload.open(cluster, history, { workspaces: 4 })
+  const { mayRefuse = [] } = scenario
+  await using workload = await Workload.open(cluster, history, { workspaces: 4, mayRefuse })
   const noted: string[] = []
   const context = { ...given, workload, history, note: (anomaly: string) => noted.push(anomaly) }
-  await scenario.run(context)
+  const note = (error: unknown) => context.note(`the scenario broke off: ${error}`)
+  await scenario.run(context).catch(note)
   heal(cluster)
   const isSettled = await workload.settled(settleMs)
-  await scenario.afterwards?.(context)
+  await scenario.afterwards?.(context).catch(note)
   const isCounted = scenario.isFreeToBreak !== "I9"
   const world = await readCaughtUp(context, isCounted)
   const anomalies = [
@@ -120,10 +125,13 @@ function surprises(history: History): string[] {
   return history.entries.flatMap((entry) => (entry.kind === "surprise" ? [entry.what] : []))
 }
 
-/** Runs of which something has really happened. */
-function executedRuns({ ledger, runs }: World): number {
-  const took = new Set(ledger.filter(({ kind }) => kind === "effect").map(({ runId }) => runId))
-  return runs.filter(({ runId, isEnded }) => isEnded && took.has(runId)).length
+/** Runs of which something has really happened, those that were undone later among them. */
+function executedRuns(world: World): number {
+  const took = new Set(
+    world.ledger.flatMap(({ kind, runId }) => (kind === "effect" ? [runId] : [])),
+  )
+  const open = new Set(world.runs.flatMap(({ runId, isEnded }) => (isEnded ? [] : [runId])))
+  return startedOf(world).filter(({ runId }) => took.has(runId) && !open.has(runId)).length
 }
 
 function endsOf({ runs }: World): Readonly<Record<string, number>> {

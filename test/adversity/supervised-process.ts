@@ -43,6 +43,8 @@ export class SupervisedProcess implements AsyncDisposable {
   #isKilling = false
   /** The order of this life; those of the next ones follow. */
   #armed: KillOrder | undefined
+  /** The last order that it was given in this life: one that was taken back may have been carried out. */
+  #given: KillOrder | undefined
   #nextOrders: readonly KillOrder[] = []
   #startedAt = 0
 
@@ -134,12 +136,14 @@ export class SupervisedProcess implements AsyncDisposable {
     if (!this.#isWanted) return
     const { name } = this
     const at = Date.now()
-    const armed = this.#armed
+    const isSuicidal = this.#spec.isSuicidal === true && signal === "SIGKILL"
+    const given = isSuicidal ? this.#armed : this.#given
+    this.#given = undefined
     this.#armed = undefined
-    if (this.#isKilling || (this.#spec.isSuicidal === true && signal === "SIGKILL" && !armed)) {
+    if (this.#isKilling || (isSuicidal && given === undefined)) {
       this.deaths.push({ at, process: name, cause: "signal", detail: "SIGKILL" })
-    } else if (signal === "SIGKILL" && armed !== undefined) {
-      this.deaths.push({ at, process: name, cause: "kill_point", detail: armed.point })
+    } else if (signal === "SIGKILL" && given !== undefined) {
+      this.deaths.push({ at, process: name, cause: "kill_point", detail: given.point })
     } else {
       const detail = `exit ${signal ?? code}: ${this.lines.slice(-5).join(" ")}`
       this.deaths.push({ at, process: name, cause: "itself", detail })
@@ -150,6 +154,7 @@ export class SupervisedProcess implements AsyncDisposable {
 
   #send(order: KillOrder | undefined): void {
     this.#armed = order
+    this.#given = order ?? this.#given
     this.#tell(order === undefined ? { kind: "disarm" } : { kind: "arm", order })
   }
 

@@ -42,13 +42,13 @@ interface LiveRun {
 const callTimeoutMs = 4_000
 const pollMs = 250
 /** What a fault may do to any request; everything else is a surprise. */
-const passing: ReadonlySet<Reason | undefined> = new Set<Reason>([
+const passing: readonly Reason[] = [
   "DEPENDENCY_UNAVAILABLE",
   "DEADLINE_EXCEEDED",
   "SHUTTING_DOWN",
   "CANCELLED",
   "LIMIT_EXCEEDED",
-])
+]
 
 const stateNames = new Map<number, string>(
   Object.entries(RunState).map(([name, value]) => [value, name.toLowerCase()]),
@@ -57,10 +57,12 @@ const stateNames = new Map<number, string>(
 export class Workload implements AsyncDisposable {
   readonly #cluster: Cluster
   readonly #history: History
+  readonly #passing: ReadonlySet<Reason | undefined>
   readonly #runs: Client<typeof RunService>
   readonly #calls: Client<typeof ToolCallService>
   readonly #approvals: Client<typeof ApprovalService>
   readonly #live = new Map<string, LiveRun>()
+  readonly #all: LiveRun[] = []
   readonly #starting = new Set<Promise<void>>()
   readonly #answering = new Set<string>()
   readonly #stop = new AbortController()
@@ -70,7 +72,13 @@ export class Workload implements AsyncDisposable {
   startedCount = 0
   endedCount = 0
 
-  private constructor(cluster: Cluster, history: History, workspaces: readonly TestWorkspace[]) {
+  private constructor(
+    cluster: Cluster,
+    history: History,
+    workspaces: readonly TestWorkspace[],
+    mayRefuse: readonly Reason[],
+  ) {
+    this.#passing = new Set([...passing, ...mayRefuse])
     this.#cluster = cluster
     this.#history = history
     this.workspaces = workspaces
@@ -84,12 +92,12 @@ export class Workload implements AsyncDisposable {
   static async open(
     cluster: Cluster,
     history: History,
-    options: { readonly workspaces: number },
+    options: { readonly workspaces: number; readonly mayRefuse?: readonly Reason[] },
   ): Promise<Workload> {
     const workspaces: TestWorkspace[] = []
     for (let n = 0; n < options.workspaces; n++)
       workspaces.push(await addWorkspace(cluster, history))
-    return new Workload(cluster, history, workspaces)
+    return new Workload(cluster, history, workspaces, options.mayRefuse ?? [])
   }
 
   get liveCount(): number {
@@ -100,7 +108,10 @@ export class Workload implements AsyncDisposable {
   async start(shapes: readonly RunShape[], maxLive: number): Promise<void> {
     for (const shape of shapes) {
       while (this.#live.size + this.#starting.size >= maxLive) await sleep(10)
-      const work = this.#startOne(shape).finally(() => this.#starting.delete(work))
+      // What broke off has been noted.
+      const work = this.#startOne(shape)
+        .catch(() => {})
+        .finally(() => this.#starting.delete(work))
       this.#starting.add(work)
     }
     await Promise.all(this.#starting)
@@ -111,6 +122,14 @@ export class Workload implements AsyncDisposable {
     const end = Date.now() + timeoutMs
     while (this.#live.size > 0 && Date.now() < end) await sleep(50)
     return this.#live.size === 0
+  }
+
+  /** Looks again after runs that had ended before a restore. */
+  revive(runIds: ReadonlySet<string>): void {
+    for (const { started, workspace } of this.#all) {
+      if (!runIds.has(started.runId) || this.#live.has(started.runId)) continue
+      this.#live.set(started.runId, { started, workspace, ended: Promise.withResolvers<void>() })
+    }
   }
 
   /** Gives up runs that a restore undid. */
@@ -150,6 +169,7 @@ export class Workload implements AsyncDisposable {
       ended: Promise.withResolvers<void>(),
     }
     this.#live.set(runId, live)
+    this.#all.push(live)
     if (shape.cancelAfterMs !== undefined) this.#cancelLater(live, shape.cancelAfterMs)
   }
 
@@ -319,7 +339,7 @@ export class Workload implements AsyncDisposable {
   /** Whether a fault explains this; a surprise is noted. */
   #judge(what: string, workspaceId: string, error: unknown): boolean {
     const reason = reasonOf(error)
-    if (passing.has(reason)) return true
+    if (this.#passing.has(reason)) return true
     const text = reason ?? (error as ConnectError).message ?? String(error)
     this.#history.note({ kind: "surprise", workspaceId, what: `${what}: ${text}` })
     return false
