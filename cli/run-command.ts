@@ -1,4 +1,5 @@
 import { toJson } from "@bufbuild/protobuf"
+import { timestampFromDate } from "@bufbuild/protobuf/wkt"
 import type { Command } from "commander"
 import { RunEventSchema } from "../gen/runwarden/orchestrator/v1/run_event_pb.ts"
 import { type RunState, RunStateSchema } from "../gen/runwarden/orchestrator/v1/run_pb.ts"
@@ -37,6 +38,8 @@ interface StartOptions {
   readonly set?: readonly string[]
   readonly input?: string
   readonly timeout?: string
+  readonly at?: string
+  readonly delay?: string
   readonly maxToolCalls?: number
   readonly maxWallTime?: string
   readonly thread?: string
@@ -104,6 +107,8 @@ function startCommand(cli: Cli): Command {
         )
         .option("--input <text>", "what is asked for, in words; moderated before the first step")
         .option("--timeout <length>", "time for the whole run, such as 1h; a day where absent")
+        .option("--at <time>", "when it begins, such as 2026-03-01T14:00:00Z; at once where absent")
+        .option("--delay <length>", "how long from now it begins, such as 15m")
         .option("--max-tool-calls <n>", "calls that it may make", wholeNumber(1, 2 ** 32 - 1))
         .option("--max-wall-time <length>", "how long after its start it may still begin a call")
         .option("--thread <id>", "the conversation that it belongs to, whose runs take turns")
@@ -139,6 +144,7 @@ async function startRun(context: Context, options: StartOptions): Promise<void> 
     plan: file.plan,
     input: options.input ?? file.input,
     ...(seconds === undefined ? {} : { timeout: { seconds: BigInt(seconds) } }),
+    ...beginOf(options),
     ...budgetOf(options),
   }
   const runs = session.client(RunService)
@@ -163,6 +169,17 @@ async function startRun(context: Context, options: StartOptions): Promise<void> 
     }
   }
   await finish(context, runId)
+}
+
+function beginOf({ at, delay }: StartOptions) {
+  const time = at === undefined ? undefined : new Date(at)
+  if (time !== undefined && Number.isNaN(time.getTime())) {
+    throw new CliError(`--at must be a time such as 2026-03-01T14:00:00Z, not "${at}".`)
+  }
+  return {
+    ...(time === undefined ? {} : { startTime: timestampFromDate(time) }),
+    ...(delay === undefined ? {} : { delay: { seconds: BigInt(readSeconds(delay, "--delay")) } }),
+  }
 }
 
 function budgetOf({ maxToolCalls = 0, maxWallTime }: StartOptions) {

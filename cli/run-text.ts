@@ -87,6 +87,7 @@ export function tellRun(out: Output, run: Run): void {
     ["verdict", run.moderationOutcome === 0 ? "" : enumText(VerdictSchema, run.moderationOutcome)],
     ["input", run.input],
     ["started", timeText(run.createTime, now)],
+    ["begins", timeText(run.startTime, now)],
     ["ended", timeText(run.endTime, now)],
     ["deadline", run.endTime === undefined ? timeText(run.deadline, now) : ""],
     ["trace", run.traceId],

@@ -23,6 +23,10 @@ export const runOutcomes = {
       explanation: "The run is stored and waits for a worker.",
     },
     reasons: {
+      scheduled: {
+        label: "scheduled",
+        explanation: "It begins at its time; until then it can be cancelled.",
+      },
       thread_busy: {
         label: "waits for its turn",
         explanation: "Other runs of its thread came first; it begins once they have ended.",

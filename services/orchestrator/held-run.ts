@@ -12,6 +12,7 @@
  *
  *   run              call               moved by                              due
  *   queued           proposed           any replica with a place              at once
+ *   queued, later    proposed           any replica with a place              its start time
  *   queued, in line  proposed           the end of the run before it          run expires
  *   running          proposed           its owner                             when its lease ends
  *   running          executing          its owner; the next one asks the      when its lease ends
@@ -45,6 +46,9 @@ export interface HeldRunDeps {
   /** Told when a run was given back that becomes due by then. */
   dueIn(waitMs: number): void
 }
+
+/** How long a run waits that its thread has no room for. */
+const fullLineMs = 1_000
 
 export class HeldRun {
   readonly #deps: HeldRunDeps
@@ -102,8 +106,8 @@ export class HeldRun {
         // Under its lock, so that a run which ends at this moment does not stay in line.
         const current = await takeSnapshot(tx, workspaceId, runId, epoch)
         if (current === undefined) return undefined
-        const isFirst = await joinLine(tx, current.run)
-        const due = { at: current.run.deadline }
+        const { isFirst, isInLine } = await joinLine(tx, current.run)
+        const due = isInLine ? { at: current.run.deadline } : { afterMs: fullLineMs }
         if (!isFirst) await releaseClaim(tx, this.#lease, { due, failure: "none" })
         return isFirst
       },

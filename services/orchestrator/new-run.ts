@@ -97,6 +97,7 @@ function newRun(request: StartRunRequest, steps: readonly PlanStep[], caller: Ca
     requestId: request.requestId,
     // Until the database says when it was.
     deadline: now,
+    startTime: undefined,
     createTime: now,
     updateTime: now,
     endTime: undefined,

@@ -41,11 +41,15 @@ export function exhaust(change: Change, exhaustion: Exhaustion): void {
 function useOf({ run, before }: Pick<Change, "run" | "before">): RunUse {
   // A run that is not stored yet has used no time.
   const isNew = run.revision === 0
-  const wallMs = isNew ? 0 : Math.max(0, before.clock.now() - run.createTime.getTime())
+  const wallMs = isNew ? 0 : Math.max(0, before.clock.now() - beginOf(run))
   return { calls: run.usedCalls, wallMs }
 }
 
 function wallMsAtLastCall({ run, before }: Change): number {
   const started = before.calls.map(({ startTime }) => startTime?.getTime() ?? 0)
-  return Math.max(0, Math.max(...started) - run.createTime.getTime())
+  return Math.max(0, Math.max(...started) - beginOf(run))
+}
+
+function beginOf({ startTime, createTime }: Change["run"]): number {
+  return (startTime ?? createTime).getTime()
 }

@@ -150,6 +150,9 @@ export class RunDriver {
     }
     if (isLate) return this.#store((change) => expire(change, "deadline_exceeded"))
     if (this.#deps.isDraining()) return { kind: "give_back", afterMs: 0 }
+    if (run.state === "queued" && run.startTime !== undefined && clock.now() < +run.startTime) {
+      return this.#restUntil(run.startTime)
+    }
     switch (call.state) {
       case "proposed":
         return run.state === "queued" && run.isInLine

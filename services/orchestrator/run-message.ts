@@ -40,6 +40,7 @@ export function toRun(run: RunRecord, plan?: Plan): Run {
     ...(run.moderationOutcome === undefined
       ? {}
       : { moderationOutcome: verdictEnum[run.moderationOutcome] }),
+    ...(run.startTime === undefined ? {} : { startTime: timestampFromDate(run.startTime) }),
     ...(run.endTime === undefined ? {} : { endTime: timestampFromDate(run.endTime) }),
   })
 }

@@ -8,7 +8,7 @@ const listColumns = `
   requester_id as "requesterId", requester_role as "requesterRole", state, reason,
   policy_denial as "policyDenial", moderation_outcome as "moderationOutcome",
   budget, used_calls as "usedCalls", plan_name as "planName", step_index as "stepIndex", step_count as "stepCount", epoch, revision,
-  trace_id as "traceId", trace_parent as "traceParent", request_id as "requestId", deadline,
+  trace_id as "traceId", trace_parent as "traceParent", request_id as "requestId", deadline, start_time as "startTime",
   create_time as "createTime", update_time as "updateTime", end_time as "endTime"`
 
 /** The columns of a whole run, by the names of its record. */
@@ -16,10 +16,14 @@ export const runColumns = `${listColumns}, plan, input`
 
 /** A run as it is read. */
 export interface RunRow
-  extends Omit<RunRecord, "policyDenial" | "moderationOutcome" | "budget" | "endTime"> {
+  extends Omit<
+    RunRecord,
+    "policyDenial" | "moderationOutcome" | "budget" | "startTime" | "endTime"
+  > {
   readonly policyDenial: string | null
   readonly moderationOutcome: RunRecord["moderationOutcome"] | null
   readonly budget: string | null
+  readonly startTime: Date | null
   readonly endTime: Date | null
 }
 
@@ -101,6 +105,7 @@ export function toRunRecord(row: RunRow): RunRecord {
     policyDenial: row.policyDenial === null ? undefined : (JSON.parse(row.policyDenial) as Denial),
     moderationOutcome: row.moderationOutcome ?? undefined,
     budget: row.budget === null ? undefined : (JSON.parse(row.budget) as RunBudget),
+    startTime: row.startTime ?? undefined,
     endTime: row.endTime ?? undefined,
   }
 }

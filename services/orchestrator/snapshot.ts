@@ -47,6 +47,8 @@ export interface RunRecord {
   readonly traceId: string
   readonly traceParent: string
   readonly requestId: string
+  /** When it is to begin; undefined for at once. */
+  readonly startTime: Date | undefined
   readonly deadline: Date
   readonly createTime: Date
   readonly updateTime: Date

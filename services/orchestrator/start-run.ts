@@ -7,9 +7,10 @@
  *    run waits for moderation.
  */
 import { create } from "@bufbuild/protobuf"
-import { type Duration, durationMs } from "@bufbuild/protobuf/wkt"
+import { type Duration, durationMs, timestampDate } from "@bufbuild/protobuf/wkt"
 import type { HandlerContext } from "@connectrpc/connect"
 import {
+  BusyThreadPolicy,
   type StartRunRequest,
   type StartRunResponse,
   StartRunResponseSchema,
@@ -29,7 +30,7 @@ import { type RunWaitDeps, waitForRest } from "./run-wait.ts"
 import { Scope } from "./scope.ts"
 import { clockFrom, type RunRecord, type Snapshot } from "./snapshot.ts"
 import { startKeyOf } from "./start-key.ts"
-import type { Start, Started, StartStore } from "./start-store.ts"
+import type { Begin, Start, Started, StartStore } from "./start-store.ts"
 import { startedBefore } from "./started-before.ts"
 import { prepareStep, type StepDeps } from "./step.ts"
 import { askForTurn, isTurnLost, lineLimitError, startInstead, type Turn } from "./thread-start.ts"
@@ -86,9 +87,10 @@ async function startInTurn(
   const planned = await planRun(tools, request, checked, callerOf(context), outgoing(context))
   for (let mayAdmit = true; ; ) {
     if (context.signal.aborted) throw new RunwardenError("CANCELLED", {})
+    const begin = beginOf(request)
     const turn = await askForTurn(database, planned.run, request.onBusyThread)
     try {
-      const begun = await start(deps, request, planned, key, { turn, mayAdmit })
+      const begun = await start(deps, request, planned, key, { turn, begin, mayAdmit })
       if (begun !== undefined) return begun
     } catch (error) {
       // Stored without its first step, the run is told by what budget it fails.
@@ -98,21 +100,28 @@ async function startInTurn(
   }
 }
 
+/** How a run is to be stored. */
+interface Manner {
+  readonly turn: Turn
+  readonly begin: Begin | undefined
+  readonly mayAdmit: boolean
+}
+
 /** Undefined where another run of the thread came first. */
 async function start(
   deps: StartRunDeps,
   request: StartRunRequest,
   found: Snapshot,
   key: RequestKey,
-  { turn, mayAdmit }: { readonly turn: Turn; readonly mayAdmit: boolean },
+  { turn, begin, mayAdmit }: Manner,
 ): Promise<Begun | undefined> {
   const { executor, starts } = deps
   const timeoutMs = request.timeout === undefined ? deps.runTimeoutMs : millisOf(request.timeout)
-  const isNow = turn.kind === "now"
+  const isNow = turn.kind === "now" && begin === undefined
   const clock = starts.clock()
   // As near as it is known before the run is stored: a first step that waits is due by then.
   const deadline = new Date((clock?.now() ?? Date.now()) + timeoutMs)
-  const reason = isNow ? "" : "thread_busy"
+  const reason = begin === undefined ? (isNow ? "" : "thread_busy") : "scheduled"
   const planned = { ...found, run: { ...found.run, deadline, reason } }
   // Given back once the run has begun here, or never will.
   using lease = isNow ? executor.reserve() : undefined
@@ -122,11 +131,11 @@ async function start(
     : opened(planned, lease !== undefined)
   const isAdmitted = change.calls.some(({ state }) => state === "executing")
   if (isAdmitted) deps.reached("before_intent")
-  const stored = { change, key, timeoutMs, lease }
+  const stored = { change, key, timeoutMs, begin, lease }
   const outcome = await (turn.kind === "instead" ? instead(deps, stored) : starts.start(stored))
   if (outcome === undefined) return undefined
   if (outcome.kind === "known") throw new Error("the request's id was used before")
-  const begun = startedAt(change, outcome.at, timeoutMs)
+  const begun = startedAt(change, outcome.at, timeoutMs, begin)
   deps.stored(change, outcome.at)
   if (change.approvals.length > 0) deps.reached("during_approval_wait")
   if (lease === undefined) executor.poke()
@@ -169,10 +178,42 @@ function opened(planned: Snapshot, isClaimed: boolean): Change {
 }
 
 /** The new run with its times, as the database gave them: nothing is read back. */
-function startedAt(change: Change, at: Date, timeoutMs: number): Snapshot {
+function startedAt(
+  change: Change,
+  at: Date,
+  timeoutMs: number,
+  begin: Begin | undefined,
+): Snapshot {
   const { run, ...others } = change.after(at)
-  const deadline = new Date(at.getTime() + timeoutMs)
-  return { ...others, run: { ...run, createTime: at, deadline }, clock: clockFrom(at) }
+  const time = begin === undefined ? at : timeOf(begin, at)
+  const startTime = time > at ? time : undefined
+  const deadline = new Date((startTime ?? at).getTime() + timeoutMs)
+  const clock = clockFrom(at)
+  return { ...others, run: { ...run, createTime: at, startTime, deadline }, clock }
+}
+
+/** When the run is to begin; undefined for at once. Throws where the request says two things. */
+function beginOf({ startTime, delay, onBusyThread }: StartRunRequest): Begin | undefined {
+  if (startTime === undefined && delay === undefined) return undefined
+  if (startTime !== undefined && delay !== undefined) throw contradiction("delay", "start_time")
+  const begin: Begin =
+    delay === undefined && startTime !== undefined
+      ? { at: timestampDate(startTime) }
+      : { afterMs: millisOf(delay) }
+  const { REJECT, CANCEL_OTHER } = BusyThreadPolicy
+  if (onBusyThread === REJECT || onBusyThread === CANCEL_OTHER) {
+    throw contradiction("on_busy_thread", delay === undefined ? "start_time" : "delay")
+  }
+  return begin
+}
+
+function contradiction(field: string, other: string): RunwardenError {
+  const violations = [{ field, description: `cannot be given together with ${other}` }]
+  return new RunwardenError("INVALID_REQUEST", { field }, { violations })
+}
+
+function timeOf(begin: Begin, now: Date): Date {
+  return "at" in begin ? begin.at : new Date(now.getTime() + begin.afterMs)
 }
 
 const maxWaitMs = 60_000

@@ -28,9 +28,14 @@ export interface Start {
   readonly change: Change
   readonly key: RequestKey
   readonly timeoutMs: number
+  /** When it begins; undefined for at once. */
+  readonly begin?: Begin | undefined
   /** Who owns the run from the start; undefined leaves it to whoever comes first. */
   readonly lease: { readonly owner: string; readonly leaseMs: number } | undefined
 }
+
+/** When a run begins: at a time, or so long after it was stored, by the clock of the database. */
+export type Begin = { readonly at: Date } | { readonly afterMs: number }
 
 /** What became of a start. */
 export type Started =
@@ -143,7 +148,7 @@ async function ensureJournals(
   for (const workspaceId of fresh) known.add(workspaceId)
 }
 
-function startRow(n: number, { change, key, timeoutMs, lease }: Start, content: Content) {
+function startRow(n: number, { change, key, timeoutMs, begin, lease }: Start, content: Content) {
   const { run } = change
   return {
     n,
@@ -169,6 +174,8 @@ function startRow(n: number, { change, key, timeoutMs, lease }: Start, content: 
     method: key.method,
     request_sha256: key.sha256,
     timeout_ms: timeoutMs,
+    start_time: begin !== undefined && "at" in begin ? begin.at.toISOString() : undefined,
+    delay_ms: begin !== undefined && "afterMs" in begin ? begin.afterMs : undefined,
     claim: change.claim.kind,
     due_time: change.claim.kind === "release" ? change.claim.dueAt.toISOString() : undefined,
     owner: lease?.owner,
@@ -221,10 +228,11 @@ function textOf({ asks }: { readonly asks: boolean }): string {
   return `
   with item as materialized (
     select * from json_to_recordset($1::json) as i (n integer, workspace_id uuid, run_id uuid,
-      thread_id uuid, in_line boolean, requester_id text, requester_role smallint, state text, reason text,
-      policy_denial text, moderation_outcome text, plan_name text, plan text, input text,
-      step_count integer, budget text, calls integer, trace_id text, trace_parent text, request_id uuid, method text,
-      request_sha256 text, timeout_ms double precision, claim text, due_time timestamptz,
+      thread_id uuid, in_line boolean, requester_id text, requester_role smallint, state text,
+      reason text, policy_denial text, moderation_outcome text, plan_name text, plan text, input text,
+      step_count integer, budget text, calls integer, trace_id text, trace_parent text,
+      request_id uuid, method text, request_sha256 text, timeout_ms double precision,
+      start_time timestamptz, delay_ms double precision, claim text, due_time timestamptz,
       owner uuid, lease_ms double precision, entries integer, first_byte integer, bytes integer)
   ), repeatable as (
     insert into requests (workspace_id, request_id, method, request_sha256, response)
@@ -233,7 +241,9 @@ function textOf({ asks }: { readonly asks: boolean }): string {
     on conflict (workspace_id, request_id) do nothing
     returning workspace_id, request_id, response
   ), fresh as materialized (
-    select i.*, 1::bigint as first_sequence from item i
+    select i.*, 1::bigint as first_sequence,
+      coalesce(i.start_time, now() + i.delay_ms * interval '1 millisecond') as begin_time
+    from item i
     where exists (select from repeatable q where q.workspace_id = i.workspace_id
       and q.request_id = i.request_id and q.response = convert_to(i.run_id::text, 'UTF8'))
   ), kept as materialized (
@@ -242,19 +252,20 @@ function textOf({ asks }: { readonly asks: boolean }): string {
     from fresh
   ), run as (
     insert into runs (workspace_id, run_id, thread_id, in_line, requester_id, requester_role, state,
-      reason, policy_denial, moderation_outcome, plan_name, plan, input, step_count, budget, used_calls,
-      epoch, event_count,
-      trace_id, trace_parent, request_id, deadline, end_time)
+      reason, policy_denial, moderation_outcome, plan_name, plan, input, step_count, budget,
+      used_calls, epoch, event_count, trace_id, trace_parent, request_id, start_time, deadline,
+      end_time)
     select workspace_id, run_id, thread_id, in_line, requester_id, requester_role, state, reason,
       policy_denial, moderation_outcome, plan_name, plan, input, step_count, budget, calls,
-      1, entries, trace_id,
-      trace_parent, request_id, now() + timeout_ms * interval '1 millisecond',
+      1, entries, trace_id, trace_parent, request_id,
+      case when begin_time > now() then begin_time end,
+      greatest(begin_time, now()) + timeout_ms * interval '1 millisecond',
       case when state in ('succeeded', 'failed', 'cancelled', 'expired') then now() end
     from fresh
   ), claimed as (
     insert into run_claims (workspace_id, run_id, owner, epoch, due_time)
     select workspace_id, run_id, case when claim <> 'release' then owner end, 1,
-      greatest(due_time, now() + lease_ms * interval '1 millisecond')
+      greatest(due_time, begin_time, now() + lease_ms * interval '1 millisecond')
     from fresh where claim <> 'drop'
   ), judged as (
     insert into verdicts (workspace_id, run_id, step_index, digest, verdict, decision_id,

@@ -16,7 +16,7 @@ import { storeChanges } from "./change-store.ts"
 import type { RunRecord } from "./snapshot.ts"
 import { readSnapshot } from "./snapshot-store.ts"
 import { type Start, storeStarts } from "./start-store.ts"
-import { enterThread, readLine } from "./thread-store.ts"
+import { enterThread, maxRunsInLine, readLine } from "./thread-store.ts"
 
 /** How a run that names its thread may be stored. */
 export type Turn =
@@ -25,8 +25,6 @@ export type Turn =
   | { readonly kind: "later" }
   /** Once those that are in line are cancelled. */
   | { readonly kind: "instead" }
-
-const maxRunsInLine = 100
 
 /** Asks for a turn of the run's thread. Throws THREAD_BUSY where the request wants it so. */
 export async function askForTurn(

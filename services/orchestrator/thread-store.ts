@@ -12,6 +12,9 @@ export interface ThreadRecord {
   readonly used: string
 }
 
+/** As many live runs as a thread may have; the table says the same. */
+export const maxRunsInLine = 100
+
 export interface ThreadKey {
   readonly workspaceId: string
   readonly threadId: string
@@ -65,18 +68,25 @@ export async function readLine(tx: Tx, { workspaceId, threadId }: ThreadKey) {
   return row?.line ?? []
 }
 
-/** Joins the line unless the run is in it; whether it comes first. The run's row must be locked. */
+/** Where a run stands in the line of its thread. */
+export interface Place {
+  readonly isFirst: boolean
+  /** False where the line is as long as it may be. */
+  readonly isInLine: boolean
+}
+
+/** Joins the line unless the run is in it. The run's row must be locked. */
 export async function joinLine(
   tx: Tx,
   { workspaceId, threadId, runId }: ThreadKey & { readonly runId: string },
-): Promise<boolean> {
-  const { isFirst } = await tx.one<{ readonly isFirst: boolean }>(
-    `update threads set line = case when $3::uuid = any (line) then line else line || $3::uuid end
+): Promise<Place> {
+  return tx.one<Place>(
+    `update threads set line = case when $3::uuid = any (line) or cardinality(line) >= $4::integer
+       then line else line || $3::uuid end
      where workspace_id = $1::uuid and thread_id = $2::uuid
-     returning line[1] = $3::uuid as "isFirst"`,
-    [workspaceId, threadId, runId],
+     returning line[1] = $3::uuid as "isFirst", $3::uuid = any (line) as "isInLine"`,
+    [workspaceId, threadId, runId, maxRunsInLine],
   )
-  return isFirst
 }
 
 const columns = `workspace_id as "workspaceId", thread_id as "threadId", line,

@@ -5,8 +5,8 @@
 import type { GenEnum, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import { enumDesc, fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
 import { file_buf_validate_validate } from "../../../buf/validate/validate_pb.ts";
-import type { Duration } from "@bufbuild/protobuf/wkt";
-import { file_google_protobuf_duration } from "@bufbuild/protobuf/wkt";
+import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
+import { file_google_protobuf_duration, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
 import { file_runwarden_options_v1_access } from "../../options/v1/access_pb.ts";
 import type { RunBudget } from "./budget_pb.ts";
 import { file_runwarden_orchestrator_v1_budget } from "./budget_pb.ts";
@@ -20,7 +20,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file runwarden/orchestrator/v1/start_run.proto.
  */
 export const file_runwarden_orchestrator_v1_start_run: GenFile = /*@__PURE__*/
-  fileDesc("CilydW53YXJkZW4vb3JjaGVzdHJhdG9yL3YxL3N0YXJ0X3J1bi5wcm90bxIZcnVud2FyZGVuLm9yY2hlc3RyYXRvci52MSK7AwoPU3RhcnRSdW5SZXF1ZXN0EiIKDHdvcmtzcGFjZV9pZBgBIAEoCUIMukgFcgOwAQGItRgBEiAKCnJlcXVlc3RfaWQYAiABKAlCDLpIBXIDsAEBiLUYBBIiCgl0aHJlYWRfaWQYAyABKAlCD7pICNgBAXIDsAEBiLUYBBI1CgRwbGFuGAQgASgLMh8ucnVud2FyZGVuLm9yY2hlc3RyYXRvci52MS5QbGFuQga6SAPIAQESGAoFaW5wdXQYBSABKAlCCbpIBnIEKICAAhI/Cgd0aW1lb3V0GAYgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQhO6SBCqAQ0iBQiAmp4BMgQQwIQ9EicKBHdhaXQYByABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24STQoOb25fYnVzeV90aHJlYWQYCCABKA4yKy5ydW53YXJkZW4ub3JjaGVzdHJhdG9yLnYxLkJ1c3lUaHJlYWRQb2xpY3lCCLpIBYIBAhABEjQKBmJ1ZGdldBgLIAEoCzIkLnJ1bndhcmRlbi5vcmNoZXN0cmF0b3IudjEuUnVuQnVkZ2V0Ij8KEFN0YXJ0UnVuUmVzcG9uc2USKwoDcnVuGAEgASgLMh4ucnVud2FyZGVuLm9yY2hlc3RyYXRvci52MS5SdW4qmgEKEEJ1c3lUaHJlYWRQb2xpY3kSIgoeQlVTWV9USFJFQURfUE9MSUNZX1VOU1BFQ0lGSUVEEAASHQoZQlVTWV9USFJFQURfUE9MSUNZX1JFSkVDVBABEh4KGkJVU1lfVEhSRUFEX1BPTElDWV9FTlFVRVVFEAISIwofQlVTWV9USFJFQURfUE9MSUNZX0NBTkNFTF9PVEhFUhADYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_duration, file_runwarden_options_v1_access, file_runwarden_orchestrator_v1_budget, file_runwarden_orchestrator_v1_plan, file_runwarden_orchestrator_v1_run]);
+  fileDesc("CilydW53YXJkZW4vb3JjaGVzdHJhdG9yL3YxL3N0YXJ0X3J1bi5wcm90bxIZcnVud2FyZGVuLm9yY2hlc3RyYXRvci52MSK5BAoPU3RhcnRSdW5SZXF1ZXN0EiIKDHdvcmtzcGFjZV9pZBgBIAEoCUIMukgFcgOwAQGItRgBEiAKCnJlcXVlc3RfaWQYAiABKAlCDLpIBXIDsAEBiLUYBBIiCgl0aHJlYWRfaWQYAyABKAlCD7pICNgBAXIDsAEBiLUYBBI1CgRwbGFuGAQgASgLMh8ucnVud2FyZGVuLm9yY2hlc3RyYXRvci52MS5QbGFuQga6SAPIAQESGAoFaW5wdXQYBSABKAlCCbpIBnIEKICAAhI/Cgd0aW1lb3V0GAYgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQhO6SBCqAQ0iBQiAmp4BMgQQwIQ9EicKBHdhaXQYByABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24STQoOb25fYnVzeV90aHJlYWQYCCABKA4yKy5ydW53YXJkZW4ub3JjaGVzdHJhdG9yLnYxLkJ1c3lUaHJlYWRQb2xpY3lCCLpIBYIBAhABEj0KCnN0YXJ0X3RpbWUYCSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wQg26SAqyAQdKBQiA54QPEj0KBWRlbGF5GAogASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQhO6SBCqAQ0iBQiA54QPMgQQwIQ9EjQKBmJ1ZGdldBgLIAEoCzIkLnJ1bndhcmRlbi5vcmNoZXN0cmF0b3IudjEuUnVuQnVkZ2V0Ij8KEFN0YXJ0UnVuUmVzcG9uc2USKwoDcnVuGAEgASgLMh4ucnVud2FyZGVuLm9yY2hlc3RyYXRvci52MS5SdW4qmgEKEEJ1c3lUaHJlYWRQb2xpY3kSIgoeQlVTWV9USFJFQURfUE9MSUNZX1VOU1BFQ0lGSUVEEAASHQoZQlVTWV9USFJFQURfUE9MSUNZX1JFSkVDVBABEh4KGkJVU1lfVEhSRUFEX1BPTElDWV9FTlFVRVVFEAISIwofQlVTWV9USFJFQURfUE9MSUNZX0NBTkNFTF9PVEhFUhADYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_timestamp, file_runwarden_options_v1_access, file_runwarden_orchestrator_v1_budget, file_runwarden_orchestrator_v1_plan, file_runwarden_orchestrator_v1_run]);
 
 /**
  * StartRunRequest describes the run.
@@ -88,6 +88,23 @@ export type StartRunRequest = Message<"runwarden.orchestrator.v1.StartRunRequest
    * @generated from field: runwarden.orchestrator.v1.BusyThreadPolicy on_busy_thread = 8;
    */
   onBusyThread: BusyThreadPolicy;
+
+  /**
+   * When the run begins: until then it is stored, QUEUED with the reason `scheduled`, and can be
+   * cancelled. At once where absent or past; at most a year away. Its timeout counts from then, and
+   * only then it joins the line of its thread: `on_busy_thread` must be ENQUEUE. Not together with
+   * `delay`.
+   *
+   * @generated from field: google.protobuf.Timestamp start_time = 9;
+   */
+  startTime?: Timestamp | undefined;
+
+  /**
+   * How long after it was stored the run begins, in place of `start_time`.
+   *
+   * @generated from field: google.protobuf.Duration delay = 10;
+   */
+  delay?: Duration | undefined;
 
   /**
    * What the run may use up; any amount where absent.
