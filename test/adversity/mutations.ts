@@ -11,12 +11,10 @@ interface Mutation {
 export const mutations = {
   /** A StartRun is acknowledged while it is being stored, not after. */
   early_answers: {
-    file: "/services/orchestrator/start-store.ts",
-    guard: "const [reply] = await database.batch<Reply>(",
-    instead: `const [reply] = await ((...given: Parameters<typeof database.batch>) => {
-      void database.batch(...given).catch(() => {})
-      return [{ stored: sorted.map((_, n) => n), time: new Date() }] as Reply[]
-    })(`,
+    file: "/services/orchestrator/start-run.ts",
+    guard: "starts.start(stored)",
+    instead:
+      '(void starts.start(stored).catch(() => {}), { kind: "started" as const, at: new Date() })',
   },
   /** HIGH calls are executed without asking. */
   no_questions: {
@@ -27,8 +25,8 @@ export const mutations = {
   /** Nobody takes over the runs of an owner that died. */
   abandoned_runs: {
     file: "/services/orchestrator/claim-store.ts",
-    guard: "where due_time <= now()",
-    instead: "where due_time <= now() and owner is null",
+    guard: "and free.due_time <= now()",
+    instead: "and free.due_time <= now() and not free.is_orphan",
   },
   /** An unsafe call whose sender vanished is sent again. */
   unsafe_repeats: {
