@@ -20,6 +20,7 @@ import { metadataOf, reasonOf } from "../mesh/errors.ts"
 import { newId } from "../mesh/ids.ts"
 import { describeRun } from "../mesh/outcomes.ts"
 import { shortened } from "../mesh/visible-text.ts"
+import { addBulkOptions, type BulkOptions, cancelRuns } from "./bulk-cancel.ts"
 import { type Cli, type Context, command, group, readId, wholeNumber } from "./command.ts"
 import { enumOption, enumsOption, enumValue } from "./enum-text.ts"
 import { exitCodeHelp, exitCodeOf } from "./exit-code.ts"
@@ -73,10 +74,11 @@ export function runCommands(cli: Cli): Command {
       configure: (made) => made.option("--after <sequence>", "only events after this one", "0"),
       action: watchRun,
     }),
-    command<{ readonly etag?: string }>(cli, "cancel <run-id>", "end a run", {
-      examples: ["run cancel <id>"],
-      more: "\nOnce it has answered, no further call of the run starts.",
-      configure: (made) => made.option("--etag <etag>", "only if the run is as it was read"),
+    command<CancelOptions>(cli, "cancel [run-id]", "end a run, or many", {
+      examples: ["run cancel <id>", "run cancel --all --state queued --plan import --dry-run"],
+      more: "\nOnce it has answered, no further call of the run starts. --all needs an admin.",
+      configure: (made) =>
+        addBulkOptions(made).option("--etag <etag>", "only if the run is as it was read"),
       action: cancelRun,
     }),
     command(cli, "release <run-id>", "go on with a run that was set aside", {
@@ -274,12 +276,18 @@ async function listRuns(
   })
 }
 
+type CancelOptions = BulkOptions & { readonly etag?: string }
+
 async function cancelRun(
   context: Context,
-  options: { readonly etag?: string },
+  options: CancelOptions,
   [id = ""]: string[],
 ): Promise<void> {
   const { out } = context
+  if (options.all === true) {
+    if (id !== "") throw new CliError("Give the id of one run, or --all, not both.")
+    return cancelRuns(context, options)
+  }
   const runId = readId(id, "run")
   const session = context.session()
   const workspaceId = await session.workspaceId()

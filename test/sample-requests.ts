@@ -79,6 +79,7 @@ export const sampleRequests: Readonly<Record<string, (own: Population) => object
   "DelegationService/ListDelegations": (own) => ({ actorId: own.actor_id }),
   "DelegationService/RevokeDelegation": (own) => ({ delegationId: own.delegation_id }),
   "OrphanService/ListOrphans": () => ({}),
+  "BulkRunService/BulkCancelRuns": (own) => ({ threadId: own.thread_id, actorId: own.actor_id }),
   "RunService/StartRun": () => ({
     plan: { name: "list", steps: [{ tool: "project.list", arguments: {} }] },
     threadId: newId(),

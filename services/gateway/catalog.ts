@@ -8,6 +8,7 @@ import { Exposure } from "../../gen/runwarden/options/v1/access_pb.ts"
 import { ApprovalRuleService } from "../../gen/runwarden/orchestrator/v1/approval_rule_service_pb.ts"
 import { ApprovalService } from "../../gen/runwarden/orchestrator/v1/approval_service_pb.ts"
 import { BudgetService } from "../../gen/runwarden/orchestrator/v1/budget_service_pb.ts"
+import { BulkRunService } from "../../gen/runwarden/orchestrator/v1/bulk_run_service_pb.ts"
 import { DelegationService } from "../../gen/runwarden/orchestrator/v1/delegation_service_pb.ts"
 import { OrphanService } from "../../gen/runwarden/orchestrator/v1/orphan_service_pb.ts"
 import { RunService } from "../../gen/runwarden/orchestrator/v1/run_service_pb.ts"
@@ -33,6 +34,7 @@ export const publicServices: readonly DescService[] = [
   ApprovalRuleService,
   ApprovalService,
   BudgetService,
+  BulkRunService,
   DecisionService,
   DelegationService,
   DocumentService,

@@ -13,6 +13,7 @@ import { ApprovalState } from "../../gen/runwarden/orchestrator/v1/approval_pb.t
 import { ApprovalRuleService } from "../../gen/runwarden/orchestrator/v1/approval_rule_service_pb.ts"
 import { Answer, ApprovalService } from "../../gen/runwarden/orchestrator/v1/approval_service_pb.ts"
 import { BudgetService } from "../../gen/runwarden/orchestrator/v1/budget_service_pb.ts"
+import { BulkRunService } from "../../gen/runwarden/orchestrator/v1/bulk_run_service_pb.ts"
 import { DelegationService } from "../../gen/runwarden/orchestrator/v1/delegation_service_pb.ts"
 import { OrphanService } from "../../gen/runwarden/orchestrator/v1/orphan_service_pb.ts"
 import { OnError } from "../../gen/runwarden/orchestrator/v1/plan_pb.ts"
@@ -266,6 +267,7 @@ export async function startOrchestrator(options: OrchestratorOptions = {}) {
     database,
     peers,
     runs: testClient(RunService, target),
+    bulk: testClient(BulkRunService, target),
     budgets: testClient(BudgetService, target),
     threads: testClient(ThreadService, target),
     toolCalls: testClient(ToolCallService, target),

@@ -7,7 +7,7 @@
  * start-run.ts, new-run.ts, start-key.ts, started-before.ts, tool-pinning.ts   how a run begins
  * budget.ts, run-budget.ts, budget-store.ts   what runs may use up, and what becomes of a call then
  * thread-start.ts   who of a thread goes on, and who waits or makes way
- * answers.ts, answered-change.ts, watch.ts, run-wait.ts, rest-poller.ts   what else callers do
+ * answers.ts, answered-change.ts, bulk-cancel.ts, watch.ts, run-wait.ts, rest-poller.ts   what else callers do
  * executor.ts, lease.ts, run-driver.ts, held-run.ts   who carries a run out, and how far
  * membership.ts, step.ts, judgement.ts, execution.ts   ask, resolve, judge, act, execute
  * question.ts, rule-books.ts, backing.ts   what people are asked, by which rules, and whether it holds
@@ -23,6 +23,7 @@ import { ModerationService } from "../../gen/runwarden/moderation/v1/moderation_
 import { ApprovalRuleService } from "../../gen/runwarden/orchestrator/v1/approval_rule_service_pb.ts"
 import { ApprovalService } from "../../gen/runwarden/orchestrator/v1/approval_service_pb.ts"
 import { BudgetService } from "../../gen/runwarden/orchestrator/v1/budget_service_pb.ts"
+import { BulkRunService } from "../../gen/runwarden/orchestrator/v1/bulk_run_service_pb.ts"
 import { DelegationService } from "../../gen/runwarden/orchestrator/v1/delegation_service_pb.ts"
 import { OrphanService } from "../../gen/runwarden/orchestrator/v1/orphan_service_pb.ts"
 import { RunService } from "../../gen/runwarden/orchestrator/v1/run_service_pb.ts"
@@ -36,6 +37,7 @@ import { type Runtime, route, type Service, type ServiceModule } from "../../mes
 import { approvalHandlers } from "./approval-handlers.ts"
 import { approvalRuleHandlers } from "./approval-rule-handlers.ts"
 import { budgetHandlers } from "./budget-handlers.ts"
+import { bulkRunHandlers } from "./bulk-cancel.ts"
 import type { Change } from "./change.ts"
 import { createChangeStore } from "./change-store.ts"
 import { type OrchestratorConfig, readConfig } from "./config.ts"
@@ -132,6 +134,7 @@ export function createOrchestrator(config: OrchestratorConfig, deps: Orchestrato
       route(RunService, runHandlers({ ...answering, ...starting, watch })),
       route(BudgetService, budgetHandlers({ database })),
       route(ThreadService, threadHandlers({ database })),
+      route(BulkRunService, bulkRunHandlers(answering)),
       route(ToolCallService, toolCallHandlers(answering)),
       route(ApprovalService, approvalHandlers({ ...answering, membership })),
       route(ApprovalRuleService, approvalRuleHandlers({ database, defaultRule: approval })),
