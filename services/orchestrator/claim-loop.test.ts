@@ -22,11 +22,15 @@ describe("a replica that finds very much due", () => {
       executor: { leaseMs: 60_000, pollMs: 60_000, maxRuns: 400 },
     })
     const me = inWorkspace(victim)
-    peers.script.execute = () => new Promise(() => {})
+    let hanging = 0
+    peers.script.execute = () => {
+      hanging++
+      return new Promise(() => {})
+    }
     const runs = await Promise.all(
       Array.from({ length: 300 }, () => me.start([{ tool: "low.read" }])),
     )
-    await until(() => peers.judged.length >= 300)
+    await until(() => hanging === 300)
     let executing = 0
     let most = 0
     const begun: number[] = []

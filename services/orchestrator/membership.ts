@@ -10,6 +10,7 @@ import type { Client } from "@connectrpc/connect"
 import type { MembershipService } from "../../gen/runwarden/gateway/v1/membership_service_pb.ts"
 import { Role } from "../../gen/runwarden/options/v1/access_pb.ts"
 import { actingAs, serviceSubject } from "../../mesh/identity.ts"
+import type { Change } from "./change.ts"
 import type { ExecutorConfig } from "./config.ts"
 import type { Scope } from "./scope.ts"
 import type { RunRecord } from "./snapshot.ts"
@@ -55,4 +56,35 @@ export function createRequester(
       }
     },
   }
+}
+
+/**
+ * Has a change go on as the run's requester, who may have to be asked about first: a run that waited
+ * resumes. Where the requester is no member any more, the change ends the run.
+ */
+export async function goOnAsRequester(
+  requester: Requester,
+  change: Change,
+  lost: Scope,
+): Promise<Standing["kind"]> {
+  const { run, calls } = change.before
+  const isWaiting = run.state === "requires_action"
+  if (run.state === "queued") change.moveRun({ kind: "claim" })
+  if (isWaiting || requester.isStale()) {
+    const standing = await requester.ask(run, lost)
+    switch (standing.kind) {
+      case "unavailable":
+        return "unavailable"
+      case "revoked":
+        if (calls[run.stepIndex]?.state === "ready") {
+          change.moveCall(run.stepIndex, "revoke", { reason: "membership_revoked" })
+        }
+        change.moveRun({ kind: "fail", reason: "membership_revoked" })
+        return "revoked"
+      case "member":
+        change.setRun({ requesterRole: standing.role })
+    }
+  }
+  if (isWaiting) change.moveRun({ kind: "resume" })
+  return "member"
 }

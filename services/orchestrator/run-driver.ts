@@ -18,33 +18,31 @@
  */
 
 import type { Client } from "@connectrpc/connect"
-import type { Link, Tracer } from "@opentelemetry/api"
+import type { Tracer } from "@opentelemetry/api"
 import type { MembershipService } from "../../gen/runwarden/gateway/v1/membership_service_pb.ts"
-import { activeTraceId, inSpan } from "../../mesh/tracing.ts"
 import { backingOf } from "./backing.ts"
 import { findExhaustion } from "./budget-store.ts"
+import { type CallEnd, type CallSetting, endCall, judgeOutcome } from "./call-end.ts"
 import { Change } from "./change.ts"
 import { giveBackMs } from "./config.ts"
 import { executeCall, type Outcome, settleCall } from "./execution.ts"
 import { HeldRun, type HeldRunDeps } from "./held-run.ts"
 import type { Judgement } from "./judgement.ts"
 import type { Lease } from "./lease.ts"
-import { createRequester, type Requester } from "./membership.ts"
-import {
-  type Conclusion,
-  concludeCall,
-  endedBy,
-  expire,
-  mayContinue,
-  passOn,
-  quarantine,
-} from "./outcome.ts"
+import { createRequester, goOnAsRequester, type Requester } from "./membership.ts"
+import { nextMove } from "./next-move.ts"
+import { concludeCall, expire, passOn, quarantine } from "./outcome.ts"
 import type { RetryBudgets } from "./retry-budget.ts"
-import { isQuarantined } from "./run.ts"
-import { exhaust, runExhaustion } from "./run-budget.ts"
-import { placeOf, type RunRecord, type Snapshot, type ToolCallRecord } from "./snapshot.ts"
-import { callAttributes, linkTo, outcomeAttributes, runAttributes } from "./span.ts"
-import { judgeAhead, judgeResult, prepareApproved, prepareStep, type StepDeps } from "./step.ts"
+import { exhaust } from "./run-budget.ts"
+import {
+  type ApprovalRecord,
+  placeOf,
+  type RunRecord,
+  type Snapshot,
+  type ToolCallRecord,
+} from "./snapshot.ts"
+import { inRunSpan } from "./span.ts"
+import { prepareApproved, prepareStep, type StepDeps } from "./step.ts"
 import type { Suspicion } from "./suspicion.ts"
 
 export interface DriverDeps extends StepDeps, HeldRunDeps {
@@ -85,6 +83,7 @@ export class RunDriver {
   readonly #lease: Lease
   readonly #held: HeldRun
   readonly #requester: Requester
+  readonly #setting: CallSetting
   readonly #origin: Origin
 
   constructor(deps: DriverDeps, lease: Lease, snapshot: Snapshot, origin: Origin) {
@@ -93,6 +92,11 @@ export class RunDriver {
     this.#requester = createRequester(deps, origin.kind === "started")
     this.#lease = lease
     this.#held = new HeldRun(deps, lease, snapshot)
+    this.#setting = {
+      lease,
+      snapshot: () => this.#held.snapshot,
+      mayGoOn: () => !deps.isDraining() && !this.#requester.isStale(),
+    }
   }
 
   get #suspicion(): Suspicion | undefined {
@@ -104,71 +108,52 @@ export class RunDriver {
     return this.#held.snapshot.run
   }
 
-  /** One segment of the run in one span: a child of what started it, or a new trace that links. */
   async drive(): Promise<Ending> {
     const { run, clock } = this.#held.snapshot
     const origin = this.#origin
     const isContinued = origin.kind === "continued"
-    const links: Link[] = isContinued ? linkTo(run.traceParent) : []
-    const start = { links, root: isContinued }
-    return inSpan(this.#deps.tracer, `invoke_workflow ${run.planName}`, start, async (span) => {
-      if (span.isRecording()) span.setAttributes(runAttributes(run))
+    const now = () => this.run
+    return inRunSpan(this.#deps.tracer, { now, isContinued }, async () => {
       this.#lease.stopAt(performance.now() + run.deadline.getTime() - clock.now())
-      try {
-        let turn: Turn = isContinued ? again : this.#follow(origin.by)
-        for (;;) {
-          if (turn.kind === "again") turn = await this.#turn()
-          else if (turn.kind === "execute") turn = await this.#execute(turn.call)
-          else return turn
-        }
-      } finally {
-        const { state, reason } = this.run
-        span.setAttribute("runwarden.run.state", state)
-        if (state === "failed" || state === "expired") span.setAttribute("error.type", reason)
+      let turn: Turn = isContinued ? again : this.#follow(origin.by)
+      for (;;) {
+        if (turn.kind === "again") turn = await this.#turn()
+        else if (turn.kind === "execute") turn = await this.#execute(turn.call)
+        else return turn
       }
     })
   }
 
-  async #turn(): Promise<Turn> {
+  #turn(): Promise<Turn> | Turn {
     this.#lease.check()
-    const { run, calls, clock } = this.#held.snapshot
-    if (run.endTime !== undefined) return done
-    const call = calls[run.stepIndex]
-    if (call === undefined) throw new Error("a live run has a current step")
-    const { config } = this.#deps
-    const crashes = this.#origin.kind === "continued" ? this.#origin.crashes : 0
-    if (crashes >= config.maxCrashes) return this.#store(quarantine)
-    const isLate = clock.now() >= run.deadline.getTime()
-    if (!isLate && isQuarantined(run)) return this.#restUntil(run.deadline)
-    if (call.state === "executing") {
-      return run.state === "cancelling" || isLate
-        ? this.#settle(call, isLate ? "deadline_exceeded" : "cancelled")
-        : this.#executeAgain(call)
-    }
-    if (run.state === "cancelling") {
-      return this.#store((change) => change.moveRun({ kind: "call_ended" }))
-    }
-    if (isLate) return this.#store((change) => expire(change, "deadline_exceeded"))
-    if (this.#deps.isDraining()) return { kind: "give_back", afterMs: 0 }
-    if (run.state === "queued" && run.startTime !== undefined && clock.now() < +run.startTime) {
-      return this.#restUntil(run.startTime)
-    }
-    switch (call.state) {
-      case "proposed":
-        return run.state === "queued" && run.isInLine
-          ? this.#prepareInTurn(call)
-          : this.#prepare(call)
-      case "ready":
-        return this.#resumeApproved(call)
-      case "succeeded":
-      case "failed":
-        return this.#resumeSettled(call)
-      case "awaiting_approval":
-        return this.#wait()
-      case "outcome_unknown":
-        return this.#restUntil(run.deadline)
-      default:
-        throw new Error(`a live run has a call that is ${call.state}`)
+    const move = nextMove(this.#held.snapshot, {
+      crashes: this.#origin.kind === "continued" ? this.#origin.crashes : 0,
+      maxCrashes: this.#deps.config.maxCrashes,
+      isDraining: this.#deps.isDraining(),
+    })
+    switch (move.kind) {
+      case "none":
+        return done
+      case "set_aside":
+        return this.#store(quarantine)
+      case "rest":
+        return this.#restUntil(move.until)
+      case "give_back":
+        return { kind: "give_back", afterMs: 0 }
+      case "expire":
+        return this.#store((change) => expire(change, move.reason))
+      case "end_cancelled":
+        return this.#store((change) => change.moveRun({ kind: "call_ended" }))
+      case "settle":
+        return this.#settle(move.call, move.reason)
+      case "execute_again":
+        return this.#executeAgain(move.call)
+      case "prepare":
+        return move.mustWaitForTurn ? this.#prepareInTurn(move.call) : this.#prepare(move.call)
+      case "use_approval":
+        return this.#useApproval(move.call, move.approval)
+      case "pass_settled_on":
+        return this.#passSettledOn(move.call)
     }
   }
 
@@ -187,9 +172,8 @@ export class RunDriver {
     )
   }
 
-  async #resumeApproved(call: ToolCallRecord): Promise<Turn> {
-    const { approval, clock } = this.#held.snapshot
-    if (approval === undefined) throw new Error("a ready call has its approval")
+  async #useApproval(call: ToolCallRecord, approval: ApprovalRecord): Promise<Turn> {
+    const { clock } = this.#held.snapshot
     if (clock.now() >= approval.expireTime.getTime()) {
       return this.#store((change) => {
         change.moveCall(call.stepIndex, "revoke", { reason: "approval_expired" })
@@ -213,9 +197,9 @@ export class RunDriver {
   }
 
   /** The current call was settled by a person: its result is judged and passed on like any other. */
-  async #resumeSettled(call: ToolCallRecord): Promise<Turn> {
+  async #passSettledOn(call: ToolCallRecord): Promise<Turn> {
     return this.#asMember(async (change) => {
-      const judgement = await this.#judgeOutcome(call)
+      const judgement = await judgeOutcome(this.#deps, this.#setting, call)
       passOn(change, call.stepIndex, judgement)
       return this.#commit(change)
     })
@@ -223,27 +207,15 @@ export class RunDriver {
 
   /** Goes on as the requester, who may have to be asked about first; a run that waited resumes. */
   async #asMember(goOn: (change: Change) => Promise<Turn>): Promise<Turn> {
-    const { run, calls } = this.#held.snapshot
     const change = new Change(this.#held.snapshot)
-    const isWaiting = run.state === "requires_action"
-    if (run.state === "queued") change.moveRun({ kind: "claim" })
-    if (isWaiting || this.#requester.isStale()) {
-      const standing = await this.#requester.ask(run, this.#lease.lost)
-      switch (standing.kind) {
-        case "unavailable":
-          return { kind: "give_back", afterMs: giveBackMs(this.#deps.config) }
-        case "revoked":
-          if (calls[run.stepIndex]?.state === "ready") {
-            change.moveCall(run.stepIndex, "revoke", { reason: "membership_revoked" })
-          }
-          change.moveRun({ kind: "fail", reason: "membership_revoked" })
-          return this.#commit(change)
-        case "member":
-          change.setRun({ requesterRole: standing.role })
-      }
+    switch (await goOnAsRequester(this.#requester, change, this.#lease.lost)) {
+      case "unavailable":
+        return { kind: "give_back", afterMs: giveBackMs(this.#deps.config) }
+      case "revoked":
+        return this.#commit(change)
+      case "member":
+        return goOn(change)
     }
-    if (isWaiting) change.moveRun({ kind: "resume" })
-    return goOn(change)
   }
 
   /** Prepares for as long as the lease and the run last, stores, and executes what was admitted. */
@@ -281,31 +253,16 @@ export class RunDriver {
   }
 
   async #endCall(call: ToolCallRecord, work: () => Promise<Outcome>): Promise<Turn> {
-    const startedAt = performance.now()
-    const ended = await inSpan(this.#deps.tracer, `execute_tool ${call.tool}`, {}, async (span) => {
-      if (span.isRecording()) span.setAttributes(callAttributes(this.run, call))
-      const outcome = await work()
-      if (span.isRecording()) span.setAttributes(outcomeAttributes(outcome))
-      return { outcome, executionMs: performance.now() - startedAt, traceId: activeTraceId() }
-    })
-    const record = endedBy(call, ended.outcome)
-    const [judgement, ahead] = await Promise.all([
-      this.#judgeOutcome(record),
-      this.#judgeNext(record, ended.outcome),
-    ])
-    return this.#conclude(call, { ...ended, judgement }, ahead)
+    const end = await endCall(this.#deps, this.#setting, call, work)
+    return this.#conclude(call, end)
   }
 
   /** Stores what came back, however often the run changed under it in the meantime. */
-  async #conclude(
-    { stepIndex }: ToolCallRecord,
-    conclusion: Conclusion,
-    ahead: Judgement | undefined,
-  ): Promise<Turn> {
+  async #conclude({ stepIndex }: ToolCallRecord, { conclusion, ahead }: CallEnd): Promise<Turn> {
     for (let isFirst = true; ; isFirst = false) {
       const change = new Change(this.#held.snapshot)
       concludeCall(change, stepIndex, conclusion)
-      if (isFirst && change.run.state === "running" && this.#mayGoOn()) {
+      if (isFirst && change.run.state === "running" && this.#setting.mayGoOn()) {
         const joined = await this.#goOn(change, ahead)
         if (joined !== undefined) return joined
       } else if ((await this.#held.store(change)) === "stored") {
@@ -314,11 +271,6 @@ export class RunDriver {
       const turn = await this.#reload()
       if (turn.kind !== "again") return turn
     }
-  }
-
-  /** Whether the next step may be prepared on top of a change that is not stored yet. */
-  #mayGoOn(): boolean {
-    return !this.#deps.isDraining() && !this.#requester.isStale()
   }
 
   /**
@@ -335,39 +287,6 @@ export class RunDriver {
       return undefined
     }
     return (await this.#held.store(change)) === "stored" ? this.#follow(change) : undefined
-  }
-
-  /** Judges what would be passed on: a result, or an error that the plan goes on with. */
-  async #judgeOutcome(call: ToolCallRecord): Promise<Judgement | undefined> {
-    const { lost } = this.#lease
-    const { snapshot } = this.#held
-    if (call.result !== undefined) {
-      return judgeResult(this.#deps, snapshot, call, call.result, lost)
-    }
-    if (call.error === undefined || !mayContinue(call)) return undefined
-    const { reason, message, metadata } = call.error
-    const content = { error: { reason, message, metadata: { ...metadata } } }
-    return judgeResult(this.#deps, snapshot, call, content, lost)
-  }
-
-  /** What moderation says of the next arguments, where they are known and will be needed. */
-  async #judgeNext(call: ToolCallRecord, outcome: Outcome): Promise<Judgement | undefined> {
-    const { snapshot } = this.#held
-    const leadsOn = outcome.kind === "succeeded" || (outcome.kind === "failed" && mayContinue(call))
-    if (!leadsOn || snapshot.run.state !== "running" || !this.#mayGoOn()) return undefined
-    if (runExhaustion({ run: snapshot.run, before: snapshot }) !== undefined) return undefined
-    const { stopped } = this.#lease
-    return judgeAhead(this.#deps, snapshot, call.stepIndex + 1, stopped)?.catch(() => undefined)
-  }
-
-  #wait(): Promise<Turn> {
-    const { run, approval, clock } = this.#held.snapshot
-    if (approval === undefined) throw new Error("an awaiting call has its approval")
-    if (clock.now() >= approval.expireTime.getTime()) {
-      return this.#store((change) => expire(change, "approval_expired"))
-    }
-    const until = Math.min(approval.expireTime.getTime(), run.deadline.getTime())
-    return this.#restUntil(new Date(until))
   }
 
   async #restUntil(at: Date): Promise<Turn> {
