@@ -77,7 +77,8 @@ describe("a replica that finds very much due", () => {
     }
     late.sort((a, b) => a - b)
     expect(late[0]).toBeGreaterThanOrEqual(0)
-    // One in twenty may meet a pause of the machine.
-    expect(late.at(-2)).toBeLessThan(100)
+    // Found by the poll, half of them would be later than half a second; a busy machine delays some.
+    expect(late[10]).toBeLessThan(100)
+    expect(late[15]).toBeLessThan(400)
   }, 60_000)
 })
