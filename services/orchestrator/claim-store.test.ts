@@ -1,10 +1,16 @@
 /** The claim: what is due is taken in turn, and nothing hides what is behind it. */
 import { fileURLToPath } from "node:url"
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest"
-import { type Connection, connect, type Database, openDatabase } from "../../mesh/database.ts"
+import {
+  type Connection,
+  connect,
+  type Database,
+  openDatabase,
+  type Tx,
+} from "../../mesh/database.ts"
 import { newId } from "../../mesh/ids.ts"
 import { testDatabase, testRuntime } from "../../mesh/testing.ts"
-import { claimDue } from "./claim-store.ts"
+import { accuse, claimDue, outliveLease } from "./claim-store.ts"
 
 type Config = Awaited<ReturnType<typeof testDatabase>>
 
@@ -87,6 +93,30 @@ describe("a look", () => {
     const looks = await Promise.all(Array.from({ length: 8 }, () => look(10, newId())))
     const taken = looks.flatMap(({ claims }) => claims.map(({ runId }) => runId))
     expect(new Set(taken).size).toBe(taken.length)
+  })
+
+  it("holds nothing against an owner that lost its lease and lives", async () => {
+    await insert(newId(), 1, "1 second")
+    const next = async () => {
+      await worker.query("update run_claims set due_time = now() - interval '1 second'")
+      const [claim] = (await look(1)).claims
+      if (claim === undefined) throw new Error("nothing is due")
+      return claim
+    }
+    const inControl = <T>(work: (tx: Tx) => Promise<T>) => database.control([], work)
+    const place = "0 executing"
+    for (let n = 0; n < 4; n++) {
+      const claim = await next()
+      expect(await inControl((tx) => accuse(tx, claim, place))).toBe(1)
+      await inControl((tx) => outliveLease(tx, claim, true))
+    }
+    // The same where a successor was quicker, and has counted it too.
+    const left = await next()
+    await inControl((tx) => accuse(tx, left, place))
+    const successor = await next()
+    expect(await inControl((tx) => accuse(tx, successor, place))).toBe(2)
+    await inControl((tx) => outliveLease(tx, left, true))
+    expect((await next()).crashes).toBe(1)
   })
 
   it("knows whose owner has vanished", async () => {

@@ -277,18 +277,20 @@ export async function releaseClaim(
 }
 
 /**
- * What an owner does that lost its lease and lives: its successor's count of vanished owners goes
- * back by one, and a run that nobody has taken yet is due at once.
+ * What an owner does that lost its lease and lives: where it was counted as vanished, by itself before
+ * it did something or by its successor, that is taken back; and a run that nobody has taken yet is due
+ * at once.
  */
-export async function outliveLease(tx: Tx, claim: ClaimKey): Promise<void> {
+export async function outliveLease(tx: Tx, claim: ClaimKey, isAccused: boolean): Promise<void> {
   await tx.query(
     `update run_claims set
        owner = case when epoch > $3::bigint then owner end,
        due_time = case when epoch > $3::bigint then due_time else least(due_time, now()) end,
-       crashes = case when epoch > $3::bigint then greatest(crashes - 1, 0) else crashes end
+       crashes = case when epoch > $3::bigint or $4::boolean then greatest(crashes - 1, 0)
+         else crashes end
      where workspace_id = $1::uuid and run_id = $2::uuid
        and (epoch > $3::bigint or owner is not null)`,
-    [claim.workspaceId, claim.runId, claim.epoch],
+    [claim.workspaceId, claim.runId, claim.epoch, isAccused],
   )
 }
 

@@ -252,7 +252,7 @@ export class Executor implements AsyncDisposable {
         const driver = new RunDriver(this.#driverDeps, lease, loaded.snapshot, loaded.origin)
         const ending = await driver.drive()
         if (ending.kind === "done") return driver.run
-        await this.#leave(claim, ending)
+        await this.#leave(claim, ending, loaded.origin)
       } catch (error) {
         await this.#abandon(claim, lease, error, loaded?.origin)
       } finally {
@@ -270,17 +270,18 @@ export class Executor implements AsyncDisposable {
     return ended
   }
 
-  async #leave(claim: ClaimKey, ending: Ending): Promise<void> {
+  async #leave(claim: ClaimKey, ending: Ending, origin: Origin): Promise<void> {
     if (ending.kind === "give_back") await this.#release(claim, ending.afterMs, "none")
-    if (ending.kind === "overtaken") await this.#outlive(claim)
+    if (ending.kind === "overtaken") await this.#outlive(claim, origin)
   }
 
   /** A lease that was lost is no crash: a slow database or machine must not end healthy runs. */
-  async #outlive(claim: ClaimKey): Promise<void> {
+  async #outlive(claim: ClaimKey, origin: Origin | undefined): Promise<void> {
     const { database, log } = this.#deps
     const { workspaceId, runId } = claim
+    const isAccused = origin?.kind === "continued" && origin.suspicion?.isAccused === true
     try {
-      await database.control([workspaceId], (tx) => outliveLease(tx, claim), {
+      await database.control([workspaceId], (tx) => outliveLease(tx, claim, isAccused), {
         name: "outliveLease",
       })
     } catch (error) {
@@ -303,7 +304,7 @@ export class Executor implements AsyncDisposable {
     const { runId } = claim
     const isStopping = this.#stop.signal.aborted
     if (!isStopping && (error instanceof LeaseLost || lease.lost.isEnded)) {
-      return this.#outlive(claim)
+      return this.#outlive(claim, origin)
     }
     const isFailure = !isStopping && reasonOf(error) !== "DEPENDENCY_UNAVAILABLE"
     if (isFailure) log.error({ err: error, runId }, "carrying a run out failed")
