@@ -58,27 +58,26 @@ describe("a replica that finds very much due", () => {
     await victim[Symbol.asyncDispose]()
   }, 60_000)
 
-  it("wakes a run within a tenth of a second of its time", async () => {
+  it("wakes a run when its time has come, and not with the next poll", async () => {
     peers.script.execute = () => ({})
     await using replica = await startOrchestrator({
       ...{ peers, database },
-      executor: { leaseMs: 30_000, pollMs: 1_000 },
+      executor: { leaseMs: 30_000, pollMs: 10_000 },
     })
     const me = inWorkspace(replica)
     const late: number[] = []
-    for (let n = 0; n < 20; n++) {
+    for (let n = 0; n < 10; n++) {
       const timeoutMs = 300 + n * 7
       const timeout = { timeout: { seconds: 0n, nanos: timeoutMs * 1e6 } }
       const run = await me.start([{ tool: "high.keyed" }], timeout)
-      const ended = await me.reaches(run.runId, RunState.EXPIRED)
+      const ended = await me.reaches(run.runId, RunState.EXPIRED, 20_000)
       const at = (time: typeof ended.endTime) =>
         Number(time?.seconds) * 1_000 + Number(time?.nanos) / 1e6
       late.push(at(ended.endTime) - at(ended.deadline))
     }
     late.sort((a, b) => a - b)
     expect(late[0]).toBeGreaterThanOrEqual(0)
-    // Found by the poll, half of them would be later than half a second; a busy machine delays some.
-    expect(late[10]).toBeLessThan(100)
-    expect(late[15]).toBeLessThan(400)
+    // Milliseconds on an idle machine; a busy one delays some. By the poll it would be seconds.
+    expect(late[5]).toBeLessThan(1_000)
   }, 60_000)
 })
