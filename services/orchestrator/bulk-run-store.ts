@@ -12,7 +12,9 @@ export interface LiveRunFilter {
   readonly startedBefore: string
 }
 
-const condition = `workspace_id = $1::uuid and end_time is null and state = any ($2::text[])
+/** That none has succeeded follows from the rest, and lets the index of those that have not serve it. */
+const condition = `workspace_id = $1::uuid and end_time is null and state <> 'succeeded'
+  and state = any ($2::text[])
   and ($3::uuid is null or thread_id = $3::uuid) and ($4::text = '' or requester_id = $4::text)
   and ($5::text = '' or plan_name = $5::text)
   and ($6::timestamptz is null or create_time >= $6::timestamptz)
