@@ -70,7 +70,7 @@ async function main(flags: Flags): Promise<void> {
     clients: flags.clients,
     rounds: flags.rounds ?? (flags.quick ? 1 : 3),
     ms: (flags.seconds ?? (flags.quick ? 2 : 3)) * 1_000,
-    warmMs: Math.min(2_000, (flags.seconds ?? 2) * 1_000),
+    warmMs: flags.quick ? 2_000 : 10_000,
     isThorough: !flags.quick,
     profileFolder: flags.profile === undefined ? undefined : path.resolve(flags.profile),
   }
