@@ -10,11 +10,15 @@ import { type Cli, type Context, command, group, wholeNumber } from "./command.t
 import { timeText } from "./time-text.ts"
 
 interface SetOptions {
-  readonly dailyToolCalls: number
+  readonly dailyToolCalls?: number
+  readonly dailyTokens?: number
+  readonly dailyCostMicros?: number
   readonly etag?: string
 }
 
 const mostCalls = 2 ** 32 - 1
+const mostTokens = 10 ** 12
+const mostMicros = 10 ** 15
 
 export function budgetCommands(cli: Cli): Command {
   return group("budget", "what the workspace's runs may use up in a day", [
@@ -23,14 +27,20 @@ export function budgetCommands(cli: Cli): Command {
       action: showBudget,
     }),
     command<SetOptions>(cli, "set", "set the budget", {
-      examples: ["budget set --daily-tool-calls 5000", "budget set --daily-tool-calls 0"],
-      more: "\nNeeds an admin. It holds for every call that is admitted from then on.",
+      examples: ["budget set --daily-tool-calls 5000 --daily-tokens 2000000"],
+      more: "\nNeeds an admin. What is not given stays as it is; 0 takes a limit away.",
       configure: (made) =>
         made
-          .requiredOption(
+          .option(
             "--daily-tool-calls <n>",
             "calls that runs may make in a day (UTC); 0 for any number",
             wholeNumber(0, mostCalls),
+          )
+          .option("--daily-tokens <n>", "tokens that they may use up", wholeNumber(0, mostTokens))
+          .option(
+            "--daily-cost-micros <n>",
+            "what they may spend, in millionths of the currency",
+            wholeNumber(0, mostMicros),
           )
           .option("--etag <etag>", "only if the budget is as it was read"),
       action: setBudget,
@@ -49,23 +59,34 @@ async function showBudget(context: Context): Promise<void> {
 async function setBudget(context: Context, options: SetOptions): Promise<void> {
   const session = context.session()
   const workspaceId = await session.workspaceId()
-  const { dailyToolCalls: maxDailyToolCalls, etag = "" } = options
-  const request = { workspaceId, requestId: newId(), maxDailyToolCalls, etag }
-  const response = await session.client(BudgetService).setBudget(request, session.options)
+  const budgets = session.client(BudgetService)
+  const { budget } = await budgets.getBudget({ workspaceId }, session.options)
+  const { dailyToolCalls, dailyTokens, dailyCostMicros, etag = budget?.etag ?? "" } = options
+  const request = {
+    ...{ workspaceId, requestId: newId(), etag },
+    maxDailyToolCalls: dailyToolCalls ?? budget?.maxDailyToolCalls ?? 0,
+    maxDailyTokens: BigInt(dailyTokens ?? budget?.maxDailyTokens ?? 0),
+    maxDailyCostMicros: BigInt(dailyCostMicros ?? budget?.maxDailyCostMicros ?? 0),
+  }
+  const response = await budgets.setBudget(request, session.options)
   context.out.message(SetBudgetResponseSchema, response, () => tell(context, response.budget))
 }
 
 function tell({ out, io }: Context, budget: WorkspaceBudget | undefined): void {
   if (budget === undefined) return
-  const { maxDailyToolCalls: limit, dailyToolCalls: used } = budget
-  if (out.isQuiet) out.line(String(limit))
-  else
-    out.details([
-      ["calls a day", limit === 0 ? "any number" : String(limit)],
-      ["used today", limit === 0 && used === 0 ? "not counted" : String(used)],
-      ["warned", timeText(budget.warnTime, io.now())],
-      ["new day", timeText(budget.resetTime, io.now())],
-      ["set by", budget.updaterId],
-      ["etag", budget.etag],
-    ])
+  if (out.isQuiet) {
+    out.line(budget.etag)
+    return
+  }
+  const text = (used: bigint | number, limit: bigint | number) =>
+    Number(limit) === 0 ? `${used}, any number` : `${used} of ${limit}`
+  out.details([
+    ["calls today", text(budget.dailyToolCalls, budget.maxDailyToolCalls)],
+    ["tokens today", text(budget.dailyTokens, budget.maxDailyTokens)],
+    ["cost today", text(budget.dailyCostMicros, budget.maxDailyCostMicros)],
+    ["warned", timeText(budget.warnTime, io.now())],
+    ["new day", timeText(budget.resetTime, io.now())],
+    ["set by", budget.updaterId],
+    ["etag", budget.etag],
+  ])
 }

@@ -43,6 +43,8 @@ interface StartOptions {
   readonly delay?: string
   readonly maxToolCalls?: number
   readonly maxWallTime?: string
+  readonly maxTokens?: number
+  readonly maxCostMicros?: number
   readonly thread?: string
   readonly onBusyThread?: string
   readonly requestId?: string
@@ -112,6 +114,8 @@ function startCommand(cli: Cli): Command {
         .option("--at <time>", "when it begins, such as 2026-03-01T14:00:00Z; at once where absent")
         .option("--delay <length>", "how long from now it begins, such as 15m")
         .option("--max-tool-calls <n>", "calls that it may make", wholeNumber(1, 2 ** 32 - 1))
+        .option("--max-tokens <n>", "tokens that it may use up", wholeNumber(1, 10 ** 12))
+        .option("--max-cost-micros <n>", "what it may spend", wholeNumber(1, 10 ** 15))
         .option("--max-wall-time <length>", "how long after its start it may still begin a call")
         .option("--thread <id>", "the conversation that it belongs to, whose runs take turns")
         .addOption(
@@ -184,12 +188,17 @@ function beginOf({ at, delay }: StartOptions) {
   }
 }
 
-function budgetOf({ maxToolCalls = 0, maxWallTime }: StartOptions) {
-  if (maxToolCalls === 0 && maxWallTime === undefined) return {}
+function budgetOf(options: StartOptions) {
+  const { maxToolCalls = 0, maxWallTime, maxTokens = 0, maxCostMicros = 0 } = options
+  const limits = [maxToolCalls, maxTokens, maxCostMicros]
+  if (maxWallTime === undefined && limits.every((limit) => limit === 0)) return {}
   const seconds =
     maxWallTime === undefined ? undefined : readSeconds(maxWallTime, "--max-wall-time")
-  const wall = seconds === undefined ? {} : { maxWallTime: { seconds: BigInt(seconds) } }
-  return { budget: { maxToolCalls, ...wall } }
+  const budget = {
+    ...{ maxToolCalls, maxTokens: BigInt(maxTokens), maxCostMicros: BigInt(maxCostMicros) },
+    ...(seconds === undefined ? {} : { maxWallTime: { seconds: BigInt(seconds) } }),
+  }
+  return { budget }
 }
 
 async function watchRun(

@@ -84,6 +84,7 @@ export function tellRun(out: Output, run: Run): void {
     ["thread", run.threadId],
     ["step", `${run.stepIndex} of ${run.stepCount}`],
     ["calls", budgetText(run)],
+    ["tokens", usageText(run)],
     ["verdict", run.moderationOutcome === 0 ? "" : enumText(VerdictSchema, run.moderationOutcome)],
     ["input", run.input],
     ["started", timeText(run.createTime, now)],
@@ -93,6 +94,13 @@ export function tellRun(out: Output, run: Run): void {
     ["trace", run.traceId],
     ["request", run.requestId],
   ])
+}
+
+function usageText({ usage }: Run): string {
+  if (usage === undefined) return ""
+  const { inputTokens, outputTokens, costMicros } = usage
+  if (inputTokens + outputTokens + costMicros === 0n) return ""
+  return `${inputTokens} read, ${outputTokens} written, cost ${Number(costMicros) / 1e6}`
 }
 
 function budgetText({ budget, usage }: Run): string {

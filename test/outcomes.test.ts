@@ -6,7 +6,7 @@ import { outcomeTable } from "../mesh/outcomes.ts"
 
 const root = path.resolve(import.meta.dirname, "..")
 const source = globSync("services/orchestrator/*.ts", { cwd: root })
-  .filter((file) => !file.endsWith(".test.ts") && !file.includes("harness"))
+  .filter((file) => !file.endsWith(".test.ts") && !/harness|scripted-peers/.test(file))
   .map((file) => readFileSync(path.join(root, file), "utf8"))
   .join("\n")
 

@@ -26,10 +26,13 @@ export function budgetHandlers({ database }: { readonly database: Database }) {
 
     async setBudget(request, context) {
       const { workspaceId, maxDailyToolCalls: maxCalls, etag } = request
+      const maxTokens = Number(request.maxDailyTokens)
+      const maxCostMicros = Number(request.maxDailyCostMicros)
+      const limits = { maxCalls, maxTokens, maxCostMicros }
       const updaterId = callerOf(context).actorId
       const revision = etag === "" ? undefined : Number(/^b(\d{1,15})$/.exec(etag)?.[1] ?? -1)
       const work = async (tx: Tx) => {
-        if (!(await setBudget(tx, workspaceId, { maxCalls, updaterId, revision }))) {
+        if (!(await setBudget(tx, workspaceId, { ...limits, updaterId, revision }))) {
           throw new RunwardenError("ETAG_MISMATCH", { resource: "budget", id: workspaceId })
         }
         const budget = await findBudget(tx, workspaceId)
@@ -47,6 +50,10 @@ function toBudget(workspaceId: string, budget: WorkspaceBudgetRecord): Workspace
     workspaceId,
     maxDailyToolCalls: budget.maxCalls,
     dailyToolCalls: budget.calls,
+    maxDailyTokens: BigInt(budget.maxTokens),
+    dailyTokens: BigInt(budget.tokens),
+    maxDailyCostMicros: BigInt(budget.maxCostMicros),
+    dailyCostMicros: BigInt(budget.costMicros),
     resetTime: timestampFromDate(budget.resetTime),
     updaterId: budget.updaterId,
     etag: `b${budget.revision}`,

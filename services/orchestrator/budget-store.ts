@@ -1,11 +1,15 @@
 import type { Tx } from "../../mesh/database.ts"
-import type { Exhaustion } from "./budget.ts"
+import { type Exhaustion, isFull, type Meter } from "./budget.ts"
 
 /** A workspace's budget, and what was used of it today. */
 export interface WorkspaceBudgetRecord {
-  /** 0 for any number. */
+  /** 0 for any amount, of each. */
   readonly maxCalls: number
+  readonly maxTokens: number
+  readonly maxCostMicros: number
   readonly calls: number
+  readonly tokens: number
+  readonly costMicros: number
   readonly warnTime: Date | null
   readonly resetTime: Date
   readonly updaterId: string
@@ -15,18 +19,22 @@ export interface WorkspaceBudgetRecord {
 }
 
 /**
- * The part of a statement that charges the workspaces of admitted calls, where they have a budget: a
- * look at each one's key otherwise. `source` has `workspace_id`, and in `calls` how many it admits. It
- * is carried out behind all that others wait for, and fails where a limit would be passed.
+ * The part of a statement that charges workspaces, where they have a budget: a look at each one's key
+ * otherwise. `source` has `workspace_id`, in `calls` how many it admits, and in `tokens` and
+ * `cost_micros` what others have used up. It is carried out behind all that others wait for, and fails
+ * where a call is admitted that has no room.
  */
 export function chargeSql(source: string): string {
   return `charged as (
-    insert into workspace_usage as u (workspace_id, day, calls)
-    select s.workspace_id, (now() at time zone 'UTC')::date, sum(s.calls)
+    insert into workspace_usage as u (workspace_id, day, calls, tokens, cost_micros)
+    select s.workspace_id, (now() at time zone 'UTC')::date, coalesce(sum(s.calls), 0),
+      coalesce(sum(s.tokens), 0), coalesce(sum(s.cost_micros), 0)
     from ${source} s join workspace_budgets b on b.workspace_id = s.workspace_id
-    where s.calls > 0 and b.max_calls > 0
+    where (s.calls > 0 or s.tokens > 0 or s.cost_micros > 0)
+      and (b.max_calls > 0 or b.max_tokens > 0 or b.max_cost_micros > 0)
     group by s.workspace_id order by s.workspace_id
-    on conflict (workspace_id, day) do update set calls = u.calls + excluded.calls
+    on conflict (workspace_id, day) do update set calls = u.calls + excluded.calls,
+      tokens = u.tokens + excluded.tokens, cost_micros = u.cost_micros + excluded.cost_micros
   )`
 }
 
@@ -36,7 +44,10 @@ export const usageLimit = "workspace_usage_limit"
 /** The budget of a workspace, also where it was never set. */
 export function findBudget(tx: Tx, workspaceId: string): Promise<WorkspaceBudgetRecord> {
   return tx.one<WorkspaceBudgetRecord>(
-    `select coalesce(b.max_calls, 0) as "maxCalls", coalesce(u.calls, 0) as calls,
+    `select coalesce(b.max_calls, 0) as "maxCalls",
+       coalesce(b.max_tokens, 0) as "maxTokens", coalesce(b.max_cost_micros, 0) as "maxCostMicros",
+       coalesce(u.calls, 0) as calls, coalesce(u.tokens, 0) as tokens,
+       coalesce(u.cost_micros, 0) as "costMicros",
        u.warn_time as "warnTime", (today.day + 1)::timestamp at time zone 'UTC' as "resetTime",
        coalesce(b.updater_id, '') as "updaterId", b.update_time as "updateTime",
        coalesce(b.revision, 0) as revision
@@ -53,27 +64,40 @@ export async function setBudget(
   workspaceId: string,
   budget: {
     readonly maxCalls: number
+    readonly maxTokens: number
+    readonly maxCostMicros: number
     readonly updaterId: string
     readonly revision: number | undefined
   },
 ): Promise<boolean> {
   const row = await tx.maybe(
-    `insert into workspace_budgets as b (workspace_id, max_calls, updater_id)
-     select $1::uuid, $2::bigint, $3::text
+    `insert into workspace_budgets as b (workspace_id, max_calls, updater_id, max_tokens,
+       max_cost_micros)
+     select $1::uuid, $2::bigint, $3::text, $5::bigint, $6::bigint
      where coalesce($4::bigint, 0) = 0
        or exists (select from workspace_budgets where workspace_id = $1::uuid)
      on conflict (workspace_id) do update set max_calls = excluded.max_calls,
+       max_tokens = excluded.max_tokens, max_cost_micros = excluded.max_cost_micros,
        updater_id = excluded.updater_id, update_time = now(), revision = b.revision + 1
        where $4::bigint is null or b.revision = $4::bigint
      returning workspace_id`,
-    [workspaceId, budget.maxCalls, budget.updaterId, budget.revision ?? null],
+    [
+      ...[workspaceId, budget.maxCalls, budget.updaterId, budget.revision ?? null],
+      ...[budget.maxTokens, budget.maxCostMicros],
+    ],
   )
   return row !== undefined
 }
 
 /** How the workspace has no room for one more call today; undefined where it has. */
 export async function findExhaustion(tx: Tx, workspaceId: string): Promise<Exhaustion | undefined> {
-  const { maxCalls, calls, resetTime } = await findBudget(tx, workspaceId)
-  if (maxCalls === 0 || calls < maxCalls) return undefined
-  return { budget: "workspace_daily_tool_calls", used: calls, limit: maxCalls, resetTime }
+  const { resetTime, ...budget } = await findBudget(tx, workspaceId)
+  const { calls, tokens, costMicros, maxCalls, maxTokens, maxCostMicros } = budget
+  const meters: readonly Meter[] = [
+    { budget: "workspace_daily_tool_calls", used: calls, limit: maxCalls },
+    { budget: "workspace_daily_tokens", used: tokens, limit: maxTokens },
+    { budget: "workspace_daily_cost_micros", used: costMicros, limit: maxCostMicros },
+  ]
+  const full = meters.find((meter) => meter.limit > 0 && isFull(meter))
+  return full === undefined ? undefined : { ...full, resetTime }
 }

@@ -41,8 +41,8 @@ function withBudget() {
   const admin = actingAs(memberSubject(workspaceId, newId(), Role.ADMIN))
   return {
     ...me,
-    async set(maxDailyToolCalls: number, etag = "") {
-      const request = { workspaceId, requestId: newId(), maxDailyToolCalls, etag }
+    async set(maxDailyToolCalls: number, etag = "", others: object = {}) {
+      const request = { workspaceId, requestId: newId(), maxDailyToolCalls, etag, ...others }
       return (await orchestrator.budgets.setBudget(request, admin)).budget
     },
     async budget() {
@@ -142,6 +142,87 @@ describe("the budget of a run", () => {
   })
 })
 
+describe("tokens and cost, as tools report them", () => {
+  const usage = { inputTokens: 300n, outputTokens: 100n, costMicros: 50n }
+
+  it("are counted, and shown with the run", async () => {
+    const me = withBudget()
+    peers.script.usage = ({ stepIndex }) => (stepIndex === 1 ? undefined : usage)
+    const run = await me.start(steps(3))
+    expect(await me.ended(run.runId)).toMatchObject({
+      state: RunState.SUCCEEDED,
+      usage: { toolCalls: 3, inputTokens: 600n, outputTokens: 200n, costMicros: 100n },
+    })
+  })
+
+  it.each([
+    ["run_tokens", { maxTokens: 500n }, "800", "500"],
+    ["run_cost_micros", { maxCostMicros: 100n }, "100", "100"],
+  ])(
+    "end the run by %s after the call that reaches the limit",
+    async (name, budget, used, limit) => {
+      const me = withBudget()
+      peers.script.usage = () => usage
+      const run = await me.start(steps(5), { budget })
+      expect(await me.ended(run.runId)).toMatchObject({ reason: "budget_exhausted", budget })
+      expect(effectsOf(run.runId)).toHaveLength(2)
+      const calls = await me.callsOf(run.runId)
+      expect(calls[2]?.outcome.value).toMatchObject({ metadata: { budget: name, used, limit } })
+      const warned = (await me.history(run.runId)).flatMap(({ kind }) =>
+        kind.case === "budgetWarned" ? [kind.value.budget] : [],
+      )
+      expect(warned).toEqual([name])
+    },
+  )
+
+  it("are counted once where the call is sent again, and where the tool failed", async () => {
+    const me = withBudget()
+    peers.script.usage = () => usage
+    const gate = Promise.withResolvers<void>()
+    let sent = 0
+    peers.script.execute = async ({ stepIndex }) => {
+      if (stepIndex === 1) return { error: { reason: "no", message: "" } }
+      sent += 1
+      if (sent === 1) await gate.promise
+      return {}
+    }
+    const run = await me.start(steps(2))
+    await until(() => sent === 1)
+    await using worker = await connect(orchestrator.database.workerUrl)
+    await worker.query(
+      "update run_claims set owner = $2::uuid, epoch = epoch + 1, due_time = now() where run_id = $1",
+      [run.runId, newId()],
+    )
+    await until(async () => (await me.callsOf(run.runId))[0]?.attempts === 2)
+    gate.resolve()
+    expect(await me.ended(run.runId)).toMatchObject({
+      state: RunState.FAILED,
+      usage: { toolCalls: 2, inputTokens: 600n, costMicros: 100n },
+    })
+  })
+
+  it("of a day are shared by all runs of the workspace, and passed by one step each at most", async () => {
+    const me = withBudget()
+    peers.script.usage = () => usage
+    await me.set(0, "", { maxDailyTokens: 1_000n })
+    const first = await me.start(steps(2))
+    expect(await me.ended(first.runId)).toMatchObject({ state: RunState.SUCCEEDED })
+    const second = await me.start(steps(4))
+    expect(await me.ended(second.runId)).toMatchObject({ reason: "budget_exhausted" })
+    expect(effectsOf(second.runId)).toHaveLength(1)
+    const calls = await me.callsOf(second.runId)
+    expect(calls[1]?.outcome.value).toMatchObject({
+      metadata: { budget: "workspace_daily_tokens", used: "1200", limit: "1000" },
+    })
+    const third = await me.start(steps(1))
+    expect(await me.ended(third.runId)).toMatchObject({ reason: "budget_exhausted" })
+    expect(await me.budget()).toMatchObject({
+      ...{ dailyToolCalls: 3, dailyTokens: 1_200n, dailyCostMicros: 150n },
+      maxDailyTokens: 1_000n,
+    })
+  })
+})
+
 describe("the budget of a workspace's day", () => {
   it("admits ten of fifty calls that ask at once, and tells the others when it is renewed", async () => {
     const me = withBudget()
@@ -228,6 +309,7 @@ describe("the budget of a workspace's day", () => {
 
 describe("what a budget says", () => {
   const amount = fc.integer({ min: 1, max: 50 })
+  const unused = { tokens: 0, costMicros: 0 }
 
   it("admits exactly as many calls as it has room for, and warns exactly once of each", () => {
     const check = fc.property(amount, amount, fc.array(amount), (maxCalls, maxWallMs, waits) => {
@@ -238,13 +320,13 @@ describe("what a budget says", () => {
       const warned: string[] = []
       for (const wait of waits) {
         wallMs += wait
-        if (exhaustionOf(budget, { calls, wallMs }) !== undefined) {
+        if (exhaustionOf(budget, { ...unused, calls, wallMs }) !== undefined) {
           expect(calls === maxCalls || wallMs >= maxWallMs).toBe(true)
           break
         }
         expect(calls < maxCalls && wallMs < maxWallMs).toBe(true)
-        const before = { calls, wallMs: lastMs }
-        const now = { calls: ++calls, wallMs }
+        const before = { ...unused, calls, wallMs: lastMs }
+        const now = { ...unused, calls: ++calls, wallMs }
         warned.push(...warningsOf(budget, before, now).map((meter) => meter.budget))
         lastMs = wallMs
       }

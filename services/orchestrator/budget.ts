@@ -1,18 +1,43 @@
 /** What a run may use up, and whether one more call fits. No I/O, no clock. */
 
+/** What calls use up, as their providers report it. */
+export interface CallUsage {
+  readonly inputTokens: number
+  readonly outputTokens: number
+  readonly costMicros: number
+}
+
+/** Whole numbers; what is undefined has no limit. */
 export interface RunBudget {
-  /** Calls that may be admitted; undefined for any number. */
+  /** Calls that may be admitted. */
   readonly maxCalls?: number
-  /** How long after its start a call may be admitted; undefined for any time. */
+  /** How long after its start a call may be admitted. */
   readonly maxWallMs?: number
+  /** How many tokens may be used up when a call is admitted. */
+  readonly maxTokens?: number
+  /** How much may be spent when a call is admitted. */
+  readonly maxCostMicros?: number
 }
 
 export interface RunUse {
   readonly calls: number
   readonly wallMs: number
+  readonly tokens: number
+  readonly costMicros: number
 }
 
-export type BudgetName = "run_tool_calls" | "run_wall_time" | "workspace_daily_tool_calls"
+const meters = [
+  { budget: "run_tool_calls", limit: "maxCalls", use: "calls" },
+  { budget: "run_wall_time", limit: "maxWallMs", use: "wallMs" },
+  { budget: "run_tokens", limit: "maxTokens", use: "tokens" },
+  { budget: "run_cost_micros", limit: "maxCostMicros", use: "costMicros" },
+] as const
+
+export type BudgetName =
+  | (typeof meters)[number]["budget"]
+  | "workspace_daily_tool_calls"
+  | "workspace_daily_tokens"
+  | "workspace_daily_cost_micros"
 
 /** How far a budget is used. */
 export interface Meter {
@@ -27,37 +52,32 @@ export interface Exhaustion extends Meter {
   readonly resetTime: Date | undefined
 }
 
-/** The first budget of a run that has no room for one more call; undefined where it fits. */
-export function exhaustionOf(
-  { maxCalls, maxWallMs }: RunBudget,
-  { calls, wallMs }: RunUse,
-): Exhaustion | undefined {
-  const resetTime = undefined
-  if (maxCalls !== undefined && calls + 1 > maxCalls) {
-    return { budget: "run_tool_calls", used: calls, limit: maxCalls, resetTime }
-  }
-  if (maxWallMs !== undefined && wallMs >= maxWallMs) {
-    return { budget: "run_wall_time", used: wallMs, limit: maxWallMs, resetTime }
-  }
-  return undefined
+/**
+ * The first budget of a run that has no room for one more call; undefined where it fits. What a call
+ * will use up is not known before: it fits where anything is left.
+ */
+export function exhaustionOf(budget: RunBudget, used: RunUse): Exhaustion | undefined {
+  const full = readMeters(budget, used).find(isFull)
+  return full === undefined ? undefined : { ...full, resetTime: undefined }
+}
+
+/** Whether nothing is left. */
+export function isFull({ used, limit }: Meter): boolean {
+  return used + 1 > limit
 }
 
 /** The budgets of which four fifths are used up now and were not `before`. */
-export function warningsOf(
-  { maxCalls, maxWallMs }: RunBudget,
-  before: RunUse,
-  now: RunUse,
-): readonly Meter[] {
-  const meters: Meter[] = []
-  if (maxCalls !== undefined && crosses(before.calls, now.calls, maxCalls)) {
-    meters.push({ budget: "run_tool_calls", used: now.calls, limit: maxCalls })
-  }
-  if (maxWallMs !== undefined && crosses(before.wallMs, now.wallMs, maxWallMs)) {
-    meters.push({ budget: "run_wall_time", used: now.wallMs, limit: maxWallMs })
-  }
-  return meters
+export function warningsOf(budget: RunBudget, before: RunUse, now: RunUse): readonly Meter[] {
+  const earlier = readMeters(budget, before)
+  return readMeters(budget, now).filter(
+    ({ used, limit }, index) =>
+      used * 5 >= limit * 4 && (earlier[index]?.used ?? 0) * 5 < limit * 4,
+  )
 }
 
-function crosses(before: number, now: number, limit: number): boolean {
-  return now * 5 >= limit * 4 && before * 5 < limit * 4
+function readMeters(budget: RunBudget, used: RunUse): readonly Meter[] {
+  return meters.flatMap(({ budget: name, limit, use }) => {
+    const most = budget[limit]
+    return most === undefined ? [] : [{ budget: name, used: used[use], limit: most }]
+  })
 }

@@ -45,7 +45,7 @@ function textOf({ approvals, rejudgements, claims, answers }: ChangeParts): stri
     select * from json_to_recordset($1::json) as i (n integer, workspace_id uuid, run_id uuid,
       epoch bigint, revision bigint, state text, reason text, policy_denial text,
       moderation_outcome text, step_index integer, requester_role smallint, calls integer,
-      entries integer,
+      input_tokens bigint, output_tokens bigint, cost_micros bigint, entries integer,
       first_byte integer, bytes integer, claim text, due_time timestamptz, owner uuid,
       lease_ms double precision, approval_id uuid, approval_digest text)
   ), run as (
@@ -55,6 +55,9 @@ function textOf({ approvals, rejudgements, claims, answers }: ChangeParts): stri
       step_index = coalesce(i.step_index, r.step_index),
       requester_role = coalesce(i.requester_role, r.requester_role),
       used_calls = r.used_calls + coalesce(i.calls, 0),
+      used_input_tokens = r.used_input_tokens + coalesce(i.input_tokens, 0),
+      used_output_tokens = r.used_output_tokens + coalesce(i.output_tokens, 0),
+      used_cost_micros = r.used_cost_micros + coalesce(i.cost_micros, 0),
       epoch = r.epoch + (i.claim is not distinct from 'take')::integer,
       event_count = r.event_count + i.entries, revision = r.revision + 1, update_time = now(),
       end_time = case when i.state in ('succeeded', 'failed', 'cancelled', 'expired')
@@ -64,7 +67,7 @@ function textOf({ approvals, rejudgements, claims, answers }: ChangeParts): stri
       and r.epoch = i.epoch and r.revision = i.revision ${approvals ? usable : ""}
     returning i.n, r.workspace_id, r.run_id, r.epoch, r.event_count - i.entries + 1 as first_sequence,
       i.entries, i.first_byte, i.bytes, i.claim, i.due_time, i.owner, i.lease_ms, i.approval_id,
-      i.calls
+      i.calls, coalesce(i.input_tokens, 0) + coalesce(i.output_tokens, 0) as tokens, i.cost_micros
   ), kept as materialized (
     -- A bit per change that was stored: cheaper to ask than a join.
     select coalesce(bit_or(set_bit(b'0'::bit(${maxChanges}), n, 1)), b'0'::bit(${maxChanges})) as bits

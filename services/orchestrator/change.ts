@@ -13,6 +13,7 @@
 import { graver } from "./action.ts"
 import { type ApprovalEvent, transitionApproval } from "./approval.ts"
 import { countApprovals, type GivenAnswer, isGlassBroken } from "./approval-answer.ts"
+import type { CallUsage } from "./budget.ts"
 import { JournalEntries } from "./journal-entries.ts"
 import type { Judgement } from "./judgement.ts"
 import { isTerminalRun, type RunEffect, type RunEvent, transitionRun } from "./run.ts"
@@ -156,6 +157,17 @@ export class Change {
     this.entries.toolCallChanged(moved, executionMs)
     if (effects.includes("supersede_approval")) this.#moveOpenApproval(stepIndex, "supersede")
     if (effects.includes("cancel_approval")) this.#moveOpenApproval(stepIndex, "cancel")
+  }
+
+  /** Counts what a call has used up. */
+  spend({ inputTokens, outputTokens, costMicros }: CallUsage): void {
+    const { usedInputTokens, usedOutputTokens, usedCostMicros } = this.#run
+    this.#run = {
+      ...this.#run,
+      usedInputTokens: usedInputTokens + inputTokens,
+      usedOutputTokens: usedOutputTokens + outputTokens,
+      usedCostMicros: usedCostMicros + costMicros,
+    }
   }
 
   /** Sets members of a call that no transition owns. */

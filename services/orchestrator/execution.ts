@@ -22,6 +22,7 @@ import type { ExecutionService } from "../../gen/runwarden/tools/v1/execution_se
 import { type Reason, reasonOf } from "../../mesh/errors.ts"
 import { actingAs } from "../../mesh/identity.ts"
 import type { Runtime } from "../../mesh/service.ts"
+import type { CallUsage } from "./budget.ts"
 import { waitBeforeRepeat } from "./call-retry.ts"
 import type { ExecutorConfig } from "./config.ts"
 import { type Lease, LeaseLost } from "./lease.ts"
@@ -31,7 +32,12 @@ import type { Scope } from "./scope.ts"
 import type { RunRecord, ToolCallRecord, ToolFailure } from "./snapshot.ts"
 import { subjectOf } from "./step.ts"
 
-export type Outcome =
+export type Outcome = OutcomeKind & {
+  /** What the call used up; absent where nobody said. */
+  readonly usage?: CallUsage
+}
+
+type OutcomeKind =
   | { readonly kind: "succeeded"; readonly result: JsonObject }
   | { readonly kind: "failed"; readonly reason: string; readonly error: ToolFailure }
   | { readonly kind: "unknown" }
@@ -230,6 +236,21 @@ function unanswered({ effect }: ToolCallRecord, reason: string): Outcome {
 
 /** What the ledger's row says; undefined while the call is in flight. */
 function outcomeOf(execution: Execution | undefined): Outcome | undefined {
+  const outcome = endOf(execution)
+  const usage = execution?.usage
+  if (outcome === undefined || usage === undefined) return outcome
+  const { inputTokens, outputTokens, costMicros } = usage
+  return {
+    ...outcome,
+    usage: {
+      inputTokens: Number(inputTokens),
+      outputTokens: Number(outputTokens),
+      costMicros: Number(costMicros),
+    },
+  }
+}
+
+function endOf(execution: Execution | undefined): OutcomeKind | undefined {
   switch (execution?.state) {
     case ExecutionState.SUCCEEDED:
       return execution.outcome.case === "result"
@@ -251,7 +272,7 @@ function providerOf({ tool }: ToolCallRecord): string {
   return tool.slice(0, Math.max(0, tool.indexOf("/")))
 }
 
-function failed(reason: string): Outcome {
+function failed(reason: string): OutcomeKind {
   return { kind: "failed", reason, error: { reason, message: "", metadata: {} } }
 }
 

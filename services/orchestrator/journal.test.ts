@@ -200,7 +200,15 @@ function newSnapshot(workspaceId: string): Snapshot {
   const now = new Date()
   const run: RunRecord = {
     ...{ workspaceId, runId: newId(), threadId: newId(), isInLine: false, budget: undefined },
-    ...{ requesterId: newId(), requesterRole: 2, usedCalls: 0, startTime: undefined },
+    ...{
+      requesterId: newId(),
+      requesterRole: 2,
+      usedCalls: 0,
+      usedInputTokens: 0,
+      usedOutputTokens: 0,
+      usedCostMicros: 0,
+      startTime: undefined,
+    },
     ...{ state: "queued", reason: "", policyDenial: undefined, moderationOutcome: undefined },
     ...{ planName: "test", plan: "{}", input: "", stepIndex: 0, stepCount: 0 },
     ...{ epoch: 1, revision: 0, traceId: "", traceParent: "", requestId: newId() },

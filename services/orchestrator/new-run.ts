@@ -84,7 +84,7 @@ function newRun(request: StartRunRequest, steps: readonly PlanStep[], caller: Ca
     policyDenial: undefined,
     moderationOutcome: undefined,
     budget: toBudget(request.budget),
-    usedCalls: 0,
+    ...{ usedCalls: 0, usedInputTokens: 0, usedOutputTokens: 0, usedCostMicros: 0 },
     planName,
     plan: planText(planName, steps),
     input: request.input,
@@ -106,10 +106,12 @@ function newRun(request: StartRunRequest, steps: readonly PlanStep[], caller: Ca
 
 function toBudget(budget: RunBudgetMessage | undefined): RunBudget | undefined {
   if (budget === undefined) return undefined
-  const { maxToolCalls, maxWallTime } = budget
+  const { maxToolCalls, maxWallTime, maxTokens, maxCostMicros } = budget
   return {
     ...(maxToolCalls === 0 ? {} : { maxCalls: maxToolCalls }),
     ...(maxWallTime === undefined ? {} : { maxWallMs: durationMs(maxWallTime) }),
+    ...(maxTokens === 0n ? {} : { maxTokens: Number(maxTokens) }),
+    ...(maxCostMicros === 0n ? {} : { maxCostMicros: Number(maxCostMicros) }),
   }
 }
 

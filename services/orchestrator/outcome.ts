@@ -3,6 +3,7 @@ import type { Change } from "./change.ts"
 import type { Outcome } from "./execution.ts"
 import { denialOf, type Judgement } from "./judgement.ts"
 import { quarantined } from "./run.ts"
+import { settleUsage } from "./run-budget.ts"
 import type { ToolCallRecord } from "./snapshot.ts"
 
 export interface Conclusion {
@@ -16,6 +17,7 @@ export interface Conclusion {
 /** Records the end of the executing call, and what follows for the run. */
 export function concludeCall(change: Change, stepIndex: number, conclusion: Conclusion): void {
   const { outcome, executionMs, traceId } = conclusion
+  settleUsage(change, outcome.usage)
   switch (outcome.kind) {
     case "succeeded":
       change.moveCall(stepIndex, "succeed", { result: outcome.result, traceId }, executionMs)

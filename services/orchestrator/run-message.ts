@@ -27,7 +27,12 @@ export function toRun(run: RunRecord, plan?: Plan): Run {
     input: run.input,
     stepIndex: run.stepIndex,
     stepCount: run.stepCount,
-    usage: { toolCalls: run.usedCalls },
+    usage: {
+      toolCalls: run.usedCalls,
+      inputTokens: BigInt(run.usedInputTokens),
+      outputTokens: BigInt(run.usedOutputTokens),
+      costMicros: BigInt(run.usedCostMicros),
+    },
     deadline: timestampFromDate(run.deadline),
     traceId: run.traceId,
     requestId: run.requestId,
@@ -45,12 +50,12 @@ export function toRun(run: RunRecord, plan?: Plan): Run {
   })
 }
 
-function toBudget({
-  maxCalls = 0,
-  maxWallMs,
-}: RunBudget): MessageInitShape<typeof RunBudgetSchema> {
+function toBudget(budget: RunBudget): MessageInitShape<typeof RunBudgetSchema> {
+  const { maxCalls = 0, maxWallMs, maxTokens = 0, maxCostMicros = 0 } = budget
   return create(RunBudgetSchema, {
     maxToolCalls: maxCalls,
+    maxTokens: BigInt(maxTokens),
+    maxCostMicros: BigInt(maxCostMicros),
     ...(maxWallMs === undefined ? {} : { maxWallTime: durationFromMs(maxWallMs) }),
   })
 }

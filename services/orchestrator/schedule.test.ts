@@ -60,7 +60,7 @@ describe("a run that begins later", () => {
     const me = inWorkspace(orchestrator)
     const at = (ms: number) => ({ startTime: timestampFromDate(new Date(Date.now() + ms)) })
     const runs = await Promise.all(
-      Array.from({ length: 40 }, (_, index) => me.start(steps, at(1_000 + 25 * index))),
+      Array.from({ length: 16 }, (_, index) => me.start(steps, at(1_500 + 50 * index))),
     )
     const late = (await Promise.all(runs.map((run) => lateness(me, run)))).toSorted((a, b) => a - b)
     expect(late[0]).toBeGreaterThanOrEqual(-1)
@@ -92,9 +92,9 @@ describe("a run that begins later", () => {
   it("can be cancelled before, and then never begins", async () => {
     await using orchestrator = await start()
     const me = inWorkspace(orchestrator)
-    const run = await me.start(steps, delayed(250))
+    const run = await me.start(steps, delayed(2_000))
     await me.cancel(run.runId)
-    await new Promise((resolve) => setTimeout(resolve, 400))
+    await new Promise((resolve) => setTimeout(resolve, 2_200))
     expect((await me.get(run.runId)).state).toBe(RunState.CANCELLED)
     expect(peers.judged.some(({ runId }) => runId === run.runId)).toBe(false)
   })
@@ -121,13 +121,13 @@ describe("a run that begins later", () => {
     await using orchestrator = await start()
     const me = inWorkspace(orchestrator)
     const run = await me.start(steps, {
-      ...delayed(500),
-      timeout: { nanos: 400_000_000 },
-      budget: { maxWallTime: { nanos: 400_000_000 } },
+      ...delayed(3_100),
+      timeout: { seconds: 3n },
+      budget: { maxWallTime: { seconds: 3n } },
     })
     const { startTime, deadline } = await me.get(run.runId)
     if (startTime === undefined || deadline === undefined) throw new Error("no times")
-    expect(timestampDate(deadline).getTime() - timestampDate(startTime).getTime()).toBe(400)
+    expect(timestampDate(deadline).getTime() - timestampDate(startTime).getTime()).toBe(3_000)
     await me.reaches(run.runId, RunState.SUCCEEDED)
   })
 

@@ -35,9 +35,17 @@ export interface Script {
   policyVersion: string
   /** What a tool does; throws for a status, answers `{error}` for an error of its own. */
   execute: (request: ExecuteRequest, context: HandlerContext) => Promise<JsonObject> | JsonObject
+  /** What a call used up, as its tool reports it. */
+  usage: (request: ExecuteRequest) => Usage | undefined
   member: (actorId: string) => { member: boolean; role: Role }
   /** Calls that only the ledger knows. */
   strays: { runId: string; stepIndex: number }[]
+}
+
+interface Usage {
+  readonly inputTokens?: bigint
+  readonly outputTokens?: bigint
+  readonly costMicros?: bigint
 }
 
 /** One row of the scripted ledger: what it did, and how often it was asked to. */
@@ -45,6 +53,7 @@ interface LedgerRow {
   readonly request: ExecuteRequest
   state: ExecutionState
   outcome: { case: "result"; value: JsonObject } | { case: "error"; value: object } | undefined
+  usage?: Usage | undefined
   isSealed?: boolean
 }
 
@@ -59,6 +68,7 @@ export function createPeers() {
     moderate: undefined,
     policyVersion: "test@1",
     execute: ({ stepIndex }) => ({ step: stepIndex, id: `made-${stepIndex}` }),
+    usage: () => undefined,
     member: () => ({ member: true, role: Role.APPROVER }),
     strays: [],
   }
@@ -118,6 +128,7 @@ export function createPeers() {
         const value = await script.execute(request, context)
         effects.push(request)
         const isError = "error" in value
+        row.usage = script.usage(request)
         row.state = isError ? ExecutionState.FAILED : ExecutionState.SUCCEEDED
         row.outcome = isError
           ? { case: "error", value: value.error as object }
@@ -249,6 +260,7 @@ function executionOf(row: LedgerRow) {
   return {
     state: row.state,
     attempts: 1,
+    ...(row.usage === undefined ? {} : { usage: row.usage }),
     ...(row.outcome === undefined ? {} : { outcome: row.outcome as never }),
   }
 }

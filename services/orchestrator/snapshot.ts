@@ -36,6 +36,9 @@ export interface RunRecord {
   readonly budget: RunBudget | undefined
   /** Calls that were admitted. */
   readonly usedCalls: number
+  readonly usedInputTokens: number
+  readonly usedOutputTokens: number
+  readonly usedCostMicros: number
   readonly planName: string
   /** The plan as JSON; empty in lists. */
   readonly plan: string

@@ -241,7 +241,7 @@ function textOf({ asks }: { readonly asks: boolean }): string {
     on conflict (workspace_id, request_id) do nothing
     returning workspace_id, request_id, response
   ), fresh as materialized (
-    select i.*, 1::bigint as first_sequence,
+    select i.*, 1::bigint as first_sequence, 0 as tokens, 0 as cost_micros,
       coalesce(i.start_time, now() + i.delay_ms * interval '1 millisecond') as begin_time
     from item i
     where exists (select from repeatable q where q.workspace_id = i.workspace_id

@@ -216,7 +216,7 @@ describe("the run that takes the place of the others", () => {
   it("of many at once the last one is left", async () => {
     const me = inThread()
     const runs = await Promise.all(
-      Array.from({ length: 8 }, () =>
+      Array.from({ length: 5 }, () =>
         me.next(BusyThreadPolicy.CANCEL_OTHER, [{ tool: "high.keyed" }]),
       ),
     )

@@ -114,7 +114,8 @@ describe("an outcome whose answer was lost", () => {
     losses = 1
     const settled = await writer.settle({
       ...call,
-      ...{ state: "succeeded", result: '{"n":1}', error: null, attempt: null, maybeApplied: false },
+      ...{ state: "succeeded", result: '{"n":1}', error: null, usage: null },
+      ...{ attempt: null, maybeApplied: false },
     })
     expect(settled).toBeUndefined()
     expect(await writer.look(call)).toMatchObject({ state: "succeeded", result: { n: 1 } })
@@ -127,7 +128,13 @@ describe("an outcome whose answer was lost", () => {
     const settle = (call: ClaimItem, result: object) =>
       writer.settle({
         ...call,
-        ...{ state: "succeeded", result: JSON.stringify(result), error: null, attempt: 1 },
+        ...{
+          state: "succeeded",
+          result: JSON.stringify(result),
+          error: null,
+          usage: null,
+          attempt: 1,
+        },
         maybeApplied: false,
       })
     await Promise.all([settle(large, text), settle(small, { n: 1 })])

@@ -39,6 +39,7 @@ export interface SettleItem extends ClaimItem {
   readonly state: string
   readonly result: string | null
   readonly error: string | null
+  readonly usage: string | null
   /** Only this sending may settle it so; null for what the tool itself said, which is so whoever asks. */
   readonly attempt: number | null
   /** Of a row that is given back: whether a sending may have taken effect. */
@@ -105,19 +106,20 @@ const settleStatement: Statement = {
   text: `
     with settled as (
       insert into executions (workspace_id, tool, idempotency_key, run_id, step_index,
-        request_digest, definition_digest, effect, claim_id, state, result, error, attempts,
+        request_digest, definition_digest, effect, claim_id, state, result, error, usage, attempts,
         maybe_applied, end_time)
       select workspace_id, tool, idempotency_key, run_id, step_index,
         request_digest, definition_digest, effect, claim_id, state, result::jsonb, error::jsonb,
-        coalesce(attempt, 0), maybe_applied, case when state <> 'in_flight' then now() end
+        usage::jsonb, coalesce(attempt, 0), maybe_applied, case when state <> 'in_flight' then now() end
       from unnest($1::uuid[], $2::text[], $3::text[], $4::uuid[], $5::integer[],
         $6::text[], $7::text[], $8::text[], $9::uuid[], $10::text[], $11::text[], $12::text[],
-        $13::integer[], $14::boolean[])
+        $13::text[], $14::integer[], $15::boolean[])
         as t (workspace_id, tool, idempotency_key, run_id, step_index, request_digest,
-          definition_digest, effect, claim_id, state, result, error, attempt, maybe_applied)
+          definition_digest, effect, claim_id, state, result, error, usage, attempt, maybe_applied)
       order by workspace_id, tool, idempotency_key
       on conflict on constraint executions_pkey do update
         set state = excluded.state, result = excluded.result, error = excluded.error,
+          usage = excluded.usage,
           lease_until = null, end_time = excluded.end_time,
           maybe_applied = executions.maybe_applied or excluded.maybe_applied
         where (executions.state = 'in_flight'
@@ -221,6 +223,7 @@ export async function settleExecutions(
     items.map((item) => item.state),
     items.map((item) => item.result),
     items.map((item) => item.error),
+    items.map((item) => item.usage),
     items.map((item) => item.attempt),
     items.map((item) => item.maybeApplied),
   ])

@@ -59,6 +59,21 @@ describe("Execute", () => {
     expect(sent?.request).toMatchObject({ tool: "create", arguments: { text: "hello" } })
   })
 
+  it("keeps what a call used up with its outcome, also with an error, and tells repeats the same", async () => {
+    const usage = { inputTokens: 1_200n, outputTokens: 30n, costMicros: 2n ** 63n }
+    const error = { case: "error" as const, value: { reason: "too_long", message: "No." } }
+    for (const outcome of [result({ ok: true }).outcome, error]) {
+      provider.answer = () => ({ outcome, usage }) as never
+      const call = await callOf(tools, "create")
+      const first = await execute(tools, call)
+      expect(first.execution?.usage).toMatchObject({
+        ...{ inputTokens: 1_200n, outputTokens: 30n },
+        costMicros: 10n ** 12n,
+      })
+      expect(await execute(tools, call)).toEqual({ ...first, replayed: true })
+    }
+  })
+
   it("records the tool's own error as FAILED, and nothing a provider says about `applied`", async () => {
     provider.answer = () => ({
       outcome: {

@@ -65,8 +65,8 @@ async function claimed(effect: Effect = "keyed", leaseMs = 60_000) {
   const key = { workspaceId, tool, idempotencyKey }
   expect(kinds(await claim([call], leaseMs))).toEqual(["claimed"])
   const settle = async (values: ReturnType<typeof outcomeValues>, attempt: number | null) => {
-    const [state, result, error] = values
-    const one = { ...call, state, result, error, attempt, maybeApplied: false }
+    const [state, result, error, usage] = values
+    const one = { ...call, state, result, error, usage, attempt, maybeApplied: false }
     return (await settleExecutions(database, [one]))[0]
   }
   return {
@@ -74,7 +74,7 @@ async function claimed(effect: Effect = "keyed", leaseMs = 60_000) {
     key,
     record: (outcome: Outcome, attempt: number | null = null) =>
       settle(outcomeValues(outcome), attempt),
-    release: (attempt: number) => settle(["in_flight", null, null], attempt),
+    release: (attempt: number) => settle(["in_flight", null, null, null], attempt),
     read: () => database.tenant(workspaceId, (tx) => findExecution(tx, key)),
     hold: async () => (await database.tenant(workspaceId, (tx) => lockExecution(tx, key)))?.hold,
     running: { ...key, attempt: 1 },
@@ -166,7 +166,8 @@ describe("an outcome", () => {
     await two.record({ kind: "succeeded", result: {}, text: "{}" })
     const of = ({ call }: typeof one) => ({
       ...call,
-      ...{ state: "succeeded", result: "{}", error: null, attempt: null, maybeApplied: false },
+      ...{ state: "succeeded", result: "{}", error: null, usage: null },
+      ...{ attempt: null, maybeApplied: false },
     })
     const settled = await settleExecutions(database, [of(one), of(two), of(three)])
     expect(settled.map((done) => done !== undefined)).toEqual([true, false, true])

@@ -12,6 +12,7 @@ import {
   type LedgerState,
   type Outcome,
   type ToolFailure,
+  type Usage,
 } from "./ledger.ts"
 
 /** A row of the ledger. */
@@ -19,6 +20,8 @@ export interface ExecutionRow {
   readonly state: LedgerState
   readonly result: JsonObject | null
   readonly error: ToolFailure | null
+  /** Null where the provider said nothing. */
+  readonly usage: Usage | null
   /** The number of the last sending. */
   readonly attempts: number
   readonly createdMs: number
@@ -52,7 +55,7 @@ export interface Intent extends ExecutionKey {
 
 const millis = (column: string) => `floor(extract(epoch from ${column}) * 1000)::bigint`
 
-const columns = `state, result, error, attempts,
+const columns = `state, result, error, usage, attempts,
   ${millis("create_time")} as "createdMs", ${millis("end_time")} as "endedMs"`
 
 // The lease is compared with the clock, not with the start of a transaction that may have waited.
@@ -130,8 +133,8 @@ export async function endExecution(
 ): Promise<ExecutionRow> {
   return tx.one<ExecutionRow>(
     `update executions
-     set state = $4::text, result = $5::jsonb, error = $6::jsonb, lease_until = null,
-       end_time = now()
+     set state = $4::text, result = $5::jsonb, error = $6::jsonb, usage = $7::jsonb,
+       lease_until = null, end_time = now()
      where ${ofKey} and state = 'in_flight'
      returning ${columns}`,
     [...keyValues(key), ...outcomeValues(outcome)],
@@ -145,10 +148,10 @@ export async function insertSealed(
   outcome: Outcome,
 ): Promise<ExecutionRow | undefined> {
   return tx.maybe<ExecutionRow>(
-    `insert into executions (workspace_id, tool, idempotency_key, state, result, error, run_id,
-       step_index, request_digest, definition_digest, effect, attempts, end_time)
-     values ($1::uuid, $2::text, $3::text, $4::text, $5::jsonb, $6::jsonb, $7::uuid, $8::integer,
-       $9::text, $10::text, $11::text, 0, now())
+    `insert into executions (workspace_id, tool, idempotency_key, state, result, error, usage,
+       run_id, step_index, request_digest, definition_digest, effect, attempts, end_time)
+     values ($1::uuid, $2::text, $3::text, $4::text, $5::jsonb, $6::jsonb, $7::jsonb, $8::uuid,
+       $9::integer, $10::text, $11::text, $12::text, 0, now())
      on conflict on constraint executions_pkey do nothing
      returning ${columns}`,
     [
@@ -174,12 +177,15 @@ export async function requestCancel(tx: Tx, key: ExecutionKey): Promise<boolean>
   return asked.length > 0
 }
 
-/** State, result and error as they are stored. */
-export function outcomeValues(outcome: Outcome): readonly [string, string | null, string | null] {
+type OutcomeValues = readonly [string, string | null, string | null, string | null]
+
+/** State, result, error and usage as they are stored. */
+export function outcomeValues(outcome: Outcome): OutcomeValues {
   return [
     outcome.kind,
     outcome.kind === "succeeded" ? outcome.text : null,
     outcome.kind === "failed" ? JSON.stringify(outcome.error) : null,
+    outcome.usage === undefined ? null : JSON.stringify(outcome.usage),
   ]
 }
 

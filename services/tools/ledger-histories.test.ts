@@ -210,12 +210,12 @@ class World {
         : next.kind === "probe"
           ? ({ kind: "outcome_unknown" } as const)
           : undefined
-    const [state, resultText, error] =
-      outcome === undefined ? (["in_flight", null, null] as const) : outcomeValues(outcome)
+    const [state, resultText, error, usage] =
+      outcome === undefined ? (["in_flight", null, null, null] as const) : outcomeValues(outcome)
     const attempt = isWord ? null : held.attempt
     const maybeApplied = next.kind === "release" && next.maybeApplied
     const [settled] = await settleExecutions(database, [
-      { ...item, state, result: resultText, error, attempt, maybeApplied },
+      { ...item, state, result: resultText, error, usage, attempt, maybeApplied },
     ])
     expect(settled !== undefined).toBe(this.#model.settle(item, outcome, attempt, maybeApplied))
   }

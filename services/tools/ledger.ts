@@ -36,8 +36,22 @@ export interface ToolFailure {
   readonly metadata: Readonly<Record<string, string>>
 }
 
+/** What a call used up, as its provider reports it. */
+export interface Usage {
+  readonly inputTokens: number
+  readonly outputTokens: number
+  readonly costMicros: number
+}
+
+interface Used {
+  /** Absent where the provider said nothing. */
+  readonly usage?: Usage
+}
+
 /** What the ledger records as the end of a call, or as the lack of one. */
-export type Outcome =
+export type Outcome = Used & OutcomeKind
+
+type OutcomeKind =
   | {
       readonly kind: "succeeded"
       readonly result: JsonObject
@@ -184,7 +198,9 @@ function isUnsafeAndSent(entry: LedgerEntry): boolean {
 }
 
 /** What came back from one sending. */
-export type Answer =
+export type Answer = Used & AnswerKind
+
+type AnswerKind =
   | { readonly kind: "result"; readonly result: JsonObject; readonly text: string }
   | {
       readonly kind: "tool_error"
@@ -237,6 +253,12 @@ export type Next =
 
 /** Decides what follows an answer, by the effect class. */
 export function afterAnswer(effect: Effect, answer: Answer, attempt: Attempt): Next {
+  const next = decide(effect, answer, attempt)
+  const { usage } = answer
+  return usage === undefined || next.kind !== "record" ? next : record({ ...next.outcome, usage })
+}
+
+function decide(effect: Effect, answer: Answer, attempt: Attempt): Next {
   const before: Applied = attempt.maybeApplied ? "unknown" : "false"
   switch (answer.kind) {
     case "result":

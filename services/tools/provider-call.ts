@@ -72,7 +72,7 @@ export async function callProvider(
   } catch (error) {
     return answerOfError(error)
   }
-  return readResponse(response, call.tool, rules)
+  return withUsage(response, readResponse(response, call.tool, rules))
 }
 
 /** Asks what became of a call. A provider that cannot be reached does not know either. */
@@ -89,7 +89,8 @@ export async function askProvider(
     )
     if (outcome === Outcome.NOT_EXECUTED) return { kind: "not_executed" }
     if (outcome !== Outcome.COMPLETED || response === undefined) return { kind: "unknown" }
-    return { kind: "completed", answer: readResponse(response, call.tool, rules) }
+    const answer = withUsage(response, readResponse(response, call.tool, rules))
+    return { kind: "completed", answer }
   } catch {
     return { kind: "unknown" }
   }
@@ -119,6 +120,27 @@ export function answerOfError(error: unknown): Answer {
   }
   if (code !== undefined && refusedCodes.has(code)) return { kind: "refused", ...failed }
   return { kind: "lost", ...failed }
+}
+
+/** An answer with what it used up. */
+function withUsage({ usage }: ExecuteToolResponse, answer: Answer): Answer {
+  if (usage === undefined) return answer
+  const { inputTokens, outputTokens, costMicros } = usage
+  return {
+    ...answer,
+    usage: {
+      inputTokens: toAmount(inputTokens),
+      outputTokens: toAmount(outputTokens),
+      costMicros: toAmount(costMicros),
+    },
+  }
+}
+
+/** More than this of anything is a fault of the provider's; sums stay exact numbers. */
+const maxAmount = 10n ** 12n
+
+function toAmount(amount: bigint): number {
+  return Number(amount > maxAmount ? maxAmount : amount)
 }
 
 function readResponse(response: ExecuteToolResponse, tool: PinnedTool, rules: AnswerRules): Answer {

@@ -40,10 +40,10 @@ export async function recordOutcome(
   outcome: Outcome,
   isToolsWord: boolean,
 ): Promise<Executed> {
-  const [state, result, error] = outcomeValues(outcome)
+  const [state, result, error, usage] = outcomeValues(outcome)
   const settled = await writer.settle({
     ...intent,
-    ...{ state, result, error, maybeApplied: false },
+    ...{ state, result, error, usage, maybeApplied: false },
     attempt: isToolsWord ? null : attempt,
   })
   runtime.reached("after_outcome")
@@ -56,6 +56,7 @@ export async function recordOutcome(
     state: outcome.kind,
     result: outcome.kind === "succeeded" ? outcome.result : null,
     error: outcome.kind === "failed" ? outcome.error : null,
+    usage: outcome.usage ?? null,
     attempts: attempt,
     createdMs,
     endedMs: settled.endedMs,
@@ -70,7 +71,7 @@ export async function giveBack(
   { attempt, createdMs }: Sent,
   { maybeApplied, failure }: { readonly maybeApplied: boolean; readonly failure: AttemptFailure },
 ): Promise<Executed> {
-  const open = { state: "in_flight", result: null, error: null } as const
+  const open = { state: "in_flight", result: null, error: null, usage: null } as const
   const settled = await writer.settle({ ...intent, ...open, attempt, maybeApplied })
   if (settled === undefined) return found(database, intent)
   const row: ExecutionRow = { ...open, attempts: attempt, createdMs, endedMs: null }

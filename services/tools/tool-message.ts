@@ -21,7 +21,7 @@ import {
 } from "../../gen/runwarden/tools/v1/tool_pb.ts"
 import { ToolErrorSchema } from "../../gen/runwarden/tools/v1/tool_provider_service_pb.ts"
 import type { ExecutionRow } from "./execution-store.ts"
-import type { AttemptFailure, LedgerState } from "./ledger.ts"
+import type { AttemptFailure, LedgerState, Usage } from "./ledger.ts"
 import { fullNameOf, type PinnedTool } from "./pinned-tool.ts"
 import { retryPolicyOf } from "./retry-policy.ts"
 import type { ProviderRow, ToolRow } from "./tool-store.ts"
@@ -60,7 +60,16 @@ export function toExecution(row: ExecutionRow): Execution {
     attempts: row.attempts,
     createTime: timestampFromMs(row.createdMs),
     ...(row.endedMs === null ? {} : { endTime: timestampFromMs(row.endedMs) }),
+    ...(row.usage === null ? {} : { usage: toUsage(row.usage) }),
   })
+}
+
+function toUsage({ inputTokens, outputTokens, costMicros }: Usage) {
+  return {
+    inputTokens: BigInt(inputTokens),
+    outputTokens: BigInt(outputTokens),
+    costMicros: BigInt(costMicros),
+  }
 }
 
 /** Whether a row was closed without an answer. Those of earlier times were never sent at all. */

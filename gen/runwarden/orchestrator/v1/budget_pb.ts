@@ -13,7 +13,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file runwarden/orchestrator/v1/budget.proto.
  */
 export const file_runwarden_orchestrator_v1_budget: GenFile = /*@__PURE__*/
-  fileDesc("CiZydW53YXJkZW4vb3JjaGVzdHJhdG9yL3YxL2J1ZGdldC5wcm90bxIZcnVud2FyZGVuLm9yY2hlc3RyYXRvci52MSJqCglSdW5CdWRnZXQSFgoObWF4X3Rvb2xfY2FsbHMYASABKA0SRQoNbWF4X3dhbGxfdGltZRgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkITukgQqgENIgUIgJqeATIEEMCEPSIeCghSdW5Vc2FnZRISCgp0b29sX2NhbGxzGAEgASgNIpECCg9Xb3Jrc3BhY2VCdWRnZXQSFAoMd29ya3NwYWNlX2lkGAEgASgJEhwKFG1heF9kYWlseV90b29sX2NhbGxzGAIgASgNEhgKEGRhaWx5X3Rvb2xfY2FsbHMYAyABKA0SLQoJd2Fybl90aW1lGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIuCgpyZXNldF90aW1lGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBISCgp1cGRhdGVyX2lkGAYgASgJEi8KC3VwZGF0ZV90aW1lGAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIMCgRldGFnGAggASgJYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_timestamp]);
+  fileDesc("CiZydW53YXJkZW4vb3JjaGVzdHJhdG9yL3YxL2J1ZGdldC5wcm90bxIZcnVud2FyZGVuLm9yY2hlc3RyYXRvci52MSK1AQoJUnVuQnVkZ2V0EhYKDm1heF90b29sX2NhbGxzGAEgASgNEkUKDW1heF93YWxsX3RpbWUYAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CE7pIEKoBDSIFCICangEyBBDAhD0SIAoKbWF4X3Rva2VucxgDIAEoBEIMukgJMgcYgKCUpY0dEicKD21heF9jb3N0X21pY3JvcxgEIAEoBEIOukgLMgkYgICapuqv4wEiYAoIUnVuVXNhZ2USEgoKdG9vbF9jYWxscxgBIAEoDRIUCgxpbnB1dF90b2tlbnMYAiABKAQSFQoNb3V0cHV0X3Rva2VucxgDIAEoBBITCgtjb3N0X21pY3JvcxgEIAEoBCL7AgoPV29ya3NwYWNlQnVkZ2V0EhQKDHdvcmtzcGFjZV9pZBgBIAEoCRIcChRtYXhfZGFpbHlfdG9vbF9jYWxscxgCIAEoDRIYChBkYWlseV90b29sX2NhbGxzGAMgASgNEhgKEG1heF9kYWlseV90b2tlbnMYCSABKAQSFAoMZGFpbHlfdG9rZW5zGAogASgEEh0KFW1heF9kYWlseV9jb3N0X21pY3JvcxgLIAEoBBIZChFkYWlseV9jb3N0X21pY3JvcxgMIAEoBBItCgl3YXJuX3RpbWUYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi4KCnJlc2V0X3RpbWUYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhIKCnVwZGF0ZXJfaWQYBiABKAkSLwoLdXBkYXRlX3RpbWUYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEgwKBGV0YWcYCCABKAliBnByb3RvMw", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_timestamp]);
 
 /**
  * RunBudget is what one run may use up. A call that does not fit is not made: it is DENIED and the
@@ -37,6 +37,21 @@ export type RunBudget = Message<"runwarden.orchestrator.v1.RunBudget"> & {
    * @generated from field: google.protobuf.Duration max_wall_time = 2;
    */
   maxWallTime?: Duration | undefined;
+
+  /**
+   * Tokens, read and written, that may be used up when a call begins, as tools report them; 0 means
+   * any number. What a call uses is known when it has ended: the one that passes the limit is the last.
+   *
+   * @generated from field: uint64 max_tokens = 3;
+   */
+  maxTokens: bigint;
+
+  /**
+   * The same of cost, in millionths of the deployment's currency; 0 means any amount.
+   *
+   * @generated from field: uint64 max_cost_micros = 4;
+   */
+  maxCostMicros: bigint;
 };
 
 /**
@@ -58,6 +73,27 @@ export type RunUsage = Message<"runwarden.orchestrator.v1.RunUsage"> & {
    * @generated from field: uint32 tool_calls = 1;
    */
   toolCalls: number;
+
+  /**
+   * Tokens that models read for it, as far as its tools report them.
+   *
+   * @generated from field: uint64 input_tokens = 2;
+   */
+  inputTokens: bigint;
+
+  /**
+   * Tokens that models wrote.
+   *
+   * @generated from field: uint64 output_tokens = 3;
+   */
+  outputTokens: bigint;
+
+  /**
+   * Cost in millionths of the deployment's currency.
+   *
+   * @generated from field: uint64 cost_micros = 4;
+   */
+  costMicros: bigint;
 };
 
 /**
@@ -81,21 +117,49 @@ export type WorkspaceBudget = Message<"runwarden.orchestrator.v1.WorkspaceBudget
   workspaceId: string;
 
   /**
-   * Calls that its runs may make in a day; 0 means any number: then they are not counted.
+   * Calls that its runs may make in a day; 0 means any number.
    *
    * @generated from field: uint32 max_daily_tool_calls = 2;
    */
   maxDailyToolCalls: number;
 
   /**
-   * Calls that were admitted today, counted from when the first budget was set.
+   * Calls that were admitted today. Nothing is counted while there is no limit at all.
    *
    * @generated from field: uint32 daily_tool_calls = 3;
    */
   dailyToolCalls: number;
 
   /**
-   * When four fifths of today's calls were reached; absent where they were not.
+   * Tokens that may be used up in a day when a call begins; 0 means any number.
+   *
+   * @generated from field: uint64 max_daily_tokens = 9;
+   */
+  maxDailyTokens: bigint;
+
+  /**
+   * Tokens that were used up today.
+   *
+   * @generated from field: uint64 daily_tokens = 10;
+   */
+  dailyTokens: bigint;
+
+  /**
+   * The same of cost, in millionths of the deployment's currency; 0 means any amount.
+   *
+   * @generated from field: uint64 max_daily_cost_micros = 11;
+   */
+  maxDailyCostMicros: bigint;
+
+  /**
+   * What was spent today.
+   *
+   * @generated from field: uint64 daily_cost_micros = 12;
+   */
+  dailyCostMicros: bigint;
+
+  /**
+   * When four fifths of one of today's limits were reached first; absent where they were not.
    *
    * @generated from field: google.protobuf.Timestamp warn_time = 4;
    */

@@ -8,7 +8,7 @@ import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_duration, file_google_protobuf_struct, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
 import type { RetryPolicy } from "./tool_pb.ts";
 import { file_runwarden_tools_v1_tool } from "./tool_pb.ts";
-import type { ToolError } from "./tool_provider_service_pb.ts";
+import type { ToolError, ToolUsage } from "./tool_provider_service_pb.ts";
 import { file_runwarden_tools_v1_tool_provider_service } from "./tool_provider_service_pb.ts";
 import type { JsonObject, Message, UnknownEnum } from "@bufbuild/protobuf";
 
@@ -16,7 +16,7 @@ import type { JsonObject, Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file runwarden/tools/v1/execution.proto.
  */
 export const file_runwarden_tools_v1_execution: GenFile = /*@__PURE__*/
-  fileDesc("CiJydW53YXJkZW4vdG9vbHMvdjEvZXhlY3V0aW9uLnByb3RvEhJydW53YXJkZW4udG9vbHMudjEilQIKCUV4ZWN1dGlvbhIxCgVzdGF0ZRgBIAEoDjIiLnJ1bndhcmRlbi50b29scy52MS5FeGVjdXRpb25TdGF0ZRIpCgZyZXN1bHQYAiABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0SAASLgoFZXJyb3IYAyABKAsyHS5ydW53YXJkZW4udG9vbHMudjEuVG9vbEVycm9ySAASEAoIYXR0ZW1wdHMYBCABKA0SLwoLY3JlYXRlX3RpbWUYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiwKCGVuZF90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcEIJCgdvdXRjb21lIsEBCg1GYWlsZWRBdHRlbXB0Ei8KBWZhdWx0GAEgASgOMiAucnVud2FyZGVuLnRvb2xzLnYxLkF0dGVtcHRGYXVsdBIOCgZyZWFzb24YAiABKAkSDwoHbWVzc2FnZRgDIAEoCRIuCgtyZXRyeV9hZnRlchgEIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIuCgVyZXRyeRgFIAEoCzIfLnJ1bndhcmRlbi50b29scy52MS5SZXRyeVBvbGljeSqwAQoORXhlY3V0aW9uU3RhdGUSHwobRVhFQ1VUSU9OX1NUQVRFX1VOU1BFQ0lGSUVEEAASHQoZRVhFQ1VUSU9OX1NUQVRFX0lOX0ZMSUdIVBABEh0KGUVYRUNVVElPTl9TVEFURV9TVUNDRUVERUQQAhIaChZFWEVDVVRJT05fU1RBVEVfRkFJTEVEEAMSIwofRVhFQ1VUSU9OX1NUQVRFX09VVENPTUVfVU5LTk9XThAEKn8KDEF0dGVtcHRGYXVsdBIdChlBVFRFTVBUX0ZBVUxUX1VOU1BFQ0lGSUVEEAASGgoWQVRURU1QVF9GQVVMVF9OT1RfU0VOVBABEhYKEkFUVEVNUFRfRkFVTFRfTE9TVBACEhwKGEFUVEVNUFRfRkFVTFRfVE9PTF9FUlJPUhADYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_struct, file_google_protobuf_timestamp, file_runwarden_tools_v1_tool, file_runwarden_tools_v1_tool_provider_service]);
+  fileDesc("CiJydW53YXJkZW4vdG9vbHMvdjEvZXhlY3V0aW9uLnByb3RvEhJydW53YXJkZW4udG9vbHMudjEiwwIKCUV4ZWN1dGlvbhIxCgVzdGF0ZRgBIAEoDjIiLnJ1bndhcmRlbi50b29scy52MS5FeGVjdXRpb25TdGF0ZRIpCgZyZXN1bHQYAiABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0SAASLgoFZXJyb3IYAyABKAsyHS5ydW53YXJkZW4udG9vbHMudjEuVG9vbEVycm9ySAASEAoIYXR0ZW1wdHMYBCABKA0SLwoLY3JlYXRlX3RpbWUYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiwKCGVuZF90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIsCgV1c2FnZRgHIAEoCzIdLnJ1bndhcmRlbi50b29scy52MS5Ub29sVXNhZ2VCCQoHb3V0Y29tZSLBAQoNRmFpbGVkQXR0ZW1wdBIvCgVmYXVsdBgBIAEoDjIgLnJ1bndhcmRlbi50b29scy52MS5BdHRlbXB0RmF1bHQSDgoGcmVhc29uGAIgASgJEg8KB21lc3NhZ2UYAyABKAkSLgoLcmV0cnlfYWZ0ZXIYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SLgoFcmV0cnkYBSABKAsyHy5ydW53YXJkZW4udG9vbHMudjEuUmV0cnlQb2xpY3kqsAEKDkV4ZWN1dGlvblN0YXRlEh8KG0VYRUNVVElPTl9TVEFURV9VTlNQRUNJRklFRBAAEh0KGUVYRUNVVElPTl9TVEFURV9JTl9GTElHSFQQARIdChlFWEVDVVRJT05fU1RBVEVfU1VDQ0VFREVEEAISGgoWRVhFQ1VUSU9OX1NUQVRFX0ZBSUxFRBADEiMKH0VYRUNVVElPTl9TVEFURV9PVVRDT01FX1VOS05PV04QBCp/CgxBdHRlbXB0RmF1bHQSHQoZQVRURU1QVF9GQVVMVF9VTlNQRUNJRklFRBAAEhoKFkFUVEVNUFRfRkFVTFRfTk9UX1NFTlQQARIWChJBVFRFTVBUX0ZBVUxUX0xPU1QQAhIcChhBVFRFTVBUX0ZBVUxUX1RPT0xfRVJST1IQA2IGcHJvdG8z", [file_google_protobuf_duration, file_google_protobuf_struct, file_google_protobuf_timestamp, file_runwarden_tools_v1_tool, file_runwarden_tools_v1_tool_provider_service]);
 
 /**
  * Execution is a row of the effect ledger.
@@ -77,6 +77,13 @@ export type Execution = Message<"runwarden.tools.v1.Execution"> & {
    * @generated from field: google.protobuf.Timestamp end_time = 6;
    */
   endTime?: Timestamp | undefined;
+
+  /**
+   * What the provider says that the call used up; absent where it said nothing.
+   *
+   * @generated from field: runwarden.tools.v1.ToolUsage usage = 7;
+   */
+  usage?: ToolUsage | undefined;
 };
 
 /**

@@ -18,7 +18,7 @@ import type { JsonObject, Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file runwarden/tools/v1/tool_provider_service.proto.
  */
 export const file_runwarden_tools_v1_tool_provider_service: GenFile = /*@__PURE__*/
-  fileDesc("Ci5ydW53YXJkZW4vdG9vbHMvdjEvdG9vbF9wcm92aWRlcl9zZXJ2aWNlLnByb3RvEhJydW53YXJkZW4udG9vbHMudjEiEgoQTGlzdFRvb2xzUmVxdWVzdCJGChFMaXN0VG9vbHNSZXNwb25zZRIxCgV0b29scxgBIAMoCzIiLnJ1bndhcmRlbi50b29scy52MS5Ub29sRGVmaW5pdGlvbiLlAQoSRXhlY3V0ZVRvb2xSZXF1ZXN0EiIKDHdvcmtzcGFjZV9pZBgBIAEoCUIMukgFcgOwAQGItRgBEhgKBHRvb2wYAiABKAlCCrpIB3IFEAEYgAESGgoHdmVyc2lvbhgDIAEoCUIJukgGcgQQARhAEiMKD2lkZW1wb3RlbmN5X2tleRgEIAEoCUIKukgHcgUQARiAAhIyCglhcmd1bWVudHMYBSABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0Qga6SAPIAQESHAoGcnVuX2lkGAYgASgJQgy6SAVyA7ABAYi1GAUiggEKE0V4ZWN1dGVUb29sUmVzcG9uc2USKQoGcmVzdWx0GAEgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdEgAEi4KBWVycm9yGAIgASgLMh0ucnVud2FyZGVuLnRvb2xzLnYxLlRvb2xFcnJvckgAQhAKB291dGNvbWUSBbpIAggBIvoBCglUb29sRXJyb3ISGgoGcmVhc29uGAEgASgJQgq6SAdyBRABGIABEhkKB21lc3NhZ2UYAiABKAlCCLpIBXIDGIAgElUKCG1ldGFkYXRhGAMgAygLMisucnVud2FyZGVuLnRvb2xzLnYxLlRvb2xFcnJvci5NZXRhZGF0YUVudHJ5Qha6SBOaARAQQCIFcgMYgAEqBXIDGIAgEi4KC3JldHJ5X2FmdGVyGAQgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uGi8KDU1ldGFkYXRhRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASJ2ChFHZXRPdXRjb21lUmVxdWVzdBIiCgx3b3Jrc3BhY2VfaWQYASABKAlCDLpIBXIDsAEBiLUYARIYCgR0b29sGAIgASgJQgq6SAdyBRABGIABEiMKD2lkZW1wb3RlbmN5X2tleRgDIAEoCUIKukgHcgUQARiAAiJ9ChJHZXRPdXRjb21lUmVzcG9uc2USLAoHb3V0Y29tZRgBIAEoDjIbLnJ1bndhcmRlbi50b29scy52MS5PdXRjb21lEjkKCHJlc3BvbnNlGAIgASgLMicucnVud2FyZGVuLnRvb2xzLnYxLkV4ZWN1dGVUb29sUmVzcG9uc2UifAoXQmF0Y2hFeGVjdXRlVG9vbFJlcXVlc3QSHAoKaWRlbnRpdGllcxgBIAMoCUIIukgFkgECEEASQwoFaXRlbXMYAiADKAsyKC5ydW53YXJkZW4udG9vbHMudjEuQmF0Y2hFeGVjdXRlVG9vbEl0ZW1CCrpIB5IBBAgBEEAioQEKFEJhdGNoRXhlY3V0ZVRvb2xJdGVtEhAKCGlkZW50aXR5GAEgASgNEhYKDnRpbWVvdXRfbWlsbGlzGAIgASgEEh4KDHRyYWNlX3BhcmVudBgDIAEoCUIIukgFcgMYgAESPwoHcmVxdWVzdBgEIAEoCzImLnJ1bndhcmRlbi50b29scy52MS5FeGVjdXRlVG9vbFJlcXVlc3RCBrpIA9gBAyJXChhCYXRjaEV4ZWN1dGVUb29sUmVzcG9uc2USOwoHcmVzdWx0cxgBIAMoCzIqLnJ1bndhcmRlbi50b29scy52MS5CYXRjaEV4ZWN1dGVUb29sUmVzdWx0IpoBChZCYXRjaEV4ZWN1dGVUb29sUmVzdWx0EgwKBGl0ZW0YASABKA0SOwoIcmVzcG9uc2UYAiABKAsyJy5ydW53YXJkZW4udG9vbHMudjEuRXhlY3V0ZVRvb2xSZXNwb25zZUgAEiMKBWVycm9yGAMgASgLMhIuZ29vZ2xlLnJwYy5TdGF0dXNIAEIQCgdvdXRjb21lEgW6SAIIASpoCgdPdXRjb21lEhcKE09VVENPTUVfVU5TUEVDSUZJRUQQABIVChFPVVRDT01FX0NPTVBMRVRFRBABEhgKFE9VVENPTUVfTk9UX0VYRUNVVEVEEAISEwoPT1VUQ09NRV9VTktOT1dOEAMy5gMKE1Rvb2xQcm92aWRlclNlcnZpY2USagoJTGlzdFRvb2xzEiQucnVud2FyZGVuLnRvb2xzLnYxLkxpc3RUb29sc1JlcXVlc3QaJS5ydW53YXJkZW4udG9vbHMudjEuTGlzdFRvb2xzUmVzcG9uc2UiEJACAYq1GAkIAhoFdG9vbHMScAoLRXhlY3V0ZVRvb2wSJi5ydW53YXJkZW4udG9vbHMudjEuRXhlY3V0ZVRvb2xSZXF1ZXN0GicucnVud2FyZGVuLnRvb2xzLnYxLkV4ZWN1dGVUb29sUmVzcG9uc2UiEJACAIq1GAkIAhoFdG9vbHMSgQEKEEJhdGNoRXhlY3V0ZVRvb2wSKy5ydW53YXJkZW4udG9vbHMudjEuQmF0Y2hFeGVjdXRlVG9vbFJlcXVlc3QaLC5ydW53YXJkZW4udG9vbHMudjEuQmF0Y2hFeGVjdXRlVG9vbFJlc3BvbnNlIhCQAgCKtRgJCAIaBXRvb2xzMAESbQoKR2V0T3V0Y29tZRIlLnJ1bndhcmRlbi50b29scy52MS5HZXRPdXRjb21lUmVxdWVzdBomLnJ1bndhcmRlbi50b29scy52MS5HZXRPdXRjb21lUmVzcG9uc2UiEJACAYq1GAkIAhoFdG9vbHNiBnByb3RvMw", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_struct, file_google_rpc_status, file_runwarden_options_v1_access, file_runwarden_tools_v1_tool]);
+  fileDesc("Ci5ydW53YXJkZW4vdG9vbHMvdjEvdG9vbF9wcm92aWRlcl9zZXJ2aWNlLnByb3RvEhJydW53YXJkZW4udG9vbHMudjEiEgoQTGlzdFRvb2xzUmVxdWVzdCJGChFMaXN0VG9vbHNSZXNwb25zZRIxCgV0b29scxgBIAMoCzIiLnJ1bndhcmRlbi50b29scy52MS5Ub29sRGVmaW5pdGlvbiLlAQoSRXhlY3V0ZVRvb2xSZXF1ZXN0EiIKDHdvcmtzcGFjZV9pZBgBIAEoCUIMukgFcgOwAQGItRgBEhgKBHRvb2wYAiABKAlCCrpIB3IFEAEYgAESGgoHdmVyc2lvbhgDIAEoCUIJukgGcgQQARhAEiMKD2lkZW1wb3RlbmN5X2tleRgEIAEoCUIKukgHcgUQARiAAhIyCglhcmd1bWVudHMYBSABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0Qga6SAPIAQESHAoGcnVuX2lkGAYgASgJQgy6SAVyA7ABAYi1GAUisAEKE0V4ZWN1dGVUb29sUmVzcG9uc2USKQoGcmVzdWx0GAEgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdEgAEi4KBWVycm9yGAIgASgLMh0ucnVud2FyZGVuLnRvb2xzLnYxLlRvb2xFcnJvckgAEiwKBXVzYWdlGAMgASgLMh0ucnVud2FyZGVuLnRvb2xzLnYxLlRvb2xVc2FnZUIQCgdvdXRjb21lEgW6SAIIASJNCglUb29sVXNhZ2USFAoMaW5wdXRfdG9rZW5zGAEgASgEEhUKDW91dHB1dF90b2tlbnMYAiABKAQSEwoLY29zdF9taWNyb3MYAyABKAQi+gEKCVRvb2xFcnJvchIaCgZyZWFzb24YASABKAlCCrpIB3IFEAEYgAESGQoHbWVzc2FnZRgCIAEoCUIIukgFcgMYgCASVQoIbWV0YWRhdGEYAyADKAsyKy5ydW53YXJkZW4udG9vbHMudjEuVG9vbEVycm9yLk1ldGFkYXRhRW50cnlCFrpIE5oBEBBAIgVyAxiAASoFcgMYgCASLgoLcmV0cnlfYWZ0ZXIYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24aLwoNTWV0YWRhdGFFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBInYKEUdldE91dGNvbWVSZXF1ZXN0EiIKDHdvcmtzcGFjZV9pZBgBIAEoCUIMukgFcgOwAQGItRgBEhgKBHRvb2wYAiABKAlCCrpIB3IFEAEYgAESIwoPaWRlbXBvdGVuY3lfa2V5GAMgASgJQgq6SAdyBRABGIACIn0KEkdldE91dGNvbWVSZXNwb25zZRIsCgdvdXRjb21lGAEgASgOMhsucnVud2FyZGVuLnRvb2xzLnYxLk91dGNvbWUSOQoIcmVzcG9uc2UYAiABKAsyJy5ydW53YXJkZW4udG9vbHMudjEuRXhlY3V0ZVRvb2xSZXNwb25zZSJ8ChdCYXRjaEV4ZWN1dGVUb29sUmVxdWVzdBIcCgppZGVudGl0aWVzGAEgAygJQgi6SAWSAQIQQBJDCgVpdGVtcxgCIAMoCzIoLnJ1bndhcmRlbi50b29scy52MS5CYXRjaEV4ZWN1dGVUb29sSXRlbUIKukgHkgEECAEQQCKhAQoUQmF0Y2hFeGVjdXRlVG9vbEl0ZW0SEAoIaWRlbnRpdHkYASABKA0SFgoOdGltZW91dF9taWxsaXMYAiABKAQSHgoMdHJhY2VfcGFyZW50GAMgASgJQgi6SAVyAxiAARI/CgdyZXF1ZXN0GAQgASgLMiYucnVud2FyZGVuLnRvb2xzLnYxLkV4ZWN1dGVUb29sUmVxdWVzdEIGukgD2AEDIlcKGEJhdGNoRXhlY3V0ZVRvb2xSZXNwb25zZRI7CgdyZXN1bHRzGAEgAygLMioucnVud2FyZGVuLnRvb2xzLnYxLkJhdGNoRXhlY3V0ZVRvb2xSZXN1bHQimgEKFkJhdGNoRXhlY3V0ZVRvb2xSZXN1bHQSDAoEaXRlbRgBIAEoDRI7CghyZXNwb25zZRgCIAEoCzInLnJ1bndhcmRlbi50b29scy52MS5FeGVjdXRlVG9vbFJlc3BvbnNlSAASIwoFZXJyb3IYAyABKAsyEi5nb29nbGUucnBjLlN0YXR1c0gAQhAKB291dGNvbWUSBbpIAggBKmgKB091dGNvbWUSFwoTT1VUQ09NRV9VTlNQRUNJRklFRBAAEhUKEU9VVENPTUVfQ09NUExFVEVEEAESGAoUT1VUQ09NRV9OT1RfRVhFQ1VURUQQAhITCg9PVVRDT01FX1VOS05PV04QAzLmAwoTVG9vbFByb3ZpZGVyU2VydmljZRJqCglMaXN0VG9vbHMSJC5ydW53YXJkZW4udG9vbHMudjEuTGlzdFRvb2xzUmVxdWVzdBolLnJ1bndhcmRlbi50b29scy52MS5MaXN0VG9vbHNSZXNwb25zZSIQkAIBirUYCQgCGgV0b29scxJwCgtFeGVjdXRlVG9vbBImLnJ1bndhcmRlbi50b29scy52MS5FeGVjdXRlVG9vbFJlcXVlc3QaJy5ydW53YXJkZW4udG9vbHMudjEuRXhlY3V0ZVRvb2xSZXNwb25zZSIQkAIAirUYCQgCGgV0b29scxKBAQoQQmF0Y2hFeGVjdXRlVG9vbBIrLnJ1bndhcmRlbi50b29scy52MS5CYXRjaEV4ZWN1dGVUb29sUmVxdWVzdBosLnJ1bndhcmRlbi50b29scy52MS5CYXRjaEV4ZWN1dGVUb29sUmVzcG9uc2UiEJACAIq1GAkIAhoFdG9vbHMwARJtCgpHZXRPdXRjb21lEiUucnVud2FyZGVuLnRvb2xzLnYxLkdldE91dGNvbWVSZXF1ZXN0GiYucnVud2FyZGVuLnRvb2xzLnYxLkdldE91dGNvbWVSZXNwb25zZSIQkAIBirUYCQgCGgV0b29sc2IGcHJvdG8z", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_struct, file_google_rpc_status, file_runwarden_options_v1_access, file_runwarden_tools_v1_tool]);
 
 /**
  * ListToolsRequest asks for the provider's tools.
@@ -140,6 +140,14 @@ export type ExecuteToolResponse = Message<"runwarden.tools.v1.ExecuteToolRespons
     value: ToolError;
     case: "error";
   } | { case: undefined; value?: undefined };
+
+  /**
+   * What the call used up; absent where the provider does not count. It counts against the budgets of
+   * the run and of its workspace.
+   *
+   * @generated from field: runwarden.tools.v1.ToolUsage usage = 3;
+   */
+  usage?: ToolUsage | undefined;
 };
 
 /**
@@ -148,6 +156,41 @@ export type ExecuteToolResponse = Message<"runwarden.tools.v1.ExecuteToolRespons
  */
 export const ExecuteToolResponseSchema: GenMessage<ExecuteToolResponse> = /*@__PURE__*/
   messageDesc(file_runwarden_tools_v1_tool_provider_service, 3);
+
+/**
+ * ToolUsage is what one call used up of what is paid for. More than 10^12 of anything counts as that.
+ *
+ * @generated from message runwarden.tools.v1.ToolUsage
+ */
+export type ToolUsage = Message<"runwarden.tools.v1.ToolUsage"> & {
+  /**
+   * Tokens that models read.
+   *
+   * @generated from field: uint64 input_tokens = 1;
+   */
+  inputTokens: bigint;
+
+  /**
+   * Tokens that models wrote.
+   *
+   * @generated from field: uint64 output_tokens = 2;
+   */
+  outputTokens: bigint;
+
+  /**
+   * Cost in millionths of the deployment's currency.
+   *
+   * @generated from field: uint64 cost_micros = 3;
+   */
+  costMicros: bigint;
+};
+
+/**
+ * Describes the message runwarden.tools.v1.ToolUsage.
+ * Use `create(ToolUsageSchema)` to create a new message.
+ */
+export const ToolUsageSchema: GenMessage<ToolUsage> = /*@__PURE__*/
+  messageDesc(file_runwarden_tools_v1_tool_provider_service, 4);
 
 /**
  * ToolError is a failure that a tool reports as its result.
@@ -190,7 +233,7 @@ export type ToolError = Message<"runwarden.tools.v1.ToolError"> & {
  * Use `create(ToolErrorSchema)` to create a new message.
  */
 export const ToolErrorSchema: GenMessage<ToolError> = /*@__PURE__*/
-  messageDesc(file_runwarden_tools_v1_tool_provider_service, 4);
+  messageDesc(file_runwarden_tools_v1_tool_provider_service, 5);
 
 /**
  * GetOutcomeRequest names a call by its key.
@@ -225,7 +268,7 @@ export type GetOutcomeRequest = Message<"runwarden.tools.v1.GetOutcomeRequest"> 
  * Use `create(GetOutcomeRequestSchema)` to create a new message.
  */
 export const GetOutcomeRequestSchema: GenMessage<GetOutcomeRequest> = /*@__PURE__*/
-  messageDesc(file_runwarden_tools_v1_tool_provider_service, 5);
+  messageDesc(file_runwarden_tools_v1_tool_provider_service, 6);
 
 /**
  * GetOutcomeResponse says what is known of the call.
@@ -253,7 +296,7 @@ export type GetOutcomeResponse = Message<"runwarden.tools.v1.GetOutcomeResponse"
  * Use `create(GetOutcomeResponseSchema)` to create a new message.
  */
 export const GetOutcomeResponseSchema: GenMessage<GetOutcomeResponse> = /*@__PURE__*/
-  messageDesc(file_runwarden_tools_v1_tool_provider_service, 6);
+  messageDesc(file_runwarden_tools_v1_tool_provider_service, 7);
 
 /**
  * BatchExecuteToolRequest is calls of ExecuteTool that were due at the same moment.
@@ -281,7 +324,7 @@ export type BatchExecuteToolRequest = Message<"runwarden.tools.v1.BatchExecuteTo
  * Use `create(BatchExecuteToolRequestSchema)` to create a new message.
  */
 export const BatchExecuteToolRequestSchema: GenMessage<BatchExecuteToolRequest> = /*@__PURE__*/
-  messageDesc(file_runwarden_tools_v1_tool_provider_service, 7);
+  messageDesc(file_runwarden_tools_v1_tool_provider_service, 8);
 
 /**
  * BatchExecuteToolItem is one call of ExecuteTool. Whatever is wrong with it fails this call alone.
@@ -323,7 +366,7 @@ export type BatchExecuteToolItem = Message<"runwarden.tools.v1.BatchExecuteToolI
  * Use `create(BatchExecuteToolItemSchema)` to create a new message.
  */
 export const BatchExecuteToolItemSchema: GenMessage<BatchExecuteToolItem> = /*@__PURE__*/
-  messageDesc(file_runwarden_tools_v1_tool_provider_service, 8);
+  messageDesc(file_runwarden_tools_v1_tool_provider_service, 9);
 
 /**
  * BatchExecuteToolResponse carries the results that were ready at the same moment.
@@ -344,7 +387,7 @@ export type BatchExecuteToolResponse = Message<"runwarden.tools.v1.BatchExecuteT
  * Use `create(BatchExecuteToolResponseSchema)` to create a new message.
  */
 export const BatchExecuteToolResponseSchema: GenMessage<BatchExecuteToolResponse> = /*@__PURE__*/
-  messageDesc(file_runwarden_tools_v1_tool_provider_service, 9);
+  messageDesc(file_runwarden_tools_v1_tool_provider_service, 10);
 
 /**
  * BatchExecuteToolResult is what ExecuteTool would have answered.
@@ -388,7 +431,7 @@ export type BatchExecuteToolResult = Message<"runwarden.tools.v1.BatchExecuteToo
  * Use `create(BatchExecuteToolResultSchema)` to create a new message.
  */
 export const BatchExecuteToolResultSchema: GenMessage<BatchExecuteToolResult> = /*@__PURE__*/
-  messageDesc(file_runwarden_tools_v1_tool_provider_service, 10);
+  messageDesc(file_runwarden_tools_v1_tool_provider_service, 11);
 
 /**
  * Outcome is what a provider knows of a call.
