@@ -28,7 +28,7 @@ import {
   releaseClaim,
   renewLeases,
 } from "./claim-store.ts"
-import { giveBackMs } from "./config.ts"
+import { giveBackMs, innocentAfterMs } from "./config.ts"
 import { Lease, LeaseLost } from "./lease.ts"
 import { pause, retryDelay } from "./pause.ts"
 import { type DriverDeps, type Ending, type Origin, RunDriver } from "./run-driver.ts"
@@ -195,13 +195,14 @@ export class Executor implements AsyncDisposable {
 
   #takeOver(claim: Claim, askedAt: number): void {
     const { runId } = claim
+    const { config, database } = this.#deps
     this.#deps.reached("in_recovery")
     // Held here already: the lease ended unnoticed, and the database gave the run a new epoch.
     this.#active.get(runId)?.lease.lose()
     const isSuspect = claim.isOrphan || claim.crashes > 0
     const turn = Promise.withResolvers<void>()
     const suspicion = isSuspect
-      ? new Suspicion(this.#deps.database, claim, turn.resolve)
+      ? new Suspicion(database, claim, innocentAfterMs(config), turn.resolve)
       : undefined
     const load = async (lease: Lease): Promise<Loaded | undefined> => {
       if (claim.crashes > 0) {

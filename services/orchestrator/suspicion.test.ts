@@ -29,7 +29,7 @@ afterAll(async () => {
 /** A replica that does nothing about a run that is taken from it. */
 const startVictim = () =>
   startOrchestrator({ peers, database, executor: { leaseMs: 60_000, pollMs: 60_000 } })
-const startHeir = () => startOrchestrator({ peers, database, executor: { leaseMs: 20_000 } })
+const startHeir = () => startOrchestrator({ peers, database, executor: { leaseMs: 2_000 } })
 
 /** As if owners had vanished over the runs, so many times while their first call executed. */
 async function vanish(runIds: readonly string[], crashes: number): Promise<void> {
@@ -76,7 +76,7 @@ describe("a run whose owner vanished", () => {
       return {}
     }
     const runs = await Promise.all(
-      Array.from({ length: 8 }, () => me.start([{ tool: "low.read" }])),
+      Array.from({ length: 4 }, () => me.start([{ tool: "low.read" }])),
     )
     const runIds = runs.map(({ runId }) => runId)
     for (const runId of runIds) {

@@ -11,19 +11,21 @@
 import type { Database, Tx } from "../../mesh/database.ts"
 import { accuse, type ClaimKey, excuse } from "./claim-store.ts"
 
-/** A wait for others that is longer than this shows that what was done before it did no harm. */
-const innocentAfterMs = 250
-
 export class Suspicion {
   readonly #database: Database
   readonly #claim: ClaimKey
+  readonly #innocentAfterMs: number
   readonly #onCleared: () => void
   #state: "open" | "accused" | "excused" | "cleared" = "open"
 
-  /** `onCleared` is told when nothing is done about the run any more, also for a while. */
-  constructor(database: Database, claim: ClaimKey, onCleared: () => void) {
+  /**
+   * A wait for others that is longer than `innocentAfterMs` shows that what was done before it did no
+   * harm. `onCleared` is told when nothing is done about the run any more, also for a while.
+   */
+  constructor(database: Database, claim: ClaimKey, innocentAfterMs: number, onCleared: () => void) {
     this.#database = database
     this.#claim = claim
+    this.#innocentAfterMs = innocentAfterMs
     this.#onCleared = onCleared
   }
 
@@ -41,7 +43,7 @@ export class Suspicion {
   /** Waits for others, who may take long; what follows counts again. */
   async whileOthersWork<T>(place: string, work: Promise<T>): Promise<T> {
     const { promise: late, resolve } = Promise.withResolvers<"late">()
-    const timer = setTimeout(() => resolve("late"), innocentAfterMs)
+    const timer = setTimeout(() => resolve("late"), this.#innocentAfterMs)
     const settled = work.then(
       () => "settled" as const,
       () => "settled" as const,
