@@ -1,4 +1,7 @@
 /** Who is blamed when an owner vanishes: the run that something was done about, and no other. */
+import { fork } from "node:child_process"
+import { once } from "node:events"
+import { fileURLToPath } from "node:url"
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest"
 import { Role } from "../../gen/runwarden/options/v1/access_pb.ts"
 import { RunState } from "../../gen/runwarden/orchestrator/v1/run_pb.ts"
@@ -175,4 +178,52 @@ describe("a run over which owners vanish again and again", () => {
     const ended = await aside.there.reaches(aside.run.runId, RunState.EXPIRED, 10_000)
     expect(ended.reason).toBe("deadline_exceeded")
   })
+})
+
+describe("a call that kills whoever executes it", () => {
+  it("kills three replicas more at most, and keeps no other run from its end", async () => {
+    await using victim = await startVictim()
+    const me = inWorkspace(victim)
+    let hanging = 0
+    peers.script.execute = () => {
+      hanging++
+      return new Promise(() => {})
+    }
+    const poison = await me.start([{ tool: "low.read", arguments: { kills: true } }])
+    const healthy = await Promise.all(
+      Array.from({ length: 20 }, () => me.start([{ tool: "low.read" }, { tool: "low.read" }])),
+    )
+    await until(() => hanging === 21)
+    await vanish(
+      [poison, ...healthy].map(({ runId }) => runId),
+      0,
+    )
+    let deaths = 0
+    const stop = new AbortController()
+    const replicas = (async () => {
+      while (!stop.signal.aborted && deaths < 10) {
+        if (await livesUntil(stop.signal)) return
+        deaths++
+      }
+    })()
+    const ended = await me.reaches(poison.runId, RunState.REQUIRES_ACTION, 60_000)
+    expect(ended.reason).toBe("quarantined")
+    for (const { runId } of healthy) await me.reaches(runId, RunState.SUCCEEDED, 30_000)
+    stop.abort()
+    await replicas
+    expect(deaths).toBeLessThanOrEqual(3)
+  }, 120_000)
+
+  /** A replica in a process of its own; false where it died. */
+  async function livesUntil(signal: AbortSignal): Promise<boolean> {
+    const child = fork(fileURLToPath(new URL("./mortal-replica.ts", import.meta.url)))
+    const exit = once(child, "exit")
+    const { appUrl, workerUrl, poolSize } = database
+    child.send({ appUrl, workerUrl, poolSize })
+    const onAbort = () => child.disconnect()
+    signal.addEventListener("abort", onAbort, { once: true })
+    await exit
+    signal.removeEventListener("abort", onAbort)
+    return signal.aborted
+  }
 })

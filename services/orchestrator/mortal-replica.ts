@@ -1,0 +1,20 @@
+/** For tests, a process of its own: an orchestrator that dies of a call with the argument `kills`. */
+import type { DatabaseConfig } from "../../mesh/database.ts"
+import { createPeers, startOrchestrator } from "./orchestrator-harness.ts"
+
+process.once("message", (database: DatabaseConfig) => {
+  const peers = createPeers()
+  peers.script.execute = async ({ arguments: args }) => {
+    await new Promise((resolve) => setTimeout(resolve, 20))
+    if (args?.kills === true) process.kill(process.pid, "SIGKILL")
+    return {}
+  }
+  startOrchestrator({ peers, database, executor: { leaseMs: 1_200 } }).then(
+    () => process.send?.("started"),
+    (error: unknown) => {
+      console.error(error)
+      process.exit(1)
+    },
+  )
+})
+process.once("disconnect", () => process.exit(0))
