@@ -4,6 +4,7 @@ import { afterAll, beforeAll, expect, test } from "vitest"
 import { otherTurns, skipped } from "./chaos-plan.ts"
 import { type Cluster, startCluster } from "./cluster.ts"
 import { FaultLog } from "./faults.ts"
+import { effectClasses } from "./history.ts"
 import { killSweep } from "./kill-scenario.ts"
 import { createRandom, type Random } from "./random.ts"
 import { runScenario, type Scenario, type ScenarioResult } from "./scenario.ts"
@@ -26,8 +27,9 @@ beforeAll(async () => {
 
 afterAll(() => cluster[Symbol.asyncDispose]())
 
+const sweep = killSweep({ effects: effectClasses, kills: 1, maxLive: 84 })
 const scenarios = [
-  [killSweep.name, killSweep, sweptRuns] as const,
+  [sweep.name, sweep, sweptRuns] as const,
   ...otherTurns.map(({ scenario }) => [scenario.name, scenario, runsPerFault] as const),
 ]
 

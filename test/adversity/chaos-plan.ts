@@ -10,7 +10,7 @@ import {
 } from "./fault-scenarios.ts"
 import { fullDisk, whyNoFullDisk } from "./full-disk.ts"
 import { effectClasses } from "./history.ts"
-import { killScenario } from "./kill-scenario.ts"
+import { killScenario, killSweep } from "./kill-scenario.ts"
 import { deliveries } from "./late-delivery.ts"
 import { restore } from "./restore.ts"
 import type { Scenario } from "./scenario.ts"
@@ -43,6 +43,12 @@ export const killTurns: readonly Turn[] = killPoints.flatMap((point) =>
   })),
 )
 
+/** The same points and numbers, but one load for all points: what one leaves behind meets the next. */
+const sweepTurns: readonly Turn[] = effectClasses.map((effect) => ({
+  scenario: killSweep({ effects: [effect], kills: killsPerCell, maxLive: runsPerCell }),
+  runs: runsPerCell * killPoints.length,
+}))
+
 /** What cannot be done here, and why, one line each. */
 export function skipped(): readonly string[] {
   const disk = whyNoFullDisk()
@@ -54,7 +60,7 @@ export function skipped(): readonly string[] {
 
 /** Turns without end: after every three deaths at kill points something else. */
 export function* turns(only: string | undefined): Generator<Turn> {
-  const chosen = [...killTurns, ...otherTurns].filter(({ scenario }) =>
+  const chosen = [...sweepTurns, ...killTurns, ...otherTurns].filter(({ scenario }) =>
     scenario.name.startsWith(only ?? ""),
   )
   if (chosen.length === 0) throw new Error(`no scenario begins with "${only}"`)

@@ -13,7 +13,8 @@ const help = `npm run chaos -- --minutes N [--seed S] [--scenario NAME]
 
 Runs two orchestrators, two tools services and their neighbours as processes, has them killed, frozen,
 cut off and restored for N minutes while clients start runs, and checks afterwards that every run is
-right and every effect as it should be. Ends with 1 when anything is not.
+right and every effect as it should be. Ends with 1 when anything is not. Ctrl-C ends it after the turn that
+has begun.
 
   --minutes N      how long; a turn that has begun is brought to its end
   --seed S         the same choices again; 1 unless given
@@ -36,13 +37,18 @@ if (values.help || !(minutes > 0) || !Number.isSafeInteger(seed)) {
   process.exit(values.help ? 0 : 2)
 }
 
+let isStopping = false
+process.once("SIGINT", () => {
+  isStopping = true
+})
+
 const startedAt = Date.now()
 const faults = new FaultLog()
 const random = createRandom(seed)
 const results: ScenarioResult[] = []
 
 const main = await chaos(minutes * 60_000)
-const hasTime = minutes >= 5 && values.scenario === undefined
+const hasTime = minutes >= 5 && values.scenario === undefined && !isStopping
 const defaults = hasTime ? await defaultRecoveries() : []
 const report = {
   results,
@@ -62,7 +68,7 @@ async function chaos(forMs: number) {
     const result = await runScenario(scenario, { cluster, random, faults, runs })
     results.push(result)
     tell(result)
-    if (Date.now() - startedAt >= forMs) break
+    if (isStopping || Date.now() - startedAt >= forMs) break
   }
   tellErrors(cluster)
   return {

@@ -48,8 +48,8 @@ export const postgresBounces: Scenario = {
   run: (context) =>
     underLoad(context, slow(context), async ({ cluster, random, faults }, signal) => {
       const { postgres } = cluster
-      while (!signal.aborted) {
-        await wait(random.between(2_000, 5_000), signal)
+      for (let waitMs = 1_500; !signal.aborted; waitMs = random.between(5_000, 10_000)) {
+        await wait(waitMs, signal)
         const how = random.pick(["fast", "immediate", "terminate"] as const)
         faults.count(`postgres ${how}`)
         if (how === "terminate") await postgres.terminateConnections()

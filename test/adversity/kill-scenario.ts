@@ -2,7 +2,7 @@
 import { type KillPoint, killPoints } from "../../mesh/kill-points.ts"
 import type { Cluster } from "./cluster.ts"
 import { sleep } from "./faults.ts"
-import { type EffectClass, effectClasses } from "./history.ts"
+import type { EffectClass } from "./history.ts"
 import type { KillOrder } from "./kill-switch.ts"
 import type { RunShape } from "./plans.ts"
 import type { Random } from "./random.ts"
@@ -40,24 +40,26 @@ export function killScenario(point: KillPoint, options: KillOptions): Scenario {
 }
 
 /** Kills at every point, one after the other, while one load goes on. */
-export const killSweep: Scenario = {
-  name: "kill at every point",
-  async run({ cluster, workload, runs, random, note }) {
-    const perPoint = Math.ceil(runs / killPoints.length)
-    for (const point of killPoints) {
-      const before = killsAt(cluster, point)
-      const done = new AbortController()
-      const killing = keepKilling(cluster, point, { kills: 1, random, signal: done.signal })
-      const shapes = Array.from({ length: perPoint }, (_, n) =>
-        shapeFor(point, effectClasses[n % effectClasses.length] ?? "read", random),
-      )
-      await workload.start(shapes, 2 * perPoint)
-      while (workload.liveCount > 0 && !(await isSettled(killing))) await sleep(25)
-      done.abort()
-      await killing
-      if (killsAt(cluster, point) === before) note(`nobody died at ${point}`)
-    }
-  },
+export function killSweep({ effects, kills, maxLive }: KillOptions): Scenario {
+  return {
+    name: `kill at every point (${effects.join(", ")})`,
+    async run({ cluster, workload, runs, random, note }) {
+      const perPoint = Math.ceil(runs / killPoints.length)
+      for (const point of killPoints) {
+        const before = killsAt(cluster, point)
+        const done = new AbortController()
+        const killing = keepKilling(cluster, point, { kills, random, signal: done.signal })
+        const shapes = Array.from({ length: perPoint }, (_, n) =>
+          shapeFor(point, effects[n % effects.length] ?? "read", random),
+        )
+        await workload.start(shapes, maxLive)
+        while (workload.liveCount > 0 && !(await isSettled(killing))) await sleep(25)
+        done.abort()
+        await killing
+        if (killsAt(cluster, point) === before) note(`nobody died at ${point}`)
+      }
+    },
+  }
 }
 
 /** How often processes died at the point so far. */
@@ -105,6 +107,10 @@ function armAll(processes: readonly SupervisedProcess[], point: KillPoint, rando
       for (const each of processes) {
         each.arm(each === victim ? [first, { point, passing: 1 }] : [{ point, passing: 2 }])
       }
+      return
+    case "during_heartbeat":
+      // These are few and far between.
+      for (const each of processes) each.arm(each === victim ? [{ point, passing: 1 }] : [])
       return
     default:
       for (const each of processes) each.arm(each === victim ? [{ point, passing }] : [])
