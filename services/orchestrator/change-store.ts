@@ -12,7 +12,7 @@
  * 4. The worker's role holds: only rows of the workspaces that the changes name are reached.
  */
 import { type Database, isCheckViolation } from "../../mesh/database.ts"
-import { createGroup } from "../../mesh/group.ts"
+import { createFairGroup } from "../../mesh/fair-group.ts"
 import { usageLimit } from "./budget-store.ts"
 import type { Change } from "./change.ts"
 import {
@@ -61,10 +61,11 @@ interface Reply {
 
 /** `maxOpenApprovals` may wait in a workspace; what would ask one more is stale. */
 export function createChangeStore(database: Database, maxOpenApprovals: number): ChangeStore {
-  const group = createGroup<Item, Stored>({
+  const group = createFairGroup<Item, Stored>({
     name: "changes",
     maxItems: maxChanges,
     maxInFlight: 1,
+    workspaceOf: ({ change }) => change.run.workspaceId,
     run: (items) => storeChanges(database, items, maxOpenApprovals),
   })
   return {

@@ -11,7 +11,7 @@
  */
 import { type Database, isCheckViolation, type Statement } from "../../mesh/database.ts"
 import { RunwardenError, reasonOf } from "../../mesh/errors.ts"
-import { createGroup } from "../../mesh/group.ts"
+import { createFairGroup } from "../../mesh/fair-group.ts"
 import type { RequestKey } from "../../mesh/request-id.ts"
 import { askSql } from "./asked-sql.ts"
 import { chargeSql } from "./budget-store.ts"
@@ -67,10 +67,11 @@ export function createStartStore(database: Database, maxOpenApprovals: number): 
     return results
   }
 
-  const group = createGroup<Start, Started>({
+  const group = createFairGroup<Start, Started>({
     name: "starts",
     maxItems: maxChanges,
     maxInFlight: 1,
+    workspaceOf: ({ change }) => change.run.workspaceId,
     async run(starts) {
       try {
         return await store(starts)
