@@ -35,7 +35,7 @@ export interface PlanFile {
 }
 
 const planFields = ["name", "input", "thread_id", "timeout", "steps"] as const
-const stepFields = ["tool", "version", "title", "arguments", "on_error"] as const
+const stepFields = ["tool", "version", "title", "arguments", "on_error", "timeout"] as const
 const onErrorValues: Readonly<Record<string, OnError>> = {
   stop: OnError.STOP,
   continue: OnError.CONTINUE,
@@ -120,12 +120,18 @@ function readStep(
     reader.fault(fields.get("on_error"), `on_error is stop or continue, not "${wanted}"`)
   }
   const argumentsNode = fields.get("arguments")
+  const timeout = reader.text(fields.get("timeout"))
+  const seconds =
+    timeout === undefined
+      ? undefined
+      : reader.attempt(fields.get("timeout"), () => readSeconds(timeout, "timeout"))
   return {
     tool,
     onError: onError ?? OnError.UNSPECIFIED,
     version: reader.text(fields.get("version")) ?? "",
     title: reader.text(fields.get("title")) ?? "",
     ...(argumentsNode === undefined ? {} : { arguments: readArguments() }),
+    ...(seconds === undefined ? {} : { timeout: { seconds: BigInt(seconds) } }),
   }
 
   function readArguments(): JsonObject {

@@ -85,7 +85,7 @@ export const callOutcomes = {
       deadline_exceeded: {
         label: "out of time",
         explanation:
-          "The run's time ran out while it executed. It has not taken effect, unless its error says applied: unknown.",
+          "Its time or the run's ran out while it executed. It has not taken effect, unless its error says applied: unknown.",
       },
       unknown_tool: refused("no provider offers it any more."),
       ambiguous_tool: refused("more than one provider offers a tool of this name."),

@@ -117,6 +117,20 @@ describe("the budget of a run", () => {
     expect(effectsOf(run.runId)).toHaveLength(1)
   })
 
+  it("warns once of the time, however many calls follow", async () => {
+    const me = withBudget()
+    peers.script.execute = async ({ stepIndex }) => {
+      if (stepIndex === 0) await new Promise((resolve) => setTimeout(resolve, 2_500))
+      return {}
+    }
+    const run = await me.start(steps(4), { budget: { maxWallTime: { seconds: 3n } } })
+    await me.ended(run.runId)
+    const warned = (await me.history(run.runId)).flatMap(({ kind }) =>
+      kind.case === "budgetWarned" ? [kind.value.budget] : [],
+    )
+    expect(warned).toEqual(["run_wall_time"])
+  })
+
   it("counts a call once that another replica sends again", async () => {
     const me = withBudget()
     const gate = Promise.withResolvers<void>()

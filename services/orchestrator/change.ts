@@ -101,7 +101,12 @@ export class Change {
         const moved = this.#calls.get(call.stepIndex)
         return moved === undefined
           ? call
-          : { ...moved, revision: moved.revision + 1, updateTime: at }
+          : {
+              ...moved,
+              revision: moved.revision + 1,
+              updateTime: at,
+              startTime: moved.startTime ?? (moved.state === "executing" ? at : undefined),
+            }
       }),
       approval: changed ?? approval,
       clock,

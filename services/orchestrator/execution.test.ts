@@ -27,7 +27,7 @@ import { LeaseLost } from "./lease.ts"
 import { fakeRoute } from "./orchestrator-harness.ts"
 import { createRetryBudgets } from "./retry-budget.ts"
 import { Scope } from "./scope.ts"
-import type { RunRecord, ToolCallRecord } from "./snapshot.ts"
+import { clockFrom, type RunRecord, type ToolCallRecord } from "./snapshot.ts"
 
 type Executed = MessageInitShape<typeof ExecuteResponseSchema> | Error
 type Sealed = MessageInitShape<typeof SealExecutionResponseSchema> | Error
@@ -129,7 +129,7 @@ function execution(changes: Partial<ToolCallRecord> = {}) {
   const stopped = new Scope()
   return {
     ...{ deps, run, call, lost, stopped },
-    ended: () => executeCall(deps, run, call, { lost, stopped }),
+    ended: () => executeCall(deps, run, call, { lost, stopped }, clockFrom(new Date())),
     settled: () => settleCall(deps, run, call, "cancelled", lost),
   }
 }

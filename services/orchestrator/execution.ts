@@ -24,12 +24,13 @@ import { actingAs } from "../../mesh/identity.ts"
 import type { Runtime } from "../../mesh/service.ts"
 import type { CallUsage } from "./budget.ts"
 import { waitBeforeRepeat } from "./call-retry.ts"
+import { callTime } from "./call-time.ts"
 import type { ExecutorConfig } from "./config.ts"
 import { type Lease, LeaseLost } from "./lease.ts"
 import { pause, retryDelay } from "./pause.ts"
 import type { RetryBudgets } from "./retry-budget.ts"
 import type { Scope } from "./scope.ts"
-import type { RunRecord, ToolCallRecord, ToolFailure } from "./snapshot.ts"
+import type { Clock, RunRecord, ToolCallRecord, ToolFailure } from "./snapshot.ts"
 import { subjectOf } from "./step.ts"
 
 export type Outcome = OutcomeKind & {
@@ -73,16 +74,21 @@ export async function executeCall(
   run: RunRecord,
   call: ToolCallRecord,
   lease: Pick<Lease, "lost" | "stopped">,
+  clock: Clock,
 ): Promise<Outcome> {
   const { retries } = deps
-  const { lost, stopped } = lease
+  const { lost } = lease
+  using time = callTime(lease.stopped, call, clock)
+  const { scope: stopped } = time
   const provider = providerOf(call)
   const patience: Patience = { away: 0, heldBack: 0 }
   // Whether an earlier request under this key may have got through.
   let maybeSent = call.attempts > 1
   for (; ; maybeSent = true) {
     lost.throwIfEnded()
-    if (stopped.isEnded) return settleCall(deps, run, call, "cancelled", lost)
+    if (stopped.isEnded) {
+      return settleCall(deps, run, call, time.isOver() ? "deadline_exceeded" : "cancelled", lost)
+    }
     const answer = await attempt(deps, run, call, stopped)
     lost.throwIfEnded()
     if (answer.kind !== "away") retries.succeeded(toolsService)

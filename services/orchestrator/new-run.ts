@@ -37,6 +37,7 @@ export function checkRequest({ plan, input }: StartRunRequest): CheckedPlan {
       arguments: step.arguments ?? {},
       onError: step.onError === OnError.CONTINUE ? "continue" : "stop",
       title: step.title,
+      ...(step.timeout === undefined ? {} : { timeoutMs: durationMs(step.timeout) }),
     }),
   )
   return { steps, texts: checkPlan(steps) }
@@ -119,7 +120,11 @@ function toBudget(budget: RunBudgetMessage | undefined): RunBudget | undefined {
 function planText(name: string, steps: readonly PlanStep[]): string {
   return JSON.stringify({
     name,
-    steps: steps.map(({ onError, ...step }) => ({ ...step, onError: onErrorNames[onError] })),
+    steps: steps.map(({ onError, timeoutMs, ...step }) => ({
+      ...step,
+      onError: onErrorNames[onError],
+      ...(timeoutMs === undefined ? {} : { timeout: `${timeoutMs / 1_000}s` }),
+    })),
   })
 }
 
@@ -147,6 +152,7 @@ function newCall(
     effect: toEffect(tool.effect),
     title: step.title,
     onError: step.onError,
+    timeoutMs: step.timeoutMs,
     state: "proposed",
     reason: "",
     policyDenial: undefined,

@@ -1,5 +1,7 @@
 /** What the service's tests share: an orchestrator on a real database, with scripted peers. */
+
 import type { JsonObject } from "@bufbuild/protobuf"
+import { durationFromMs } from "@bufbuild/protobuf/wkt"
 import { Role } from "../../gen/runwarden/options/v1/access_pb.ts"
 import { ApprovalState } from "../../gen/runwarden/orchestrator/v1/approval_pb.ts"
 import { ApprovalRuleService } from "../../gen/runwarden/orchestrator/v1/approval_rule_service_pb.ts"
@@ -164,8 +166,10 @@ export interface StepInit {
   readonly tool: string
   readonly arguments?: JsonObject
   readonly onError?: OnError
+  readonly timeoutMs?: number
 }
 
-function toStep({ tool, arguments: args = {}, onError = OnError.STOP }: StepInit) {
-  return { tool, arguments: args, onError, title: `use ${tool}` }
+function toStep({ tool, arguments: args = {}, onError = OnError.STOP, timeoutMs }: StepInit) {
+  const timeout = timeoutMs === undefined ? {} : { timeout: durationFromMs(timeoutMs) }
+  return { tool, arguments: args, onError, title: `use ${tool}`, ...timeout }
 }

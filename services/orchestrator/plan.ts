@@ -17,6 +17,8 @@ export interface PlanStep {
   readonly arguments: JsonObject
   readonly onError: "stop" | "continue"
   readonly title: string
+  /** Undefined where it may take as long as the run. */
+  readonly timeoutMs?: number
 }
 
 /** Largest planned arguments of one step, as canonical JSON. */

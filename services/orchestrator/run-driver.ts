@@ -242,7 +242,7 @@ export class RunDriver {
     this.#deps.reached("after_intent")
     return this.#endCall(call, () => {
       const { snapshot } = this.#held
-      const outcome = executeCall(this.#deps, snapshot.run, call, this.#lease)
+      const outcome = executeCall(this.#deps, snapshot.run, call, this.#lease, snapshot.clock)
       return this.#suspicion?.whileOthersWork(placeOf(snapshot), outcome) ?? outcome
     })
   }

@@ -77,6 +77,8 @@ export interface ToolCallRecord {
   readonly effect: Effect
   readonly title: string
   readonly onError: "stop" | "continue"
+  /** How long it may take from when it was admitted; undefined for as long as its run. */
+  readonly timeoutMs: number | undefined
   readonly state: ToolCallState
   readonly reason: string
   readonly policyDenial: Denial | undefined

@@ -200,6 +200,7 @@ function plannedRow(n: number, { run }: Change, call: ToolCallRecord) {
     effect: call.effect,
     title: call.title,
     on_error: call.onError,
+    timeout_ms: call.timeoutMs,
     planned_arguments: JSON.stringify(call.plannedArguments),
     is_literal: call.isLiteral,
     state: call.state,
@@ -277,11 +278,11 @@ function textOf({ asks }: { readonly asks: boolean }): string {
     where get_bit((select bits from kept), n) = 1
   ), called as (
     insert into tool_calls (workspace_id, run_id, step_index, tool_call_id, idempotency_key, tool,
-      tool_version, definition_digest, risk_class, effect, title, on_error, planned_arguments,
-      is_literal, state, reason, policy_denial, arguments_digest, verdict, decision_id,
+      tool_version, definition_digest, risk_class, effect, title, on_error, timeout_ms,
+      planned_arguments, is_literal, state, reason, policy_denial, arguments_digest, verdict, decision_id,
       policy_version, matched_rules, moderation_outcome, approval_id, attempts, start_time, end_time)
     select workspace_id, run_id, step_index, tool_call_id, run_id::text || '/' || step_index::text,
-      tool, tool_version, definition_digest, risk_class, effect, title, on_error,
+      tool, tool_version, definition_digest, risk_class, effect, title, on_error, timeout_ms,
       planned_arguments, is_literal, state, reason, policy_denial, arguments_digest, verdict,
       decision_id, policy_version, matched_rules, moderation_outcome, approval_id, attempts,
       case when state = 'executing' then now() end,
@@ -289,6 +290,7 @@ function textOf({ asks }: { readonly asks: boolean }): string {
     from json_to_recordset($2::json) as c (n integer, workspace_id uuid, run_id uuid,
       step_index integer, tool_call_id uuid, tool text, tool_version text,
       definition_digest text, risk_class text, effect text, title text, on_error text,
+      timeout_ms bigint,
       planned_arguments text, is_literal boolean, state text, reason text, policy_denial text,
       arguments_digest text, verdict text, decision_id text, policy_version text,
       matched_rules text[], moderation_outcome text, approval_id uuid, attempts integer)

@@ -7,7 +7,7 @@ const listColumns = `
   workspace_id as "workspaceId", run_id as "runId", step_index as "stepIndex",
   tool_call_id as "toolCallId", idempotency_key as "idempotencyKey", tool,
   tool_version as "toolVersion", definition_digest as "definitionDigest",
-  risk_class as "riskClass", effect, title, on_error as "onError", state, reason,
+  risk_class as "riskClass", effect, title, on_error as "onError", timeout_ms as "timeoutMs", state, reason,
   policy_denial as "policyDenial", arguments_digest as "argumentsDigest", provenance, verdict,
   decision_id as "decisionId", policy_version as "policyVersion", matched_rules as "matchedRules",
   moderation_outcome as "moderationOutcome", approval_id as "approvalId", attempts,
@@ -105,6 +105,7 @@ export function toToolCallRecord(row: ToolCallRow): ToolCallRecord {
     moderationOutcome: row.moderationOutcome ?? undefined,
     approvalId: row.approvalId ?? undefined,
     startTime: row.startTime ?? undefined,
+    timeoutMs: row.timeoutMs ?? undefined,
     endTime: row.endTime ?? undefined,
   }
 }

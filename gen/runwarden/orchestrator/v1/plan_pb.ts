@@ -7,14 +7,15 @@
 import type { GenEnum, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import { enumDesc, fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
 import { file_buf_validate_validate } from "../../../buf/validate/validate_pb.ts";
-import { file_google_protobuf_struct } from "@bufbuild/protobuf/wkt";
+import type { Duration } from "@bufbuild/protobuf/wkt";
+import { file_google_protobuf_duration, file_google_protobuf_struct } from "@bufbuild/protobuf/wkt";
 import type { JsonObject, Message, UnknownEnum } from "@bufbuild/protobuf";
 
 /**
  * Describes the file runwarden/orchestrator/v1/plan.proto.
  */
 export const file_runwarden_orchestrator_v1_plan: GenFile = /*@__PURE__*/
-  fileDesc("CiRydW53YXJkZW4vb3JjaGVzdHJhdG9yL3YxL3BsYW4ucHJvdG8SGXJ1bndhcmRlbi5vcmNoZXN0cmF0b3IudjEiYQoEUGxhbhIYCgRuYW1lGAEgASgJQgq6SAdyBRABGIABEj8KBXN0ZXBzGAIgAygLMiMucnVud2FyZGVuLm9yY2hlc3RyYXRvci52MS5QbGFuU3RlcEILukgIkgEFCAEQyAEiwwEKCFBsYW5TdGVwEhgKBHRvb2wYASABKAlCCrpIB3IFEAEYyAESGAoHdmVyc2lvbhgCIAEoCUIHukgEcgIYQBIqCglhcmd1bWVudHMYAyABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0Ej4KCG9uX2Vycm9yGAQgASgOMiIucnVud2FyZGVuLm9yY2hlc3RyYXRvci52MS5PbkVycm9yQgi6SAWCAQIQARIXCgV0aXRsZRgFIAEoCUIIukgFcgMYyAEqTQoHT25FcnJvchIYChRPTl9FUlJPUl9VTlNQRUNJRklFRBAAEhEKDU9OX0VSUk9SX1NUT1AQARIVChFPTl9FUlJPUl9DT05USU5VRRACYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_struct]);
+  fileDesc("CiRydW53YXJkZW4vb3JjaGVzdHJhdG9yL3YxL3BsYW4ucHJvdG8SGXJ1bndhcmRlbi5vcmNoZXN0cmF0b3IudjEiYQoEUGxhbhIYCgRuYW1lGAEgASgJQgq6SAdyBRABGIABEj8KBXN0ZXBzGAIgAygLMiMucnVud2FyZGVuLm9yY2hlc3RyYXRvci52MS5QbGFuU3RlcEILukgIkgEFCAEQyAEigwIKCFBsYW5TdGVwEhgKBHRvb2wYASABKAlCCrpIB3IFEAEYyAESGAoHdmVyc2lvbhgCIAEoCUIHukgEcgIYQBIqCglhcmd1bWVudHMYAyABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0Ej4KCG9uX2Vycm9yGAQgASgOMiIucnVud2FyZGVuLm9yY2hlc3RyYXRvci52MS5PbkVycm9yQgi6SAWCAQIQARIXCgV0aXRsZRgFIAEoCUIIukgFcgMYyAESPgoHdGltZW91dBgGIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkISukgPqgEMIgQIgKMFMgQQwIQ9Kk0KB09uRXJyb3ISGAoUT05fRVJST1JfVU5TUEVDSUZJRUQQABIRCg1PTl9FUlJPUl9TVE9QEAESFQoRT05fRVJST1JfQ09OVElOVUUQAmIGcHJvdG8z", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_struct]);
 
 /**
  * Plan is what a run does: steps that are executed one after the other.
@@ -88,6 +89,15 @@ export type PlanStep = Message<"runwarden.orchestrator.v1.PlanStep"> & {
    * @generated from field: string title = 5;
    */
   title: string;
+
+  /**
+   * How long the call may take from when it is admitted, repeats included; absent means as long as the
+   * run may. A call that passes it is told to stop and FAILED with `deadline_exceeded`, which the plan
+   * does not go on from; where an UNSAFE one does not say what became of it, that is unknown.
+   *
+   * @generated from field: google.protobuf.Duration timeout = 6;
+   */
+  timeout?: Duration | undefined;
 };
 
 /**
