@@ -295,7 +295,8 @@ function nothingIsStuck({ runs, calls, approvals, claims, now }: World): string[
   return runs.flatMap((run) => {
     if (run.isEnded) return claimOf.has(run.runId) ? [`run ${run.runId} ended, and is claimed`] : []
     const claim = claimOf.get(run.runId)
-    const isAnswerable = pending.has(run.runId) || unknown.has(run.runId)
+    const isSetAside = run.reason === "quarantined"
+    const isAnswerable = pending.has(run.runId) || unknown.has(run.runId) || isSetAside
     const why = stuckBy(run, claim, isAnswerable, now)
     return why === undefined ? [] : [`run ${run.runId} (${run.state}) ${why}`]
   })
