@@ -1,8 +1,8 @@
 /**
  * Carries runs out on this replica.
  *
- * Owns: the runs that this replica holds a lease on, one driver each; the loop that renews leases;
- * the looks for due runs are claim-loop.ts's.
+ * Owns: the runs that this replica holds a lease on, one driver each; the looks for due runs are
+ * claim-loop.ts's, and the renewal of leases is heartbeat.ts's.
  * States: idle → running (start) → draining (disposal: no new runs, drivers stop between two steps)
  * → stopped (what still executes is handed over by giving its lease back).
  *
@@ -26,9 +26,9 @@ import {
   outliveLease,
   type Release,
   releaseClaim,
-  renewLeases,
 } from "./claim-store.ts"
 import { giveBackMs, innocentAfterMs } from "./config.ts"
+import { createHeartbeat, type Heartbeat } from "./heartbeat.ts"
 import { Lease, LeaseLost } from "./lease.ts"
 import { pause, retryDelay } from "./pause.ts"
 import { type DriverDeps, type Ending, type Origin, RunDriver } from "./run-driver.ts"
@@ -70,6 +70,7 @@ export class Executor implements AsyncDisposable {
   /** Aborts when nothing runs any more: leases are renewed until then. */
   readonly #ended = new AbortController()
   readonly #claims: ClaimLoop
+  readonly #heartbeat: Heartbeat
   #loops: readonly Promise<void>[] = []
   /** The last run of those that are taken up one after the other. (3) */
   #alone: Promise<void> = Promise.resolve()
@@ -90,10 +91,16 @@ export class Executor implements AsyncDisposable {
       take: (claim, askedAt) => this.#takeOver(claim, askedAt),
       cancel: (runId) => this.cancel(runId),
     })
+    this.#heartbeat = createHeartbeat({
+      ...{ database: deps.database, log: deps.log, owner: this.#owner, reached: deps.reached },
+      leaseMs: deps.config.leaseMs,
+      held: () => [...this.#active.values()].map(({ lease }) => lease),
+      isHeld: (lease) => this.#active.get(lease.runId)?.lease === lease,
+    })
   }
 
   start(): void {
-    this.#loops = [this.#claims.run(this.#stop.signal), this.#renew()]
+    this.#loops = [this.#claims.run(this.#stop.signal), this.#heartbeat.run(this.#ended.signal)]
   }
 
   /** How a new run may be stored as leased to this replica; undefined where it must be queued. */
@@ -157,35 +164,6 @@ export class Executor implements AsyncDisposable {
     await Promise.all(ended)
     this.#ended.abort()
     await Promise.all(this.#loops)
-  }
-
-  async #renew(): Promise<void> {
-    const { config, log, database, reached } = this.#deps
-    const { signal } = this.#ended
-    let hasFailed = false
-    while (!signal.aborted) {
-      // Sooner after a failure: the lease must survive more than one.
-      await pause(config.leaseMs / (hasFailed ? 12 : 3), signal)
-      hasFailed = false
-      const held = [...this.#active.values()].map(({ lease }) => lease)
-      if (held.length === 0) continue
-      const askedAt = performance.now()
-      try {
-        const mine = await renewLeases(database, this.#owner, config.leaseMs, held)
-        reached("during_heartbeat")
-        for (const lease of held) {
-          if (mine.has(lease.runId)) {
-            lease.renew(askedAt)
-          } else if (this.#active.get(lease.runId)?.lease === lease) {
-            lease.lose()
-          }
-        }
-      } catch (error) {
-        // Each lease counts itself as lost when this goes on for too long.
-        hasFailed = true
-        log.warn({ err: error }, "renewing leases failed")
-      }
-    }
   }
 
   /** How many more runs this replica has a place for. */
