@@ -129,6 +129,7 @@ describe("a stale etag", () => {
     expect(guarded.map(([name]) => name).sort()).toEqual([
       "AlertService/AcknowledgeAlert",
       "ApprovalRuleService/ActivateApprovalRuleVersion",
+      "BudgetService/SetBudget",
       "DocumentService/DeleteDocument",
       "DocumentService/UpdateDocument",
       "MembershipService/RemoveMember",
@@ -339,6 +340,10 @@ function another(method: DescMethod, request: Message): Message {
   )
   const leaf =
     id?.path[0] ?? method.input.fields.find(({ name }) => /(name|title|description)$/.test(name))
+  if (method.name === "SetBudget") {
+    fields.set(method.input.field.maxDailyToolCalls as never, 1)
+    return copy
+  }
   if (leaf === undefined) throw new Error(`${method.name} has nothing to change`)
   fields.set(leaf, /_version$/.test(leaf.name) ? "default@1" : newId())
   return copy
