@@ -24,7 +24,7 @@ export function anomaliesOf({ results }: ChaosReport): readonly string[] {
   )
   return executed >= runs * leastExecuted
     ? named
-    : [...named, `only ${executed} of ${runs} runs did anything at all`]
+    : [...named, `only ${executed} of ${runs} runs got as far as a tool`]
 }
 
 export function reportText(report: ChaosReport): string {
@@ -39,7 +39,7 @@ export function reportText(report: ChaosReport): string {
   }
   const anomalies = anomaliesOf(report)
   return [
-    `runs       ${runs} acknowledged, ${executed} with effects (${percent(executed, runs)})`,
+    `runs       ${runs} acknowledged, ${executed} got as far as a tool (${percent(executed, runs)})`,
     `ends       ${[...ends].map(([end, count]) => `${count} ${end}`).join(", ")}`,
     `recovery   ${recoveryText(recoveries)}`,
     ...(defaultRecoveries.length === 0

@@ -125,13 +125,13 @@ function surprises(history: History): string[] {
   return history.entries.flatMap((entry) => (entry.kind === "surprise" ? [entry.what] : []))
 }
 
-/** Runs of which something has really happened, those that were undone later among them. */
+/** Ended runs that got as far as a tool, those that were undone later among them. */
 function executedRuns(world: World): number {
-  const took = new Set(
-    world.ledger.flatMap(({ kind, runId }) => (kind === "effect" ? [runId] : [])),
+  const asked = new Set(
+    world.ledger.flatMap(({ kind, runId }) => (kind === "attempt" ? [runId] : [])),
   )
   const open = new Set(world.runs.flatMap(({ runId, isEnded }) => (isEnded ? [] : [runId])))
-  return startedOf(world).filter(({ runId }) => took.has(runId) && !open.has(runId)).length
+  return startedOf(world).filter(({ runId }) => asked.has(runId) && !open.has(runId)).length
 }
 
 function endsOf({ runs }: World): Readonly<Record<string, number>> {

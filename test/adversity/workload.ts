@@ -277,7 +277,9 @@ export class Workload implements AsyncDisposable {
             )
             .catch((error: unknown) => {
               // Its run was cancelled meanwhile.
-              if (reasonOf(error) === "APPROVAL_NOT_PENDING") return { approval: undefined }
+              if (reasonOf(error) === "APPROVAL_NOT_PENDING" || this.#isGone(runId, error)) {
+                return { approval: undefined }
+              }
               throw error
             }),
         )
@@ -307,12 +309,18 @@ export class Workload implements AsyncDisposable {
             .settleToolCall({ workspaceId, requestId, toolCallId, outcome }, asApprover)
             .catch((error: unknown) => {
               // It was settled while it was being listed.
-              if (reasonOf(error) !== "ILLEGAL_TRANSITION") throw error
+              if (reasonOf(error) === "ILLEGAL_TRANSITION" || this.#isGone(runId, error)) return
+              throw error
             }),
         )
         this.#history.note({ kind: "call_settled", workspaceId, runId, stepIndex })
       })
     }
+  }
+
+  /** Whether a restore has undone the run meanwhile. */
+  #isGone(runId: string, error: unknown): boolean {
+    return reasonOf(error) === "NOT_FOUND" && !this.#live.has(runId)
   }
 
   /** One person has one thing in hand once. */
