@@ -109,8 +109,10 @@ function armAll(processes: readonly SupervisedProcess[], point: KillPoint, rando
       }
       return
     case "during_heartbeat":
-      // These are few and far between.
-      for (const each of processes) each.arm(each === victim ? [{ point, passing: 1 }] : [])
+    case "during_outbox_publish":
+    case "during_settle":
+      // These are few and far between: whoever passes first dies, or several at once.
+      for (const each of processes) each.arm([{ point, passing: 1 }])
       return
     default:
       for (const each of processes) each.arm(each === victim ? [{ point, passing }] : [])
