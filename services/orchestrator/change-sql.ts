@@ -1,7 +1,7 @@
 /**
  * The statement that stores changes, put together from the parts that they need. What every run goes
- * through is always there; what only some changes touch is there where one of them does, for a part
- * that finds nothing to do costs about a tenth of storing a change.
+ * through is always there; what only some changes touch is there where one of them does. Parts that
+ * find nothing to do would be a third of what a statement costs that stores one change.
  */
 import type { Statement } from "../../mesh/database.ts"
 import { askSql } from "./asked-sql.ts"
