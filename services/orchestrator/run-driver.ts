@@ -1,7 +1,8 @@
 /**
  * Carries one run from where it stands to where it ends or waits.
  *
- * Owns: the order of what is done to the run; its last known state is held-run.ts's.
+ * Owns: the order of what is done to the run; its last known state is held-run.ts's, and what a stored
+ * change leads to run-turn.ts's.
  * States: stepping (preparing, admitting) → executing → concluding → stepping …; it stops at a
  * terminal state, at a wait, at a lost lease, and between two steps when the replica drains.
  *
@@ -21,7 +22,6 @@ import type { Client } from "@connectrpc/connect"
 import type { Tracer } from "@opentelemetry/api"
 import type { MembershipService } from "../../gen/runwarden/gateway/v1/membership_service_pb.ts"
 import { backingOf } from "./backing.ts"
-import { findExhaustion } from "./budget-store.ts"
 import { type CallEnd, type CallSetting, endCall, judgeOutcome } from "./call-end.ts"
 import { Change } from "./change.ts"
 import { giveBackMs } from "./config.ts"
@@ -33,7 +33,7 @@ import { createRequester, goOnAsRequester, type Requester } from "./membership.t
 import { nextMove } from "./next-move.ts"
 import { concludeCall, expire, passOn, quarantine } from "./outcome.ts"
 import type { RetryBudgets } from "./retry-budget.ts"
-import { exhaust } from "./run-budget.ts"
+import { again, done, type Ending, type Origin, RunTurns, type Turn } from "./run-turn.ts"
 import {
   type ApprovalRecord,
   placeOf,
@@ -52,36 +52,11 @@ export interface DriverDeps extends StepDeps, HeldRunDeps {
   isDraining(): boolean
 }
 
-/** Whether the run was just stored here, by this change, or taken over as somebody left it. */
-export type Origin =
-  | { readonly kind: "started"; readonly by: Change }
-  /** `crashes` counts the owners that vanished where the run stands; suspected for the last of them. */
-  | {
-      readonly kind: "continued"
-      readonly crashes: number
-      readonly suspicion: Suspicion | undefined
-    }
-
-/** What the driver did with the run: it must be given back unless it is done or waits. */
-export type Ending =
-  | { readonly kind: "done" }
-  | { readonly kind: "give_back"; readonly afterMs: number }
-  /** The run is another owner's by now, or has ended. */
-  | { readonly kind: "overtaken" }
-
-type Turn =
-  | { readonly kind: "again" }
-  /** The call is admitted, and its execution is what comes next. */
-  | { readonly kind: "execute"; readonly call: ToolCallRecord }
-  | Ending
-
-const again: Turn = { kind: "again" }
-const done: Turn = { kind: "done" }
-
 export class RunDriver {
   readonly #deps: DriverDeps
   readonly #lease: Lease
   readonly #held: HeldRun
+  readonly #turns: RunTurns
   readonly #requester: Requester
   readonly #setting: CallSetting
   readonly #origin: Origin
@@ -92,6 +67,7 @@ export class RunDriver {
     this.#requester = createRequester(deps, origin.kind === "started")
     this.#lease = lease
     this.#held = new HeldRun(deps, lease, snapshot)
+    this.#turns = new RunTurns(deps.database, this.#held, this.#suspicion)
     this.#setting = {
       lease,
       snapshot: () => this.#held.snapshot,
@@ -115,7 +91,7 @@ export class RunDriver {
     const now = () => this.run
     return inRunSpan(this.#deps.tracer, { now, isContinued }, async () => {
       this.#lease.stopAt(performance.now() + run.deadline.getTime() - clock.now())
-      let turn: Turn = isContinued ? again : this.#follow(origin.by)
+      let turn: Turn = isContinued ? again : this.#turns.follow(origin.by)
       for (;;) {
         if (turn.kind === "again") turn = await this.#turn()
         else if (turn.kind === "execute") turn = await this.#execute(turn.call)
@@ -135,15 +111,15 @@ export class RunDriver {
       case "none":
         return done
       case "set_aside":
-        return this.#store(quarantine)
+        return this.#turns.store(quarantine)
       case "rest":
-        return this.#restUntil(move.until)
+        return this.#turns.restUntil(move.until)
       case "give_back":
         return { kind: "give_back", afterMs: 0 }
       case "expire":
-        return this.#store((change) => expire(change, move.reason))
+        return this.#turns.store((change) => expire(change, move.reason))
       case "end_cancelled":
-        return this.#store((change) => change.moveRun({ kind: "call_ended" }))
+        return this.#turns.store((change) => change.moveRun({ kind: "call_ended" }))
       case "settle":
         return this.#settle(move.call, move.reason)
       case "execute_again":
@@ -175,7 +151,7 @@ export class RunDriver {
   async #useApproval(call: ToolCallRecord, approval: ApprovalRecord): Promise<Turn> {
     const { clock } = this.#held.snapshot
     if (clock.now() >= approval.expireTime.getTime()) {
-      return this.#store((change) => {
+      return this.#turns.store((change) => {
         change.moveCall(call.stepIndex, "revoke", { reason: "approval_expired" })
         change.moveRun({ kind: "expire", reason: "approval_expired" })
       })
@@ -201,7 +177,7 @@ export class RunDriver {
     return this.#asMember(async (change) => {
       const judgement = await judgeOutcome(this.#deps, this.#setting, call)
       passOn(change, call.stepIndex, judgement)
-      return this.#commit(change)
+      return this.#turns.commit(change)
     })
   }
 
@@ -212,7 +188,7 @@ export class RunDriver {
       case "unavailable":
         return { kind: "give_back", afterMs: giveBackMs(this.#deps.config) }
       case "revoked":
-        return this.#commit(change)
+        return this.#turns.commit(change)
       case "member":
         return goOn(change)
     }
@@ -226,16 +202,16 @@ export class RunDriver {
     } catch (error) {
       lost.throwIfEnded()
       if (!stopped.isEnded) throw error
-      return this.#reload()
+      return this.#turns.reload()
     }
-    return this.#commit(change)
+    return this.#turns.commit(change)
   }
 
   /** A call that an earlier owner began: sent again under the same key, after counting it. */
   async #executeAgain(call: ToolCallRecord): Promise<Turn> {
     const change = new Change(this.#held.snapshot)
     change.setCall(call.stepIndex, { attempts: call.attempts + 1 })
-    return this.#commit(change)
+    return this.#turns.commit(change)
   }
 
   #execute(call: ToolCallRecord): Promise<Turn> {
@@ -265,10 +241,11 @@ export class RunDriver {
       if (isFirst && change.run.state === "running" && this.#setting.mayGoOn()) {
         const joined = await this.#goOn(change, ahead)
         if (joined !== undefined) return joined
-      } else if ((await this.#held.store(change)) === "stored") {
-        return this.#follow(change)
+      } else {
+        const stored = await this.#turns.tryCommit(change)
+        if (stored !== undefined) return stored
       }
-      const turn = await this.#reload()
+      const turn = await this.#turns.reload()
       if (turn.kind !== "again") return turn
     }
   }
@@ -286,55 +263,6 @@ export class RunDriver {
       lost.throwIfEnded()
       return undefined
     }
-    return (await this.#held.store(change)) === "stored" ? this.#follow(change) : undefined
-  }
-
-  async #restUntil(at: Date): Promise<Turn> {
-    return (await this.#held.restUntil(at)) ? done : this.#reload()
-  }
-
-  async #reload(): Promise<Turn> {
-    return (await this.#held.reload()) ? again : { kind: "overtaken" }
-  }
-
-  async #store(build: (change: Change) => void): Promise<Turn> {
-    const change = new Change(this.#held.snapshot)
-    build(change)
-    return this.#commit(change)
-  }
-
-  async #commit(change: Change): Promise<Turn> {
-    switch (await this.#held.store(change)) {
-      case "stored":
-        return this.#follow(change)
-      case "stale":
-        return this.#reload()
-      case "exhausted":
-        return this.#exhaust()
-    }
-  }
-
-  /** Denies the current call, unless its workspace has room for it by now. */
-  async #exhaust(): Promise<Turn> {
-    const { workspaceId } = this.run
-    const exhaustion = await this.#deps.database.tenant(
-      workspaceId,
-      (tx) => findExhaustion(tx, workspaceId),
-      { name: "findExhaustion", isOneRead: true },
-    )
-    if (exhaustion === undefined) return again
-    return this.#store((change) => exhaust(change, exhaustion))
-  }
-
-  /** What a stored change leads to. */
-  #follow({ before, claim }: Change): Turn {
-    if (placeOf(before) !== placeOf(this.#held.snapshot)) this.#suspicion?.clear()
-    // The run has ended, or waits and was given back with the change itself.
-    if (claim.kind === "drop" || claim.kind === "release") return done
-    const { run, calls } = this.#held.snapshot
-    const call = calls[run.stepIndex]
-    const isAdmitted =
-      call?.state === "executing" && call.attempts > (before.calls[call.stepIndex]?.attempts ?? 0)
-    return isAdmitted ? { kind: "execute", call } : again
+    return this.#turns.tryCommit(change)
   }
 }
