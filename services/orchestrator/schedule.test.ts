@@ -151,6 +151,47 @@ describe("a run that begins later", () => {
     expect(thread).toMatchObject({ currentRunId: "", queuedRunIds: [], runCount: 2n })
   })
 
+  it("looks again and again while the line of its thread is full, and then joins its end", async () => {
+    await using orchestrator = await startOrchestrator({ peers, database })
+    const me = inWorkspace(orchestrator)
+    const threadId = newId()
+    const request = { workspaceId: me.workspaceId, threadId }
+    const gate = Promise.withResolvers<void>()
+    const order: string[] = []
+    peers.script.execute = async ({ runId }) => {
+      order.push(runId)
+      await gate.promise
+      return {}
+    }
+    const first = await me.start(steps, { threadId })
+    const others = await Promise.all(
+      Array.from({ length: 99 }, () => me.start(steps, { threadId })),
+    )
+    const later = await me.start(steps, { threadId, ...delayed(100) })
+    await using worker = await connect(database.workerUrl)
+    const claim = `select epoch::integer, crashes from run_claims where run_id = $1::uuid
+      and owner is null and due_time > now() and due_time <= now() + interval '1 second'`
+    const looks = (epoch: number) =>
+      until(async () => {
+        const [row] = await worker.query<{ epoch: number; crashes: number }>(claim, [later.runId])
+        return row !== undefined && row.epoch > epoch && row
+      })
+    const early = await looks(1)
+    expect(await looks(early.epoch)).toMatchObject({ crashes: 0 })
+    expect((await me.get(later.runId)).state).toBe(RunState.QUEUED)
+    const full = await orchestrator.threads.getThread(request, me.requester)
+    expect(full.thread?.queuedRunIds).not.toContain(later.runId)
+    const [second, ...rest] = others.toSorted((a, b) => (a.runId < b.runId ? -1 : 1))
+    await Promise.all(rest.map(({ runId }) => me.cancel(runId)))
+    await until(async () => {
+      const { thread } = await orchestrator.threads.getThread(request, me.requester)
+      return thread?.queuedRunIds.at(-1) === later.runId
+    })
+    gate.resolve()
+    await me.reaches(later.runId, RunState.SUCCEEDED)
+    expect(order).toEqual([first.runId, second?.runId, later.runId])
+  }, 30_000)
+
   it("begins at once where its time has passed", async () => {
     await using orchestrator = await start()
     const me = inWorkspace(orchestrator)

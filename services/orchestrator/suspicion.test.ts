@@ -157,6 +157,9 @@ describe("a run over which owners vanish again and again", () => {
     const { workspaceId } = there
     const admin = actingAs(memberSubject(workspaceId, newId(), Role.ADMIN), {})
     const release = { workspaceId, requestId: newId(), runId: run.runId }
+    const low = actingAs(memberSubject(workspaceId, newId(), Role.APPROVER), {})
+    const refused = await heir.runs.releaseRun(release, low).catch((e: unknown) => e)
+    expect(reasonOf(refused)).toBe("ROLE_TOO_LOW")
     expect((await heir.runs.releaseRun(release, admin)).run?.state).toBe(RunState.RUNNING)
     const ended = await there.reaches(run.runId, RunState.SUCCEEDED)
     expect(ended.reason).toBe("")
