@@ -68,7 +68,7 @@ export function createBatchedUnary(
     subject: Subject,
     { signal, timeoutMs = defaultTimeoutMs }: BatchedCall,
   ): Promise<UnaryResponse> {
-    const now = Date.now()
+    const now = performance.now()
     const deadline = timeoutMs > 0 ? now + Math.min(timeoutMs, longestTimeoutMs) : undefined
     const life = new CallLife(signal, deadline === undefined ? longestTimeoutMs : deadline - now)
     const sendAlone = async () => {

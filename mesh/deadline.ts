@@ -1,8 +1,12 @@
-import { type ContextKey, createContextKey } from "@connectrpc/connect"
+/**
+ * Deadlines travel as durations. Within a process they are times of its monotonic clock, that of
+ * `performance.now()`, so that a jump of the wall clock neither ends a call nor prolongs it.
+ */
+import { type ContextKey, type ContextValues, createContextKey } from "@connectrpc/connect"
 
 /**
- * The deadline of a request in milliseconds of the epoch, set by each server transport; undefined
- * where the caller sent none.
+ * The deadline of a request by the monotonic clock, set by each server transport; undefined where the
+ * caller sent none.
  */
 export const deadlineKey: ContextKey<number | undefined> = createContextKey<number | undefined>(
   undefined,
@@ -23,3 +27,19 @@ export const longestTimeoutMs = 86_400_000
 
 /** What a hop keeps for itself of the deadline it passes on. */
 export const hopReserveMs = 50
+
+/** What is left of a request's time; undefined where its caller sent no deadline. */
+export function remainingMs({ values }: { readonly values: ContextValues }): number | undefined {
+  const deadline = values.get(deadlineKey)
+  return deadline === undefined ? undefined : deadline - performance.now()
+}
+
+/** A deadline as gRPC takes it, which makes a duration of it at once. */
+export function toWallClock(deadline: number): number {
+  return Date.now() + (deadline - performance.now())
+}
+
+/** A deadline as gRPC gives it, which has just made it of a duration. */
+export function fromWallClock(time: Date | number): number {
+  return performance.now() + (Number(time) - Date.now())
+}

@@ -185,7 +185,7 @@ async function gate(
   authenticate: EdgeServerOptions["requestGate"],
 ): Promise<void> {
   const remaining = context.timeoutMs()
-  if (remaining !== undefined) context.values.set(deadlineKey, Date.now() + remaining)
+  if (remaining !== undefined) context.values.set(deadlineKey, performance.now() + remaining)
   try {
     await authenticate?.(context)
   } catch (error) {

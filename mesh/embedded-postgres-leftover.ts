@@ -24,7 +24,7 @@ export async function clearLeftover(data: string, urlOf: (port: number) => strin
     rmSync(file, { force: true })
     return
   }
-  for (const end = Date.now() + waitMs; Date.now() < end && isServerOf(pid, data); ) {
+  for (const end = performance.now() + waitMs; performance.now() < end && isServerOf(pid, data); ) {
     const state = await supervision(urlOf(port))
     if (state === "supervised") {
       throw new Error(

@@ -1,8 +1,13 @@
+/** For what ends at a time that others set, as a token does. */
+export const wallClock = () => Date.now()
+/** For what ends after a duration, however the wall clock jumps meanwhile. */
+export const monotonicClock = () => performance.now()
+
 /** A map whose entries end by themselves, so that what it remembers never outgrows what is in use. */
 export interface ExpiringMap<Value> {
   /** The value, while its time lasts. */
   get(key: string): Value | undefined
-  /** Remembers a value until a time in milliseconds of the epoch. */
+  /** Remembers a value until a time of the map's clock. */
   set(key: string, value: Value, until: number): void
   readonly size: number
 }
@@ -15,17 +20,20 @@ export interface ExpiringMap<Value> {
  * Entries leave in the order in which they came, each step in constant time. So lifetimes should be
  * about the same: one that lasts longer keeps those behind it a little longer than they need.
  */
-export function createExpiringMap<Value>(capacity = Number.POSITIVE_INFINITY): ExpiringMap<Value> {
+export function createExpiringMap<Value>(
+  clock: typeof wallClock | typeof monotonicClock,
+  capacity = Number.POSITIVE_INFINITY,
+): ExpiringMap<Value> {
   const entries = new Map<string, { readonly value: Value; readonly until: number }>()
   return {
     get(key) {
       const entry = entries.get(key)
-      return entry !== undefined && entry.until > Date.now() ? entry.value : undefined
+      return entry !== undefined && entry.until > clock() ? entry.value : undefined
     },
     set(key, value, until) {
       entries.delete(key)
       entries.set(key, { value, until })
-      const now = Date.now()
+      const now = clock()
       for (const [oldest, entry] of entries) {
         if (entry.until > now && entries.size <= capacity) break
         entries.delete(oldest)

@@ -6,7 +6,7 @@
  * 2. What fails for everybody, or because the caller has gone, is nobody's fault.
  */
 import { reasonOf } from "./errors.ts"
-import { createExpiringMap } from "./expiring-map.ts"
+import { createExpiringMap, monotonicClock } from "./expiring-map.ts"
 import { createGroup, type Group, type GroupOptions } from "./group.ts"
 
 export interface FairGroupOptions<I, R> extends GroupOptions<I, R> {
@@ -22,14 +22,14 @@ const innocent = new Set(["DEPENDENCY_UNAVAILABLE", "SHUTTING_DOWN", "CANCELLED"
 export function createFairGroup<I, R>(options: FairGroupOptions<I, R>): Group<I, R> {
   const together = createGroup(options)
   const apart = createGroup(options)
-  const failed = createExpiringMap<true>(maxApart)
+  const failed = createExpiringMap<true>(monotonicClock, maxApart)
   return {
     add(item, signal) {
       const workspaceId = options.workspaceOf(item)
       const group = failed.get(workspaceId) === undefined ? together : apart
       return group.add(item, signal).catch((error: unknown) => {
         if (!innocent.has(reasonOf(error) ?? "")) {
-          failed.set(workspaceId, true, Date.now() + apartMs)
+          failed.set(workspaceId, true, performance.now() + apartMs)
         }
         throw error
       })

@@ -13,6 +13,7 @@ import { Code, ConnectError } from "@connectrpc/connect"
 import { type Client, type ClientReadableStream, Metadata, type StatusObject } from "@grpc/grpc-js"
 import { maxBatchItems } from "./batch-methods.ts"
 import { decodeBatchResponse, encodeBatchRequest, itemOverheadBytes } from "./batch-wire.ts"
+import { toWallClock } from "./deadline.ts"
 import { fromStatus, fromStatusBytes } from "./grpc-metadata.ts"
 import { identityHeader, type Subject, serviceSubject } from "./identity.ts"
 import { methodName } from "./method-chain.ts"
@@ -86,7 +87,7 @@ export function createCoalescer(deps: CoalescerDeps): Coalescer {
     const { identities, positions } = await identify(items, caller, audience)
     const metadata = new Metadata()
     metadata.set(identityHeader, await own)
-    const now = Date.now()
+    const now = performance.now()
     const request = encodeBatchRequest({
       identities,
       items: items.map((item, index) => ({
@@ -210,7 +211,7 @@ async function identify(
 /** As long as the last of the items waits. */
 function deadlineOf(items: readonly LeavingItem[]): { readonly deadline?: number } {
   const deadline = Math.max(...items.map((item) => item.deadline ?? Number.POSITIVE_INFINITY))
-  return Number.isFinite(deadline) ? { deadline: deadline + graceMs } : {}
+  return Number.isFinite(deadline) ? { deadline: toWallClock(deadline) + graceMs } : {}
 }
 
 function parts(items: readonly Waiting[]): readonly (readonly Waiting[])[] {

@@ -27,7 +27,7 @@ import {
   encodeBatchResponse,
 } from "./batch-wire.ts"
 import { CallLife } from "./call-life.ts"
-import { defaultTimeoutMs, maxTimeoutMs } from "./deadline.ts"
+import { defaultTimeoutMs, fromWallClock, maxTimeoutMs } from "./deadline.ts"
 import { RunwardenError, toConnectError } from "./errors.ts"
 import { type CallContext, cancelReason, definitionOf, statusOf } from "./grpc-handlers.ts"
 import { statusBytes } from "./grpc-metadata.ts"
@@ -77,10 +77,11 @@ async function answer(
   requireAccess(batched.batch, sender)
   const request = readBatch(call.request)
   const arrival = new AbortController()
+  const deadline = fromWallClock(call.getDeadline())
   const results = createResults(call, request.items.length)
   // Also emitted when the answer is out, when it means nothing.
   call.on("cancelled", () => {
-    if (results.left > 0) arrival.abort(cancelReason(call))
+    if (results.left > 0) arrival.abort(cancelReason(deadline))
   })
   const authenticate = await authenticator(request.identities, sender, runtime.verifier)
   const url = `http://${call.getHost()}/${methodName(batched.method)}`
@@ -94,7 +95,7 @@ async function answer(
           arrival.signal,
           Math.min(item.timeoutMs === 0 ? defaultTimeoutMs : item.timeoutMs, maxTimeoutMs),
         ),
-        deadline: item.timeoutMs === 0 ? undefined : Date.now() + item.timeoutMs,
+        deadline: item.timeoutMs === 0 ? undefined : performance.now() + item.timeoutMs,
         parent: propagation.extract(ROOT_CONTEXT, { traceparent: item.traceParent }),
         header: undefined,
         url,

@@ -23,7 +23,7 @@ import {
   type StatusObject,
   status,
 } from "@grpc/grpc-js"
-import { deadlineKey } from "./deadline.ts"
+import { deadlineKey, toWallClock } from "./deadline.ts"
 import { fromStatus, hasDetails, toHeaders, toMetadata } from "./grpc-metadata.ts"
 import { methodName, single } from "./method-chain.ts"
 import { noteIfUnsent } from "./never-sent.ts"
@@ -183,7 +183,7 @@ function isStatus(error: unknown): error is StatusObject {
 
 function callOptions(request: UnaryRequest | StreamRequest): CallOptions {
   const deadline = request.contextValues.get(deadlineKey)
-  return deadline === undefined ? {} : { deadline }
+  return deadline === undefined ? {} : { deadline: toWallClock(deadline) }
 }
 
 function headersOf(metadata: Metadata | undefined): Headers {

@@ -20,7 +20,7 @@ import type {
   UntypedServiceImplementation,
 } from "@grpc/grpc-js"
 import { callSignal } from "./call-signal.ts"
-import { deadlineKey } from "./deadline.ts"
+import { deadlineKey, fromWallClock } from "./deadline.ts"
 import { RunwardenError, toConnectError } from "./errors.ts"
 import { toHeaders, toMetadata, toStatus } from "./grpc-metadata.ts"
 import { type Caller, callerKey } from "./identity.ts"
@@ -74,14 +74,16 @@ export function definitionOf(
 function unaryHandler(method: DescMethodUnary, served: ServedMethod, context: CallContext) {
   return (call: ServerUnaryCall<Buffer, Buffer>, callback: sendUnaryData<Buffer>) => {
     const life = new AbortController()
+    const deadline = fromWallClock(call.getDeadline())
     let isAnswered = false
     // Also emitted when the answer is out, when it means nothing.
     call.on("cancelled", () => {
-      if (!isAnswered) life.abort(cancelReason(call))
+      if (!isAnswered) life.abort(cancelReason(deadline))
     })
     const answer = async () => {
       const message = readMessage(method, call.request, context)
-      const request = unaryRequest(method, message, arrived(method, call, life.signal, context))
+      const from = arrived(method, call, deadline, life.signal, context)
+      const request = unaryRequest(method, message, from)
       const { header, message: output, trailer } = (await served.call(request)) as UnaryResponse
       // Whatever of an answer cannot be written must fail here, where failures are answered.
       return {
@@ -112,12 +114,14 @@ function streamHandler(
 ) {
   return (call: ServerWritableStream<Buffer, Buffer>) => {
     const arrival = new AbortController()
+    const deadline = fromWallClock(call.getDeadline())
     context.streams.add(arrival)
-    call.on("cancelled", () => arrival.abort(cancelReason(call)))
+    call.on("cancelled", () => arrival.abort(cancelReason(deadline)))
     const life = callSignal(arrival.signal)
     const answer = async () => {
       const message = readMessage(method, call.request, context)
-      const request = streamRequest(method, message, arrived(method, call, life.signal, context))
+      const from = arrived(method, call, deadline, life.signal, context)
+      const request = streamRequest(method, message, from)
       const response = (await life.race(served.call(request))) as StreamResponse
       const header = metadataOf(response.header)
       if (header !== undefined) call.sendMetadata(header)
@@ -143,11 +147,11 @@ type AnyServerCall = ServerUnaryCall<Buffer, Buffer> | ServerWritableStream<Buff
 function arrived(
   method: DescMethodUnary | DescMethodServerStreaming,
   call: AnyServerCall,
+  deadline: number,
   signal: AbortSignal,
   context: CallContext,
 ): ArrivedCall {
   const contextValues = createContextValues()
-  const deadline = Number(call.getDeadline())
   if (Number.isFinite(deadline)) contextValues.set(deadlineKey, deadline)
   const caller = context.callers.get(call.metadata)
   if (caller !== undefined) contextValues.set(callerKey, caller)
@@ -159,9 +163,9 @@ function arrived(
   }
 }
 
-/** Why a call ended before it was answered. */
-export function cancelReason(call: AnyServerCall): RunwardenError {
-  const isLate = Date.now() >= Number(call.getDeadline())
+/** Why a call ended before it was answered that had until then, by the monotonic clock. */
+export function cancelReason(deadline: number): RunwardenError {
+  const isLate = performance.now() >= deadline
   return new RunwardenError(isLate ? "DEADLINE_EXCEEDED" : "CANCELLED")
 }
 

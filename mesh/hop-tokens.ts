@@ -10,7 +10,7 @@ import { createHash, createPublicKey, type KeyObject } from "node:crypto"
 import { type JWTPayload, errors as joseErrors, jwtVerify, SignJWT } from "jose"
 import { z } from "zod"
 import { RunwardenError } from "./errors.ts"
-import { createExpiringMap } from "./expiring-map.ts"
+import { createExpiringMap, wallClock } from "./expiring-map.ts"
 import { type Caller, type ServiceName, type Subject, serviceNames } from "./identity.ts"
 import { newId } from "./ids.ts"
 
@@ -87,7 +87,7 @@ export function createSigner(service: ServiceName, privateKey: KeyObject): Signe
   const tokens = createExpiringMap<{
     readonly token: Promise<string>
     readonly issueTime: number
-  }>(cacheSize)
+  }>(wallClock, cacheSize)
   const publicKey = createPublicKey(privateKey)
 
   function issue(actorId: string, audience: string, claims: JWTPayload): Promise<string> {
@@ -191,9 +191,9 @@ export function createVerifier(
   service: ServiceName,
   trusted: ReadonlyMap<ServiceName, KeyObject>,
 ): Verifier {
-  const verified = createExpiringMap<Caller>(cacheSize)
+  const verified = createExpiringMap<Caller>(wallClock, cacheSize)
   // No capacity: an id that is forgotten before its token expires could be used again.
-  const used = createExpiringMap<true>()
+  const used = createExpiringMap<true>(wallClock)
 
   async function check(token: string): Promise<Proof> {
     const { payload, protectedHeader } = await jwtVerify(

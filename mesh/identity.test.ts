@@ -3,7 +3,7 @@ import { createHmac, generateKeyPairSync } from "node:crypto"
 import { SignJWT } from "jose"
 import { afterEach, describe, expect, test, vi } from "vitest"
 import { Role } from "../gen/runwarden/options/v1/access_pb.ts"
-import { createExpiringMap } from "./expiring-map.ts"
+import { createExpiringMap, wallClock } from "./expiring-map.ts"
 import { createSigner, createVerifier } from "./hop-tokens.ts"
 import { memberSubject, serviceSubject } from "./identity.ts"
 import { generateMeshKeys } from "./keys.ts"
@@ -150,7 +150,7 @@ describe("what is remembered", () => {
 
   test("ends with its time, and the oldest goes first where there is no room", () => {
     vi.useFakeTimers({ now: 0 })
-    const map = createExpiringMap<number>(3)
+    const map = createExpiringMap<number>(wallClock, 3)
     for (const key of ["a", "b", "c", "d"]) map.set(key, 1, 1_000)
     expect(["a", "b", "c", "d"].map((key) => map.get(key))).toEqual([undefined, 1, 1, 1])
     vi.advanceTimersByTime(1_000)

@@ -12,7 +12,7 @@ import {
   type HandlerContext,
 } from "@connectrpc/connect"
 import { Role } from "../gen/runwarden/options/v1/access_pb.ts"
-import { defaultTimeoutMs, hopReserveMs, longestTimeoutMs } from "./deadline.ts"
+import { defaultTimeoutMs, hopReserveMs, longestTimeoutMs, remainingMs } from "./deadline.ts"
 import { RunwardenError } from "./errors.ts"
 
 /** The services of the mesh, by the names that their tokens carry. */
@@ -122,7 +122,7 @@ export function outgoing(
   options: { readonly call?: CallClaims } = {},
 ): CallOptions {
   const { issuer: _, ...subject } = callerOf(context)
-  const remaining = context.timeoutMs()
+  const remaining = remainingMs(context)
   return actingAs(subject, {
     ...options,
     signal: context.signal,

@@ -149,7 +149,7 @@ describe("the chain", () => {
       throw new RunwardenError("MALFORMED_REQUEST", { cause: "it is broken" })
     })
     const { listProjects } = ProjectService.method
-    const contextValues = createContextValues().set(deadlineKey, Date.now() + 20)
+    const contextValues = createContextValues().set(deadlineKey, performance.now() + 20)
     const signal = new AbortController().signal
     const arrived = { signal, header: new Headers(), contextValues, url: "test:" }
     const message = createMessage(listProjects.input)

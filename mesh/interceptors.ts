@@ -151,7 +151,7 @@ export function toCallerError(error: unknown, audience: string): unknown {
 function deadlineInterceptor(): Interceptor {
   return (next) => (request) => {
     const { signal, stream } = request
-    const now = Date.now()
+    const now = performance.now()
     const limit = stream ? Number.POSITIVE_INFINITY : now + maxTimeoutMs
     const usual = stream ? Number.POSITIVE_INFINITY : now + defaultTimeoutMs
     const deadline = Math.min(request.contextValues.get(deadlineKey) ?? usual, limit)
@@ -195,7 +195,7 @@ async function attempt(next: ReturnType<Interceptor>, request: UnaryOrStream): P
 function endedEarly(request: UnaryOrStream, deadline: number): RunwardenError {
   const cause: unknown = request.signal.reason
   const isDeadline =
-    Date.now() >= deadline ||
+    performance.now() >= deadline ||
     (cause instanceof ConnectError && cause.code === Code.DeadlineExceeded)
   return new RunwardenError(isDeadline ? "DEADLINE_EXCEEDED" : "CANCELLED", {}, { cause })
 }

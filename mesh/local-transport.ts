@@ -179,7 +179,7 @@ function localUnary(
 
   return async ({ signal, timeoutMs = defaultTimeoutMs, header, input, contextValues }) => {
     const subject = contextValues?.get(subjectKey)
-    const now = Date.now()
+    const now = performance.now()
     const deadline = timeoutMs > 0 ? now + Math.min(timeoutMs, longestTimeoutMs) : undefined
     try {
       if (subject === undefined) throw forNobody(method)

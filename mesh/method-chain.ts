@@ -140,7 +140,7 @@ export function valuesOfCall(
 ): ContextValues {
   const timeout = timeoutMs ?? (method.methodKind === "unary" ? defaultTimeoutMs : 0)
   const own = createContextValues()
-  if (timeout > 0) own.set(deadlineKey, Date.now() + Math.min(timeout, longestTimeoutMs))
+  if (timeout > 0) own.set(deadlineKey, performance.now() + Math.min(timeout, longestTimeoutMs))
   const holder = (key: { readonly id: symbol }) =>
     key.id === deadlineKey.id || key.id === hopTokenKey.id ? own : base
   return {
@@ -277,7 +277,7 @@ function handlerContext(
     url: request.url,
     timeoutMs() {
       const deadline = request.contextValues.get(deadlineKey)
-      return deadline === undefined ? undefined : deadline - Date.now()
+      return deadline === undefined ? undefined : deadline - performance.now()
     },
     get responseHeader() {
       responseHeader ??= new Headers()

@@ -106,7 +106,7 @@ class UnaryContext implements HandlerContext {
     this.protocolName = protocolName
     this.url = url
     this.values = new UnaryValues(caller, deadline)
-    this.timeoutMs = () => (deadline === undefined ? undefined : deadline - Date.now())
+    this.timeoutMs = () => (deadline === undefined ? undefined : deadline - performance.now())
     this.#life = life
     this.#header = header
   }

@@ -49,11 +49,11 @@ export async function until<T>(
   options: { readonly timeoutMs?: number } = {},
 ): Promise<Exclude<T, undefined | null | false | 0 | "">> {
   const timeoutMs = options.timeoutMs ?? 10_000
-  const end = Date.now() + timeoutMs
+  const end = performance.now() + timeoutMs
   for (;;) {
     const value = await condition()
     if (value) return value as Exclude<T, undefined | null | false | 0 | "">
-    if (Date.now() > end) throw new Error(`not true after ${timeoutMs} ms: ${condition}`)
+    if (performance.now() > end) throw new Error(`not true after ${timeoutMs} ms: ${condition}`)
     await new Promise((resolve) => setTimeout(resolve, 10))
   }
 }

@@ -1,12 +1,13 @@
 // One body over every transport: a service must behave the same however it is reached.
 import { Code, ConnectError } from "@connectrpc/connect"
-import { afterEach, beforeEach, describe, expect, test } from "vitest"
+import { afterEach, beforeEach, describe, expect, test, vi } from "vitest"
 import { BadRequestSchema, ErrorInfoSchema } from "../gen/google/rpc/error_details_pb.ts"
 import { RunService } from "../gen/runwarden/orchestrator/v1/run_service_pb.ts"
 import { MetricsService } from "../gen/runwarden/telemetry/v1/metrics_service_pb.ts"
 import { createMeshClient } from "./client.ts"
+import { remainingMs } from "./deadline.ts"
 import { illegalTransition, metadataOf, reasonOf } from "./errors.ts"
-import { actingAs } from "./identity.ts"
+import { actingAs, outgoing } from "./identity.ts"
 import { until } from "./testing.ts"
 import {
   connectProbe,
@@ -18,6 +19,7 @@ import {
 } from "./transport-probe.ts"
 
 const request = { workspaceId: probeWorkspace, runId: probeRun }
+const hourMs = 3_600_000
 const hang = () => new Promise<never>(() => undefined)
 
 describe.each(transportKinds)("%s", (kind) => {
@@ -29,7 +31,10 @@ describe.each(transportKinds)("%s", (kind) => {
     probe = createProbe()
     connection = await connectProbe(kind, probe)
   })
-  afterEach(() => connection[Symbol.asyncDispose]())
+  afterEach(async () => {
+    vi.useRealTimers()
+    await connection[Symbol.asyncDispose]()
+  })
 
   test("answers a unary call", async () => {
     const { run } = await client().getRun(request, actingAs(probeSubject))
@@ -145,6 +150,30 @@ describe.each(transportKinds)("%s", (kind) => {
     expect(left).toBeGreaterThan(3_000)
     expect(left).toBeLessThanOrEqual(5_000)
   })
+
+  test.each([hourMs, -hourMs])(
+    "counts the time that passes, where the clock jumps by %d ms",
+    async (jumpMs) => {
+      let left: number | undefined
+      let passedOn: number | undefined
+      probe.getRun = (_, context) => {
+        vi.setSystemTime(Date.now() + jumpMs)
+        left = remainingMs(context)
+        passedOn = outgoing(context).timeoutMs
+        return hang()
+      }
+      const start = performance.now()
+      const options = actingAs(probeSubject, { timeoutMs: 500 })
+      const error = await failure(client().getRun(request, options))
+      expect(error.code).toBe(Code.DeadlineExceeded)
+      expect(performance.now() - start).toBeGreaterThan(450)
+      expect(performance.now() - start).toBeLessThan(2_000)
+      expect(left).toBeGreaterThan(200)
+      expect(left).toBeLessThanOrEqual(501)
+      expect(passedOn).toBeGreaterThan(100)
+      expect(passedOn).toBeLessThan(460)
+    },
+  )
 
   test("ends a stream at its deadline", async () => {
     let signal: AbortSignal | undefined

@@ -93,7 +93,7 @@ export function createAuthenticator(deps: {
 
   /** Concurrent requests with one key share one read. */
   function lookUp(keyHash: string): Promise<MemberPrincipal> {
-    const startedAt = Date.now()
+    const startedAt = performance.now()
     const held = entries.get(keyHash)
     if (held !== undefined && held.until > startedAt) return held.principal
     entries.delete(keyHash)
@@ -116,7 +116,7 @@ export function createAuthenticator(deps: {
 
   function makeRoom(): void {
     if (entries.size < cacheSize) return
-    const now = Date.now()
+    const now = performance.now()
     for (const [hash, entry] of entries) if (entry.until <= now) entries.delete(hash)
     const oldest = entries.keys().next()
     if (entries.size >= cacheSize && oldest.done !== true) entries.delete(oldest.value)

@@ -26,7 +26,7 @@ import {
 } from "@connectrpc/connect"
 import { type AccessRule, Exposure, Role } from "../../gen/runwarden/options/v1/access_pb.ts"
 import { callSignal } from "../../mesh/call-signal.ts"
-import { defaultTimeoutMs, hopReserveMs } from "../../mesh/deadline.ts"
+import { defaultTimeoutMs, hopReserveMs, remainingMs } from "../../mesh/deadline.ts"
 import { type Reason, RunwardenError, reasonOf } from "../../mesh/errors.ts"
 import { actingAs, memberSubject, type ServiceName, type Subject } from "../../mesh/identity.ts"
 import { accessRuleOf, requireRole } from "../../mesh/interceptors.ts"
@@ -116,12 +116,12 @@ function forwardStream(
       }
     }
     try {
-      let checkedAt = Date.now()
+      let checkedAt = performance.now()
       for await (const answer of answers()) {
-        if (Date.now() - checkedAt >= deps.recheckMs) {
+        if (performance.now() - checkedAt >= deps.recheckMs) {
           // Invariant 4: throws what the call would be answered if it were made now.
           subjectOf(rule, message, await deps.authenticator.recheck(principal))
-          checkedAt = Date.now()
+          checkedAt = performance.now()
         }
         yield answer
       }
@@ -202,7 +202,7 @@ function operatorSubject(workspaceId: string): Subject {
 
 /** What the next hop gets: the signed subject, and what remains of the deadline. */
 function hop(subject: Subject, context: HandlerContext, defaultMs: number): CallOptions {
-  const remaining = context.timeoutMs()
+  const remaining = remainingMs(context)
   const timeoutMs = remaining === undefined ? defaultMs : Math.max(1, remaining - hopReserveMs)
   return actingAs(subject, { timeoutMs })
 }

@@ -29,7 +29,7 @@ export function createReachability(deps: {
   }
 
   return () => {
-    const now = Date.now()
+    const now = performance.now()
     if (held === undefined || held.until <= now) held = { away: find(), until: now + holdMs }
     return held.away
   }

@@ -92,7 +92,7 @@ export function createRest(deps: RestDeps): (request: EdgeRequest, response: Edg
     const contextValues = createContextValues()
     contextValues.set(principalKey, await deps.authenticator.authenticate(header))
     const timeoutMs = timeoutOf(header)
-    if (timeoutMs !== undefined) contextValues.set(deadlineKey, Date.now() + timeoutMs)
+    if (timeoutMs !== undefined) contextValues.set(deadlineKey, performance.now() + timeoutMs)
     const body = await readBody(request, readLimitOf(name, deps.limits))
     const message = readRequest(route, { variables, query: readQuery(query), body })
     const signal = closedSignal(response)

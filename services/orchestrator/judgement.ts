@@ -106,14 +106,14 @@ async function ask(
   options: CallOptions,
   scope: Scope,
 ): Promise<ModerateResponse> {
-  const deadline = Date.now() + (options.timeoutMs ?? defaultTimeoutMs)
+  const deadline = performance.now() + (options.timeoutMs ?? defaultTimeoutMs)
   for (let asked = 1; ; asked++) {
     try {
-      const timeoutMs = Math.max(1, deadline - Date.now())
+      const timeoutMs = Math.max(1, deadline - performance.now())
       return await moderation.moderate(request, { ...options, timeoutMs })
     } catch (error) {
       const waitMs = pauseMs * 2 ** (asked - 1) * (0.5 + Math.random())
-      const isLast = asked >= maxAsks || Date.now() + waitMs >= deadline
+      const isLast = asked >= maxAsks || performance.now() + waitMs >= deadline
       if (isLast || !awayReasons.has(reasonOf(error))) throw error
       await scope.race(sleep(waitMs))
     }

@@ -16,7 +16,7 @@
  */
 import { setTimeout as sleep } from "node:timers/promises"
 import type { Database, Tx } from "../../mesh/database.ts"
-import { createExpiringMap } from "../../mesh/expiring-map.ts"
+import { createExpiringMap, monotonicClock } from "../../mesh/expiring-map.ts"
 import { newId } from "../../mesh/ids.ts"
 import type { Runtime } from "../../mesh/service.ts"
 import {
@@ -82,13 +82,13 @@ export function createEvaluator(deps: {
   const { database, runtime, config, retentionMs, now } = deps
   const stop = new AbortController()
   const waiting = new Set<string>()
-  const watched = createExpiringMap<true>(maxWatched)
+  const watched = createExpiringMap<true>(monotonicClock, maxWatched)
   const running = new Set<Promise<void>>()
   let loop: Promise<void> | undefined
   let lane = Promise.resolve()
 
   function arrived(workspaceId: string): void {
-    watched.set(workspaceId, true, Date.now() + config.intervalMs / 2)
+    watched.set(workspaceId, true, performance.now() + config.intervalMs / 2)
     if (stop.signal.aborted || waiting.has(workspaceId)) return
     waiting.add(workspaceId)
     track(afterDebounce(workspaceId))

@@ -10,7 +10,7 @@
  */
 import type { Database } from "../../mesh/database.ts"
 import { RunwardenError } from "../../mesh/errors.ts"
-import { createExpiringMap, type ExpiringMap } from "../../mesh/expiring-map.ts"
+import { createExpiringMap, type ExpiringMap, monotonicClock } from "../../mesh/expiring-map.ts"
 import { fullNameOf, PinnedTool } from "./pinned-tool.ts"
 import { findPinnedTool, findToolsNamed, type ToolRow } from "./tool-store.ts"
 
@@ -39,7 +39,7 @@ const maxPinned = 1_000
 
 export function createCatalogue(database: Database, providers: readonly string[]): Catalogue {
   const tools = new Map<string, PinnedTool>()
-  let names = createExpiringMap<FoundTool>(maxNames)
+  let names = createExpiringMap<FoundTool>(monotonicClock, maxNames)
   let finding = new Map<string, Promise<FoundTool | undefined>>()
 
   async function find(
@@ -57,7 +57,7 @@ export function createCatalogue(database: Database, providers: readonly string[]
       throw new RunwardenError("AMBIGUOUS_TOOL", { tool: name, candidates })
     }
     const meant = { row, tool: keep(row) }
-    into.set(nameKey(name, version), meant, Date.now() + nameMs) // (2)
+    into.set(nameKey(name, version), meant, performance.now() + nameMs) // (2)
     return meant
   }
 
@@ -93,7 +93,7 @@ export function createCatalogue(database: Database, providers: readonly string[]
       return row === undefined ? undefined : keep(row)
     },
     forgetNames() {
-      names = createExpiringMap<FoundTool>(maxNames)
+      names = createExpiringMap<FoundTool>(monotonicClock, maxNames)
       finding = new Map()
     },
   }

@@ -68,7 +68,7 @@ export function createRegistry(deps: RegistryDeps): Registry {
   function ask(name: string): Promise<boolean> {
     const running = asking.get(name)
     if (running !== undefined) return running
-    lastAsked.set(name, Date.now())
+    lastAsked.set(name, performance.now())
     const refresh = refreshProvider({ ...deps, readings }, name, stopping.signal)
       .then((isDone) => {
         if (isDone) refreshes++
@@ -94,9 +94,11 @@ export function createRegistry(deps: RegistryDeps): Registry {
 
   /** A tool may be missing only because its provider came up later than this service. */
   async function askThoseAway(): Promise<void> {
-    const now = Date.now()
+    const now = performance.now()
     const due = [...away].filter(
-      (name) => asking.has(name) || now - (lastAsked.get(name) ?? 0) >= minAskAgainMs,
+      (name) =>
+        asking.has(name) ||
+        now - (lastAsked.get(name) ?? Number.NEGATIVE_INFINITY) >= minAskAgainMs,
     )
     await Promise.all(due.map(ask))
   }
