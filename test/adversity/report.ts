@@ -18,19 +18,21 @@ const leastExecuted = 0.95
 
 export function anomaliesOf({ results }: ChaosReport): readonly string[] {
   const runs = sum(results, ({ runs }) => runs)
-  const executed = sum(results, ({ executed }) => executed)
+  const executed = sum(results, ({ reach }) => reach.executed)
+  const lost = sum(results, ({ reach }) => reach.lost)
   const named = results.flatMap(({ name, anomalies }) =>
     anomalies.map((each) => `${name}: ${each}`),
   )
-  return executed >= runs * leastExecuted
+  return executed + lost >= runs * leastExecuted
     ? named
-    : [...named, `only ${executed} of ${runs} runs got as far as a tool`]
+    : [...named, `only ${executed} of ${runs} runs got as far as a tool, ${lostText(lost)}`]
 }
 
 export function reportText(report: ChaosReport): string {
   const { results, faults, recoveries, defaultRecoveries, skipped } = report
   const runs = sum(results, (result) => result.runs)
-  const executed = sum(results, (result) => result.executed)
+  const executed = sum(results, ({ reach }) => reach.executed)
+  const lost = sum(results, ({ reach }) => reach.lost)
   const ends = new Map<string, number>()
   for (const result of results) {
     for (const [end, count] of Object.entries(result.ends)) {
@@ -40,6 +42,7 @@ export function reportText(report: ChaosReport): string {
   const anomalies = anomaliesOf(report)
   return [
     `runs       ${runs} acknowledged, ${executed} got as far as a tool (${percent(executed, runs)})`,
+    ...(lost === 0 ? [] : [`           ${lostText(lost)}`]),
     `ends       ${[...ends].map(([end, count]) => `${count} ${end}`).join(", ")}`,
     `recovery   ${recoveryText(recoveries)}`,
     ...(defaultRecoveries.length === 0
@@ -57,6 +60,10 @@ export function reportText(report: ChaosReport): string {
 /** The deaths of orchestrators, which are what leases are for. */
 export function ownerDeaths(deaths: readonly Death[]): readonly number[] {
   return deaths.filter(({ process }) => process.startsWith("orchestrator")).map(({ at }) => at)
+}
+
+function lostText(lost: number): string {
+  return `${lost} were lost with the provider on the way there`
 }
 
 function recoveryText(recoveries: readonly number[]): string {

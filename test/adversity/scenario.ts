@@ -6,6 +6,7 @@ import { deathsOf, type FaultLog, heal, sleep } from "./faults.ts"
 import { History, type StartedRun } from "./history.ts"
 import { checkAll, type InvariantName } from "./invariants.ts"
 import type { Random } from "./random.ts"
+import { type Reach, reachOf } from "./reach.ts"
 import { Workload } from "./workload.ts"
 import type { World } from "./world.ts"
 
@@ -39,7 +40,8 @@ export interface Scenario {
 export interface ScenarioResult {
   readonly name: string
   readonly runs: number
-  readonly executed: number
+  /** How many got as far as a tool, and how many were lost on their way with the provider. */
+  readonly reach: Reach
   readonly ends: Readonly<Record<string, number>>
   readonly anomalies: readonly string[]
   readonly elapsedMs: number
@@ -82,7 +84,7 @@ export async function runScenario(
   return {
     name: scenario.name,
     runs: workload.startedCount,
-    executed: executedRuns(world),
+    reach: reachOf(world, cluster.provider.deaths),
     ends: endsOf(world),
     anomalies,
     elapsedMs: Date.now() - startedAt,
@@ -123,15 +125,6 @@ function unexplainedEnds(world: World, mayEnd: readonly string[]): string[] {
 
 function surprises(history: History): string[] {
   return history.entries.flatMap((entry) => (entry.kind === "surprise" ? [entry.what] : []))
-}
-
-/** Ended runs that got as far as a tool, those that were undone later among them. */
-function executedRuns(world: World): number {
-  const asked = new Set(
-    world.ledger.flatMap(({ kind, runId }) => (kind === "attempt" ? [runId] : [])),
-  )
-  const open = new Set(world.runs.flatMap(({ runId, isEnded }) => (isEnded ? [] : [runId])))
-  return startedOf(world).filter(({ runId }) => asked.has(runId) && !open.has(runId)).length
 }
 
 function endsOf({ runs }: World): Readonly<Record<string, number>> {
