@@ -57,8 +57,9 @@ export async function cancelRuns(context: Context, options: BulkOptions): Promis
     return report(context, { matched: matchedCount, cancelled: 0 })
   }
   if (options.yes !== true) {
-    if (!io.stdin.isTTY) throw new CliError(`${matchedCount} runs fit; --yes ends them unasked.`)
-    if (!(await askYesNo(io, `End ${matchedCount} runs? [y/N] `))) {
+    if (!io.stdin.isTTY)
+      throw new CliError(`${runsFit(matchedCount)}; --yes ends what fits unasked.`)
+    if (!(await askYesNo(io, `End ${countText(matchedCount)}? [y/N] `))) {
       throw new CliError("Nothing was ended.")
     }
   }
@@ -69,7 +70,8 @@ export async function cancelRuns(context: Context, options: BulkOptions): Promis
     const page = await bulk.bulkCancelRuns(request, session.options)
     cancelled += page.runIds.length
     if (out.isQuiet) for (const runId of page.runIds) out.line(runId)
-    else if (!out.isJson) out.note(`${cancelled} of ${matchedCount} runs are ended`)
+    else if (!out.isJson)
+      out.note(`${cancelled} of ${countText(matchedCount)} ${cancelled === 1 ? "is" : "are"} ended`)
     pageToken = page.nextPageToken
   } while (pageToken !== "")
   report(context, { matched: matchedCount, cancelled })
@@ -80,7 +82,20 @@ function report(
   { matched, cancelled }: { readonly matched: bigint; readonly cancelled: number },
 ): void {
   if (out.isJson) out.document({ matchedCount: String(matched), cancelledCount: cancelled })
-  else if (!out.isQuiet) out.line(`${matched} runs fit, ${cancelled} were ended`)
+  else if (!out.isQuiet) out.line(`${runsFit(matched)}; ${endedText(cancelled)}`)
+}
+
+function runsFit(count: bigint): string {
+  return `${countText(count)} ${count === 1n ? "fits" : "fit"}`
+}
+
+function countText(count: bigint): string {
+  return count === 1n ? "1 run" : `${count} runs`
+}
+
+function endedText(cancelled: number): string {
+  if (cancelled === 0) return "nothing was ended"
+  return cancelled === 1 ? "1 was ended" : `${cancelled} were ended`
 }
 
 function readFilter(options: BulkOptions) {

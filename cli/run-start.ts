@@ -1,6 +1,7 @@
 /** `run start`: from a plan file to a run, followed where that is asked for. */
 import { timestampFromDate } from "@bufbuild/protobuf/wkt"
 import type { Command } from "commander"
+import type { Run } from "../gen/runwarden/orchestrator/v1/run_pb.ts"
 import {
   GetRunResponseSchema,
   RunService,
@@ -22,7 +23,7 @@ import { readValues } from "./plan-values.ts"
 import { followRun } from "./run-follow.ts"
 import { concludeRun, tellEvent } from "./run-text.ts"
 import { readTextFile } from "./text-file.ts"
-import { readSeconds } from "./time-text.ts"
+import { readSeconds, timeText } from "./time-text.ts"
 
 interface StartOptions {
   readonly file: string
@@ -36,6 +37,7 @@ interface StartOptions {
   readonly maxWallTime?: string
   readonly maxTokens?: number
   readonly maxCostMicros?: number
+  readonly maxSteps?: number
   readonly thread?: string
   readonly onBusyThread?: string
   readonly requestId?: string
@@ -64,6 +66,7 @@ export function startCommand(cli: Cli): Command {
         .option("--at <time>", "when it begins, such as 2026-03-01T14:00:00Z; at once where absent")
         .option("--delay <length>", "how long from now it begins, such as 15m")
         .option("--max-tool-calls <n>", "calls that it may make", wholeNumber(1, 2 ** 32 - 1))
+        .option("--max-steps <n>", "steps of the plan that it may begin", wholeNumber(1, 200))
         .option("--max-tokens <n>", "tokens that it may use up", wholeNumber(1, 10 ** 12))
         .option("--max-cost-micros <n>", "what it may spend", wholeNumber(1, 10 ** 15))
         .option("--max-wall-time <length>", "how long after its start it may still begin a call")
@@ -111,7 +114,7 @@ async function startRun(context: Context, options: StartOptions): Promise<void> 
   if (options.wait !== true) {
     out.message(StartRunResponseSchema, response, () => {
       if (out.isQuiet) return out.line(runId)
-      out.marked("progress", `run ${runId} is started`)
+      out.marked("progress", `run ${runId} is ${startedText(response.run, out.io.now())}`)
       out.note(`Follow it with: npx runwarden run watch ${runId}`)
     })
     return
@@ -139,16 +142,27 @@ function beginOf({ at, delay }: StartOptions) {
 }
 
 function budgetOf(options: StartOptions) {
-  const { maxToolCalls = 0, maxWallTime, maxTokens = 0, maxCostMicros = 0 } = options
-  const limits = [maxToolCalls, maxTokens, maxCostMicros]
+  const { maxToolCalls = 0, maxWallTime, maxTokens = 0, maxCostMicros = 0, maxSteps = 0 } = options
+  const limits = [maxToolCalls, maxTokens, maxCostMicros, maxSteps]
   if (maxWallTime === undefined && limits.every((limit) => limit === 0)) return {}
   const seconds =
     maxWallTime === undefined ? undefined : readSeconds(maxWallTime, "--max-wall-time")
   const budget = {
-    ...{ maxToolCalls, maxTokens: BigInt(maxTokens), maxCostMicros: BigInt(maxCostMicros) },
+    ...{
+      maxToolCalls,
+      maxSteps,
+      maxTokens: BigInt(maxTokens),
+      maxCostMicros: BigInt(maxCostMicros),
+    },
     ...(seconds === undefined ? {} : { maxWallTime: { seconds: BigInt(seconds) } }),
   }
   return { budget }
+}
+
+/** What has become of a run that was just stored. */
+function startedText(run: Run | undefined, now: Date): string {
+  const begin = run?.startTime
+  return begin === undefined ? "started" : `scheduled for ${timeText(begin, now)}`
 }
 
 /** The run as it is now: printed, and told by the exit code. */

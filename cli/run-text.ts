@@ -11,6 +11,7 @@ import { describeRun, describeToolCall, type Outcome } from "../mesh/outcomes.ts
 import { shortened } from "../mesh/visible-text.ts"
 import { enumText } from "./enum-text.ts"
 import type { Output } from "./output.ts"
+import { stepText, usageDetails } from "./run-usage.ts"
 import type { Session } from "./session.ts"
 import { localTime, timeText } from "./time-text.ts"
 
@@ -82,9 +83,8 @@ export function tellRun(out: Output, run: Run): void {
     ["state", stateText(outcome, run.reason)],
     ["requester", run.requesterId],
     ["thread", run.threadId],
-    ["step", `${run.stepIndex} of ${run.stepCount}`],
-    ["calls", budgetText(run)],
-    ["tokens", usageText(run)],
+    ["step", stepText(run)],
+    ...usageDetails(run),
     ["verdict", run.moderationOutcome === 0 ? "" : enumText(VerdictSchema, run.moderationOutcome)],
     ["input", run.input],
     ["started", timeText(run.createTime, now)],
@@ -94,20 +94,6 @@ export function tellRun(out: Output, run: Run): void {
     ["trace", run.traceId],
     ["request", run.requestId],
   ])
-}
-
-function usageText({ usage }: Run): string {
-  if (usage === undefined) return ""
-  const { inputTokens, outputTokens, costMicros } = usage
-  if (inputTokens + outputTokens + costMicros === 0n) return ""
-  return `${inputTokens} read, ${outputTokens} written, cost ${Number(costMicros) / 1e6}`
-}
-
-function budgetText({ budget, usage }: Run): string {
-  const used = String(usage?.toolCalls ?? 0)
-  return budget === undefined || budget.maxToolCalls === 0
-    ? used
-    : `${used} of ${budget.maxToolCalls}`
 }
 
 /** The calls of a run, one row each. */

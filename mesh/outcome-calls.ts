@@ -71,6 +71,12 @@ export const callOutcomes = {
     },
     reasons: {
       tool_failed: { explanation: "The tool answered with an error." },
+      result_too_large: {
+        label: "result too large",
+        explanation:
+          "It was carried out, but its result is larger than is taken, and is not there.",
+        next: "Look what the tool did, and have it answer with less.",
+      },
       tool_unavailable: {
         label: "tool unavailable",
         explanation:
@@ -136,6 +142,19 @@ export const callOutcomes = {
         label: "no budget left",
         explanation: "It had no room in a budget and did not run.",
         next: "Look at its error: it names the budget, and when there is room again.",
+      },
+      event_limit_reached: {
+        label: "history too long",
+        explanation: "Its run's history is as long as one may be; it did not run.",
+      },
+      payload_limit_reached: {
+        label: "too much data",
+        explanation: "Its run's arguments and results are as large as they may be; it did not run.",
+      },
+      arguments_too_large: {
+        label: "arguments too large",
+        explanation: "Its final arguments are larger than arguments may be; it did not run.",
+        next: "Have the step's $from refer to less.",
       },
       approval_expired: {
         label: "confirmed too late",

@@ -104,6 +104,27 @@ export const runOutcomes = {
         explanation: "The next call had no room in a budget; what was done before stays done.",
         next: "Look at the error of the denied call: it names the budget, and when there is room again.",
       },
+      event_limit_reached: {
+        label: "history too long",
+        explanation: "Its history is as long as one may be; what was done before stays done.",
+        next: "Start another run for what is left.",
+      },
+      payload_limit_reached: {
+        label: "too much data",
+        explanation:
+          "Its arguments and results are as large as they may be; what was done before stays done.",
+        next: "Start another run for what is left, with less data in it.",
+      },
+      arguments_too_large: {
+        label: "arguments too large",
+        explanation: "The final arguments of a step are larger than arguments may be.",
+        next: "Have the step's $from refer to less.",
+      },
+      result_too_large: {
+        label: "result too large",
+        explanation: "A call was carried out, but its result is larger than is taken.",
+        next: "Look what the tool did, and have it answer with less.",
+      },
       approval_rejected: {
         label: "rejected",
         explanation: "A person said no to a call; it and everything after it did not run.",

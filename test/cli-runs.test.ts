@@ -38,6 +38,12 @@ test("budgets are given, set, shown and held", async () => {
   const short = await cli(["run", "start", "-f", plan, "--wait", "--max-tool-calls", "1"])
   expect(short.code).toBe(2)
   expect(short.stdout).toContain("budget exhausted")
+  const stepped = await cli(["run", "start", "-f", plan, "-q", "--wait", "--max-steps", "1"])
+  expect(stepped.code).toBe(2)
+  const shown = await cli(["run", "get", stepped.stdout.trim().split("\n").at(-1) ?? ""])
+  expect(shown.stdout).toMatch(/step +1 of 2, at most 1\n/)
+  expect(shown.stdout).toMatch(/history +\d+ of 10000 entries\n/)
+  expect(shown.stdout).toMatch(/data +\d[\d.]* (B|KiB) of 10 MiB\n/)
   expect((await cli(["budget", "set", "--daily-tokens", "5"])).stderr).toContain("(ROLE_TOO_LOW)")
   await cli(["budget", "set", "--daily-tool-calls", "1"], "admin")
   const set = await cli(["budget", "set", "--daily-tokens", "500"], "admin")
@@ -55,15 +61,30 @@ test("a run begins later, and many are ended at once", async () => {
   const later = ["run", "start", "-f", plan, "-q", "--delay", "1h"]
   const ids = [(await cli(later)).stdout.trim(), (await cli(later)).stdout.trim()]
   expect((await cli(["run", "get", ids[0] ?? ""])).stdout).toContain("scheduled (scheduled)")
+  const told = await cli(["run", "start", "-f", plan, "--delay", "2h"])
+  expect(told.stdout).toMatch(/run \S+ is scheduled for .* \(in \d+ (h|min)\)/)
+  const [, third = ""] = /run (\S+) is/.exec(told.stdout) ?? []
+  const counting = [
+    "run",
+    "cancel",
+    "--all",
+    "--dry-run",
+    "--started-after",
+    "2026-01-01T00:00:00Z",
+  ]
+  expect((await cli([...counting, "--state", "queued"], "admin")).stdout).toContain("3 runs fit;")
+  await cli(["run", "cancel", third])
   const wrong = await cli(["run", "start", "-f", plan, "--at", "tomorrow"])
   expect(wrong.stderr).toContain("--at must be a time")
   const all = ["run", "cancel", "--all", "--state", "queued", "--plan", "look"]
   expect((await cli(all)).stderr).toContain("(ROLE_TOO_LOW)")
-  expect((await cli([...all, "--dry-run"], "admin")).stdout).toContain("2 runs fit, 0 were ended")
+  expect((await cli([...all, "--dry-run"], "admin")).stdout).toContain(
+    "2 runs fit; nothing was ended",
+  )
   expect((await cli(all, "admin")).stderr).toContain("--yes")
   expect(await stateOf(ids[0] ?? "")).toBe("RUN_STATE_QUEUED")
   const ended = await cli([...all, "--yes"], "admin")
-  expect(ended.stdout).toContain("2 runs fit, 2 were ended")
+  expect(ended.stdout).toContain("2 runs fit; 2 were ended")
   for (const id of ids) expect(await stateOf(id)).toBe("RUN_STATE_CANCELLED")
   const one = await cli(["run", "cancel"])
   expect(one.code).toBe(1)

@@ -118,6 +118,7 @@ export function settleToolCall(
       : { error: outcome.error, reason: "tool_failed", settlerId: caller.actorId }
   const event = outcome.kind === "result" ? "settle_succeeded" : "settle_failed"
   change.moveCall(call.stepIndex, event, settled)
+  if (outcome.kind === "result") change.countResult(JSON.stringify(outcome.result))
   if (waitsFor(snapshot, call)) change.wake()
   return change
 }

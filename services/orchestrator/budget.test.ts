@@ -85,6 +85,24 @@ describe("the budget of a run", () => {
     ).toEqual([])
   })
 
+  it("ends it before the step that it has no room for", async () => {
+    const me = withBudget()
+    const run = await me.start(steps(6), { budget: { maxSteps: 5 } })
+    expect(await me.ended(run.runId)).toMatchObject({
+      reason: "budget_exhausted",
+      budget: { maxSteps: 5 },
+      stepIndex: 5,
+    })
+    expect((await me.callsOf(run.runId))[5]?.outcome.value).toMatchObject({
+      metadata: { budget: "run_steps", used: "5", limit: "5" },
+    })
+    expect(effectsOf(run.runId)).toHaveLength(5)
+    const warned = (await me.history(run.runId)).flatMap(({ kind }) =>
+      kind.case === "budgetWarned" ? [kind.value] : [],
+    )
+    expect(warned).toEqual([expect.objectContaining({ budget: "run_steps", used: 4n, limit: 5n })])
+  })
+
   it("is not touched by a run that fits exactly, and warns once at four fifths", async () => {
     const me = withBudget()
     const run = await me.start(steps(5), { budget: { maxToolCalls: 5 } })
@@ -323,7 +341,7 @@ describe("the budget of a workspace's day", () => {
 
 describe("what a budget says", () => {
   const amount = fc.integer({ min: 1, max: 50 })
-  const unused = { tokens: 0, costMicros: 0 }
+  const unused = { tokens: 0, costMicros: 0, steps: 0 }
 
   it("admits exactly as many calls as it has room for, and warns exactly once of each", () => {
     const check = fc.property(amount, amount, fc.array(amount), (maxCalls, maxWallMs, waits) => {

@@ -17,9 +17,12 @@ export interface RunBudget {
   readonly maxTokens?: number
   /** How much may be spent when a call is admitted. */
   readonly maxCostMicros?: number
+  /** Steps that may be begun. */
+  readonly maxSteps?: number
 }
 
 export interface RunUse {
+  readonly steps: number
   readonly calls: number
   readonly wallMs: number
   readonly tokens: number
@@ -31,6 +34,7 @@ const meters = [
   { budget: "run_wall_time", limit: "maxWallMs", use: "wallMs" },
   { budget: "run_tokens", limit: "maxTokens", use: "tokens" },
   { budget: "run_cost_micros", limit: "maxCostMicros", use: "costMicros" },
+  { budget: "run_steps", limit: "maxSteps", use: "steps" },
 ] as const
 
 export type BudgetName =
@@ -38,6 +42,8 @@ export type BudgetName =
   | "workspace_daily_tool_calls"
   | "workspace_daily_tokens"
   | "workspace_daily_cost_micros"
+  | "run_events"
+  | "run_payload_bytes"
 
 /** How far a budget is used. */
 export interface Meter {

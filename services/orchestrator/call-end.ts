@@ -69,7 +69,8 @@ async function judgeNext(
   const snapshot = setting.snapshot()
   const leadsOn = outcome.kind === "succeeded" || (outcome.kind === "failed" && mayContinue(call))
   if (!leadsOn || snapshot.run.state !== "running" || !setting.mayGoOn()) return undefined
-  if (runExhaustion({ run: snapshot.run, before: snapshot }) !== undefined) return undefined
+  const place = { run: snapshot.run, before: snapshot }
+  if (runExhaustion(place, call.stepIndex + 1, deps.limits) !== undefined) return undefined
   const { stopped } = setting.lease
   return judgeAhead(deps, snapshot, call.stepIndex + 1, stopped)?.catch(() => undefined)
 }

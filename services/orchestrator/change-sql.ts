@@ -45,7 +45,7 @@ function textOf({ approvals, rejudgements, claims, answers }: ChangeParts): stri
     select * from json_to_recordset($1::json) as i (n integer, workspace_id uuid, run_id uuid,
       epoch bigint, revision bigint, state text, reason text, policy_denial text,
       moderation_outcome text, step_index integer, requester_role smallint, calls integer,
-      input_tokens bigint, output_tokens bigint, cost_micros bigint, entries integer,
+      input_tokens bigint, output_tokens bigint, cost_micros bigint, payload_bytes bigint, entries integer,
       first_byte integer, bytes integer, claim text, due_time timestamptz, owner uuid,
       lease_ms double precision, approval_id uuid, approval_digest text)
   ), run as (
@@ -58,6 +58,7 @@ function textOf({ approvals, rejudgements, claims, answers }: ChangeParts): stri
       used_input_tokens = r.used_input_tokens + coalesce(i.input_tokens, 0),
       used_output_tokens = r.used_output_tokens + coalesce(i.output_tokens, 0),
       used_cost_micros = r.used_cost_micros + coalesce(i.cost_micros, 0),
+      payload_bytes = r.payload_bytes + coalesce(i.payload_bytes, 0),
       epoch = r.epoch + (i.claim is not distinct from 'take')::integer,
       event_count = r.event_count + i.entries, revision = r.revision + 1, update_time = now(),
       end_time = case when i.state in ('succeeded', 'failed', 'cancelled', 'expired')

@@ -59,6 +59,8 @@ export class Change {
   readonly answers: AnswerOfChange[] = []
   consumption: Consumption | undefined
   claim: ClaimChange = { kind: "keep" }
+  /** What a call ends with, as JSON: made once, where it was counted. */
+  resultText: string | undefined
   /** Whether the run's executing call must be told to stop. */
   abortsCall = false
   #run: RunRecord
@@ -94,6 +96,7 @@ export class Change {
         ...run,
         revision: run.revision + 1,
         epoch: this.claim.kind === "take" ? run.epoch + 1 : run.epoch,
+        eventCount: run.eventCount + this.entries.count,
         updateTime: at,
         endTime: isTerminalRun(run.state) ? (run.endTime ?? at) : undefined,
       },
@@ -173,6 +176,17 @@ export class Change {
       usedOutputTokens: usedOutputTokens + outputTokens,
       usedCostMicros: usedCostMicros + costMicros,
     }
+  }
+
+  /** Counts arguments as they are in the end. */
+  countArguments(bytes: number): void {
+    this.#run = { ...this.#run, payloadBytes: this.#run.payloadBytes + bytes }
+  }
+
+  /** Counts what a call ends with. */
+  countResult(text: string): void {
+    this.resultText = text
+    this.#run = { ...this.#run, payloadBytes: this.#run.payloadBytes + Buffer.byteLength(text) }
   }
 
   /** Sets members of a call that no transition owns. */

@@ -9,7 +9,7 @@ const urls = {
 }
 
 it("has a default for everything but the database", () => {
-  const { executor, approval, watch, runTimeoutMs } = readConfig(urls)
+  const { executor, approval, watch, limits, runTimeoutMs } = readConfig(urls)
   expect(executor.leaseMs).toBe(10_000)
   expect(approval).toEqual({
     expiryMs: 86_400_000,
@@ -19,6 +19,12 @@ it("has a default for everything but the database", () => {
     allowsDelegation: false,
     allowsBreakGlass: false,
     maxOpen: 10_000,
+  })
+  expect(limits).toEqual({
+    events: { warnAt: 2_000, most: 10_000 },
+    payloadBytes: { warnAt: 2_097_152, most: 10_485_760 },
+    maxSteps: 200,
+    maxArgumentBytes: 131_072,
   })
   expect(watch.maxWatchers).toBe(1_000)
   expect(runTimeoutMs).toBe(86_400_000)

@@ -3,6 +3,7 @@ import { Role } from "../../gen/runwarden/options/v1/access_pb.ts"
 import { type Environment, milliseconds, readAll, readEnv } from "../../mesh/config.ts"
 import { type DatabaseConfig, readDatabaseConfig } from "../../mesh/database.ts"
 import type { DefaultRule } from "./approval-rule.ts"
+import type { RunLimits } from "./run-limits.ts"
 
 /** How runs are carried out by one replica. */
 export interface ExecutorConfig {
@@ -31,6 +32,7 @@ export interface ExecutorConfig {
 }
 
 export interface OrchestratorConfig {
+  readonly limits: RunLimits
   readonly database: DatabaseConfig
   readonly executor: ExecutorConfig
   /** Who answers where no rule of the workspace fits. */
@@ -78,6 +80,12 @@ export function readConfig(env: Environment): OrchestratorConfig {
           ORCHESTRATOR_APPROVAL_BY_REQUESTER: z.enum(["allowed", "refused"]).default("refused"),
           ORCHESTRATOR_MAX_OPEN_APPROVALS: count.default(10_000),
           ORCHESTRATOR_RUN_TIMEOUT_MS: milliseconds.default(86_400_000),
+          ORCHESTRATOR_WARN_RUN_EVENTS: count.default(2_000),
+          ORCHESTRATOR_MAX_RUN_EVENTS: count.default(10_000),
+          ORCHESTRATOR_WARN_RUN_BYTES: count.default(2_097_152),
+          ORCHESTRATOR_MAX_RUN_BYTES: count.default(10_485_760),
+          ORCHESTRATOR_MAX_PLAN_STEPS: count.max(200).default(200),
+          ORCHESTRATOR_MAX_ARGUMENT_BYTES: count.max(131_072).default(131_072),
           ORCHESTRATOR_MAX_WATCHERS: count.default(1_000),
           ORCHESTRATOR_WATCH_POLL_MS: milliseconds.default(1_000),
         },
@@ -109,6 +117,18 @@ export function readConfig(env: Environment): OrchestratorConfig {
       maxOpen: values.ORCHESTRATOR_MAX_OPEN_APPROVALS,
     },
     runTimeoutMs: values.ORCHESTRATOR_RUN_TIMEOUT_MS,
+    limits: {
+      events: {
+        warnAt: values.ORCHESTRATOR_WARN_RUN_EVENTS,
+        most: values.ORCHESTRATOR_MAX_RUN_EVENTS,
+      },
+      payloadBytes: {
+        warnAt: values.ORCHESTRATOR_WARN_RUN_BYTES,
+        most: values.ORCHESTRATOR_MAX_RUN_BYTES,
+      },
+      maxSteps: values.ORCHESTRATOR_MAX_PLAN_STEPS,
+      maxArgumentBytes: values.ORCHESTRATOR_MAX_ARGUMENT_BYTES,
+    },
     watch: {
       maxWatchers: values.ORCHESTRATOR_MAX_WATCHERS,
       pollMs: values.ORCHESTRATOR_WATCH_POLL_MS,

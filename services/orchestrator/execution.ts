@@ -39,7 +39,12 @@ export type Outcome = OutcomeKind & {
 }
 
 type OutcomeKind =
-  | { readonly kind: "succeeded"; readonly result: JsonObject }
+  | {
+      readonly kind: "succeeded"
+      readonly result: JsonObject
+      /** The result as JSON, made once. */
+      readonly text: string
+    }
   | { readonly kind: "failed"; readonly reason: string; readonly error: ToolFailure }
   | { readonly kind: "unknown" }
 
@@ -52,6 +57,9 @@ export interface ExecutionDeps {
 
 /** The tools service among the peers that have a retry budget: no provider has a space in its name. */
 const toolsService = "tools service"
+
+/** Why a call and its run fail whose result is larger than is taken. */
+export const resultTooLarge = "result_too_large"
 
 /** What the ledger is sure about without having sent anything. */
 const refusals: ReadonlySet<Reason | undefined> = new Set<Reason>([
@@ -260,18 +268,25 @@ function endOf(execution: Execution | undefined): OutcomeKind | undefined {
   switch (execution?.state) {
     case ExecutionState.SUCCEEDED:
       return execution.outcome.case === "result"
-        ? { kind: "succeeded", result: execution.outcome.value }
+        ? succeeded(execution.outcome.value)
         : { kind: "unknown" }
     case ExecutionState.FAILED: {
       if (execution.outcome.case !== "error") return failed("tool_unavailable")
       const { reason, message, metadata } = execution.outcome.value
-      return { kind: "failed", reason: "tool_failed", error: { reason, message, metadata } }
+      // A limit ends the run; that it was one is the ledger's word, as `applied` is.
+      const isLimit = reason === resultTooLarge && metadata.applied !== undefined
+      const error = { reason, message, metadata }
+      return { kind: "failed", reason: isLimit ? resultTooLarge : "tool_failed", error }
     }
     case ExecutionState.OUTCOME_UNKNOWN:
       return { kind: "unknown" }
     default:
       return undefined
   }
+}
+
+function succeeded(result: JsonObject): OutcomeKind {
+  return { kind: "succeeded", result, text: JSON.stringify(result) }
 }
 
 function providerOf({ tool }: ToolCallRecord): string {

@@ -207,6 +207,8 @@ function newSnapshot(workspaceId: string): Snapshot {
       usedInputTokens: 0,
       usedOutputTokens: 0,
       usedCostMicros: 0,
+      eventCount: 0,
+      payloadBytes: 0,
       startTime: undefined,
     },
     ...{ state: "queued", reason: "", policyDenial: undefined, moderationOutcome: undefined },

@@ -13,6 +13,7 @@ import { newId } from "../../mesh/ids.ts"
 import { activeTraceId } from "../../mesh/tracing.ts"
 import type { RunBudget } from "./budget.ts"
 import { checkPlan, isLiteral, type PlanStep } from "./plan.ts"
+import type { RunLimits } from "./run-limits.ts"
 import { clockFrom, type RunRecord, type Snapshot, type ToolCallRecord } from "./snapshot.ts"
 import { activeTraceParent } from "./span.ts"
 import { toEffect, toRiskClass } from "./state-enum.ts"
@@ -24,11 +25,14 @@ export interface CheckedPlan {
   readonly steps: readonly PlanStep[]
   /** The canonical arguments of each step. */
   readonly texts: readonly string[]
+  /** How large all of them are. */
+  readonly bytes: number
 }
 
 /** Checks what needs nobody to be asked. */
-export function checkRequest({ plan, input }: StartRunRequest): CheckedPlan {
+export function checkRequest({ plan, input }: StartRunRequest, limits: RunLimits): CheckedPlan {
   if (plan === undefined) throw new RunwardenError("INVALID_REQUEST", { field: "plan" })
+  refuseBeyond("plan_steps", plan.steps.length, limits.maxSteps)
   refuseNul({ input, ...textsOf(plan) })
   const steps = plan.steps.map(
     (step): PlanStep => ({
@@ -40,19 +44,26 @@ export function checkRequest({ plan, input }: StartRunRequest): CheckedPlan {
       ...(step.timeout === undefined ? {} : { timeoutMs: durationMs(step.timeout) }),
     }),
   )
-  return { steps, texts: checkPlan(steps) }
+  const checked = checkPlan(steps, limits.maxArgumentBytes)
+  const bytes = checked.reduce((sum, each) => sum + each.bytes, 0)
+  refuseBeyond("run_payload_bytes", bytes, limits.payloadBytes.most)
+  return { steps, texts: checked.map(({ text }) => text), bytes }
+}
+
+function refuseBeyond(limit: string, size: number, most: number): void {
+  if (size > most) throw new RunwardenError("LIMIT_EXCEEDED", { limit, maximum: String(most) })
 }
 
 /** The run as it will begin: its tools are pinned, and nothing is stored. */
 export async function planRun(
   tools: Client<typeof ExecutionService>,
   request: StartRunRequest,
-  { steps, texts }: CheckedPlan,
+  { steps, texts, bytes }: CheckedPlan,
   caller: Caller,
   options: CallOptions,
 ): Promise<Snapshot> {
   const pinned = await pinTools(tools, request.workspaceId, steps, options)
-  const run = newRun(request, steps, caller)
+  const run = newRun(request, steps, bytes, caller)
   const calls = steps.map((step, index) =>
     newCall(run, step, index, pinned[index] as ResolvedTool, texts[index] ?? ""),
   )
@@ -70,7 +81,12 @@ function textsOf(plan: Plan): Record<string, string> {
   ])
 }
 
-function newRun(request: StartRunRequest, steps: readonly PlanStep[], caller: Caller): RunRecord {
+function newRun(
+  request: StartRunRequest,
+  steps: readonly PlanStep[],
+  payloadBytes: number,
+  caller: Caller,
+): RunRecord {
   const planName = request.plan?.name ?? ""
   const now = new Date()
   return {
@@ -86,6 +102,7 @@ function newRun(request: StartRunRequest, steps: readonly PlanStep[], caller: Ca
     moderationOutcome: undefined,
     budget: toBudget(request.budget),
     ...{ usedCalls: 0, usedInputTokens: 0, usedOutputTokens: 0, usedCostMicros: 0 },
+    ...{ eventCount: 0, payloadBytes },
     planName,
     plan: planText(planName, steps),
     input: request.input,
@@ -107,12 +124,13 @@ function newRun(request: StartRunRequest, steps: readonly PlanStep[], caller: Ca
 
 function toBudget(budget: RunBudgetMessage | undefined): RunBudget | undefined {
   if (budget === undefined) return undefined
-  const { maxToolCalls, maxWallTime, maxTokens, maxCostMicros } = budget
+  const { maxToolCalls, maxWallTime, maxTokens, maxCostMicros, maxSteps } = budget
   return {
     ...(maxToolCalls === 0 ? {} : { maxCalls: maxToolCalls }),
     ...(maxWallTime === undefined ? {} : { maxWallMs: durationMs(maxWallTime) }),
     ...(maxTokens === 0n ? {} : { maxTokens: Number(maxTokens) }),
     ...(maxCostMicros === 0n ? {} : { maxCostMicros: Number(maxCostMicros) }),
+    ...(maxSteps === 0 ? {} : { maxSteps }),
   }
 }
 

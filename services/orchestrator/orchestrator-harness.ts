@@ -31,6 +31,7 @@ export interface OrchestratorOptions {
   readonly runtime?: Runtime
   readonly executor?: Partial<OrchestratorConfig["executor"]>
   readonly approval?: Partial<OrchestratorConfig["approval"]>
+  readonly limits?: Partial<OrchestratorConfig["limits"]>
   readonly watch?: Partial<OrchestratorConfig["watch"]>
 }
 
@@ -58,6 +59,7 @@ export async function startOrchestrator(options: OrchestratorOptions = {}) {
       ...options.executor,
     },
     approval: { ...defaults.approval, ...options.approval },
+    limits: { ...defaults.limits, ...options.limits },
     watch: { ...defaults.watch, pollMs: 100, ...options.watch },
   }
   const service = stack.use(createOrchestrator(config, { runtime, ...peers.clients }))

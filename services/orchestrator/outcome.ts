@@ -1,6 +1,6 @@
 /** What the end of a call, or of all patience, means for a run: on a change that is being built. */
 import type { Change } from "./change.ts"
-import type { Outcome } from "./execution.ts"
+import { type Outcome, resultTooLarge } from "./execution.ts"
 import { denialOf, type Judgement } from "./judgement.ts"
 import { quarantined } from "./run.ts"
 import { settleUsage } from "./run-budget.ts"
@@ -21,6 +21,7 @@ export function concludeCall(change: Change, stepIndex: number, conclusion: Conc
   switch (outcome.kind) {
     case "succeeded":
       change.moveCall(stepIndex, "succeed", { result: outcome.result, traceId }, executionMs)
+      change.countResult(outcome.text)
       break
     case "failed": {
       const { error, reason } = outcome
@@ -62,7 +63,8 @@ export function passOn(change: Change, stepIndex: number, judgement: Judgement |
   } else if (call.state === "outcome_unknown") {
     change.moveRun({ kind: "wait", reason: "outcome_unknown" })
   } else if (call.state === "failed" && !mayContinue(call)) {
-    change.moveRun({ kind: "fail", reason: "tool_failed" })
+    const reason = call.reason === resultTooLarge ? resultTooLarge : "tool_failed"
+    change.moveRun({ kind: "fail", reason })
   } else {
     change.setRun({ stepIndex: stepIndex + 1 })
     if (stepIndex + 1 === run.stepCount) change.moveRun({ kind: "succeed" })

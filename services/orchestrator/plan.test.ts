@@ -4,6 +4,8 @@ import { describe, expect, it } from "vitest"
 import { RunwardenError } from "../../mesh/errors.ts"
 import { atPointer, checkPlan, isLiteral, type PlanStep, resolveArguments } from "./plan.ts"
 
+const maxBytes = 131_072
+
 describe("checkPlan", () => {
   const bad: readonly [string, JsonValue, RegExp][] = [
     ["itself", { $from: 1, path: "/a" }, /step 1, which is not earlier/],
@@ -59,7 +61,7 @@ describe("resolveArguments", () => {
       reason: { $from: 2, path: "/error/reason" },
       literal: "x",
     }
-    expect(resolveArguments(planned, results)).toEqual({
+    expect(resolveArguments(planned, results, maxBytes)).toEqual({
       kind: "resolved",
       arguments: {
         id: "p1",
@@ -72,23 +74,24 @@ describe("resolveArguments", () => {
         literal: "x",
       },
       provenance: [0, 2],
+      bytes: 108,
     })
     expect(planned.id).toEqual({ $from: 0, path: "/id" })
   })
 
   it("is unresolved where a result has no such place, inherited ones included", () => {
     for (const path of ["/missing", "/list/2", "/list/-", "/list/01", "/id/0", "/constructor"]) {
-      expect(resolveArguments({ a: { $from: 0, path } }, results).kind).toBe("unresolved")
+      expect(resolveArguments({ a: { $from: 0, path } }, results, maxBytes).kind).toBe("unresolved")
     }
-    expect(resolveArguments({ a: { $from: 1 } }, results).kind).toBe("unresolved")
-    expect(resolveArguments({ a: { $from: 0, path: "/__proto__" } }, results).kind).toBe(
+    expect(resolveArguments({ a: { $from: 1 } }, results, maxBytes).kind).toBe("unresolved")
+    expect(resolveArguments({ a: { $from: 0, path: "/__proto__" } }, results, maxBytes).kind).toBe(
       "unresolved",
     )
   })
 
   it("does not resolve what a result brings along: a result is data", () => {
     const hostile = new Map<number, JsonValue>([[0, { a: { $from: 7, path: "/secret" } }]])
-    expect(resolveArguments({ x: { $from: 0, path: "/a" } }, hostile)).toMatchObject({
+    expect(resolveArguments({ x: { $from: 0, path: "/a" } }, hostile, maxBytes)).toMatchObject({
       arguments: { x: { $from: 7, path: "/secret" } },
     })
   })
@@ -104,7 +107,7 @@ describe("resolveArguments", () => {
           expect(atPointer(object, pointer)).toEqual(leaf)
         }
         if (!isLiteral(object) || !JSON.stringify(object).isWellFormed()) return
-        const resolved = resolveArguments(object, new Map())
+        const resolved = resolveArguments(object, new Map(), maxBytes)
         if (resolved.kind === "resolved") expect(resolved.arguments).toEqual(object)
       }),
       { seed: 23, numRuns: 300 },
@@ -118,7 +121,7 @@ function step(args: JsonObject): PlanStep {
 
 function faultOf(steps: readonly PlanStep[]): RunwardenError | undefined {
   try {
-    checkPlan(steps)
+    checkPlan(steps, maxBytes)
     return undefined
   } catch (error) {
     if (error instanceof RunwardenError) return error

@@ -22,21 +22,28 @@ export interface PlanStep {
 }
 
 /** Largest planned arguments of one step, as canonical JSON. */
-export const maxPlannedBytes = 65_536
-/** Largest arguments of one step once every reference is resolved. */
-export const maxResolvedBytes = 131_072
+const maxPlannedBytes = 65_536
 /** How deep arguments may be nested. */
 export const maxDepth = 32
 
+/** Arguments in their canonical form. */
+export interface ArgumentsText {
+  readonly text: string
+  readonly bytes: number
+}
+
 /**
- * The canonical arguments of each step. Throws INVALID_PLAN that names the step and the fault where
- * one of them is none.
+ * The canonical arguments of each step, none of them larger than `maxBytes`. Throws INVALID_PLAN that
+ * names the step and the fault where one of them is none.
  */
-export function checkPlan(steps: readonly Pick<PlanStep, "arguments">[]): readonly string[] {
+export function checkPlan(
+  steps: readonly Pick<PlanStep, "arguments">[],
+  maxBytes: number,
+): readonly ArgumentsText[] {
   return steps.map((step, index) => {
-    const text = canonicalText(step.arguments, maxPlannedBytes, maxDepth)
-    const cause = text.kind === "fault" ? text.cause : referenceFault(step.arguments, index)
-    if (text.kind === "text" && cause === undefined) return text.text
+    const text = canonicalText(step.arguments, Math.min(maxBytes, maxPlannedBytes), maxDepth)
+    const cause = text.kind === "text" ? referenceFault(step.arguments, index) : text.cause
+    if (text.kind === "text" && cause === undefined) return text
     const field = `plan.steps[${index}].arguments`
     throw new RunwardenError("INVALID_PLAN", { field, cause: cause ?? "" })
   })
@@ -55,23 +62,29 @@ export type Resolution =
       readonly arguments: JsonObject
       /** The steps whose results are part of the arguments, in order. */
       readonly provenance: readonly number[]
+      /** How large they are as JSON. */
+      readonly bytes: number
     }
   | { readonly kind: "unresolved"; readonly cause: string }
+  | { readonly kind: "too_large"; readonly bytes: number }
 
 /** Replaces every reference by what it finds in the results of earlier steps. */
 export function resolveArguments(
   planned: JsonObject,
   results: ReadonlyMap<number, JsonValue>,
+  maxBytes: number,
 ): Resolution {
   const provenance = new Set<number>()
   try {
     const resolved = resolveValue(planned, results, provenance) as JsonObject
-    const text = canonicalText(resolved, maxResolvedBytes, maxDepth * 2)
+    const text = canonicalText(resolved, maxBytes, maxDepth * 2)
+    if (text.kind === "too_large") return text
     if (text.kind === "fault") return { kind: "unresolved", cause: text.cause }
     return {
       kind: "resolved",
       arguments: resolved,
       provenance: [...provenance].sort((a, b) => a - b),
+      bytes: text.bytes,
     }
   } catch (error) {
     if (error instanceof Unresolved) return { kind: "unresolved", cause: error.message }
@@ -144,7 +157,8 @@ function isReference(value: JsonValue): value is JsonObject {
 }
 
 type CanonicalText =
-  | { readonly kind: "text"; readonly text: string }
+  | (ArgumentsText & { readonly kind: "text" })
+  | { readonly kind: "too_large"; readonly bytes: number; readonly cause: string }
   | { readonly kind: "fault"; readonly cause: string }
 
 function canonicalText(value: JsonObject, maxBytes: number, depth: number): CanonicalText {
@@ -154,8 +168,9 @@ function canonicalText(value: JsonObject, maxBytes: number, depth: number): Cano
   }
   try {
     const text = canonicalJson(value)
-    if (Buffer.byteLength(text) <= maxBytes) return { kind: "text", text }
-    return { kind: "fault", cause: `larger than ${maxBytes} bytes` }
+    const bytes = Buffer.byteLength(text)
+    if (bytes <= maxBytes) return { kind: "text", text, bytes }
+    return { kind: "too_large", bytes, cause: `larger than ${maxBytes} bytes` }
   } catch {
     // A lone surrogate, or a number that JSON cannot hold.
     const cause = "no valid JSON: a number or a character in it has no canonical form"

@@ -1,18 +1,32 @@
 /** A run's budget where its calls are admitted: asked before, charged with the call itself. */
-import { type CallUsage, type Exhaustion, exhaustionOf, type RunUse, warningsOf } from "./budget.ts"
+import {
+  type CallUsage,
+  type Exhaustion,
+  exhaustionOf,
+  isFull,
+  type RunUse,
+  warningsOf,
+} from "./budget.ts"
 import type { Change } from "./change.ts"
+import { limitMeters, limitReasons, type Place, type RunLimits } from "./run-limits.ts"
 
-/** The budget of the run that has no room for the next call; undefined where it fits. */
-export function runExhaustion(place: Pick<Change, "run" | "before">): Exhaustion | undefined {
+/** The budget or limit of the run that has no room for a step's call; undefined where it fits. */
+export function runExhaustion(
+  place: Place,
+  stepIndex: number,
+  limits: RunLimits,
+): Exhaustion | undefined {
+  const full = limitMeters(place, limits).find(isFull)
+  if (full !== undefined) return { ...full, resetTime: undefined }
   const { budget } = place.run
-  return budget === undefined ? undefined : exhaustionOf(budget, useOf(place))
+  return budget === undefined ? undefined : exhaustionOf(budget, useOf(place, stepIndex))
 }
 
 /** Admits a call that is ready: charges it, and warns of what is nearly used up. */
 export function admitCall(change: Change, stepIndex: number): void {
   const wallMs = wallMsAtLastCall(change)
   const { attempts } = change.call(stepIndex)
-  charging(change, { wallMs }, () => {
+  charging(change, { wallMs, steps: stepIndex }, () => {
     change.moveCall(stepIndex, "execute", { attempts: attempts + 1 })
   })
 }
@@ -29,18 +43,22 @@ function charging(change: Change, earlier: Partial<RunUse>, charge: () => void):
     charge()
     return
   }
-  const before = { ...useOf(change), ...earlier }
+  const begun = change.run.stepIndex + 1
+  const before = { ...useOf(change, begun), ...earlier }
   charge()
-  const { calls, tokens, costMicros } = useOf(change)
-  const wallMs = "wallMs" in earlier ? useOf(change).wallMs : before.wallMs
-  const now = { calls, tokens, costMicros, wallMs }
+  const { calls, tokens, costMicros, steps } = useOf(change, begun)
+  const wallMs = "wallMs" in earlier ? useOf(change, begun).wallMs : before.wallMs
+  const now = { calls, tokens, costMicros, wallMs, steps }
   for (const meter of warningsOf(budget, before, now)) change.entries.budgetWarned(meter)
 }
 
 /** Denies the current call, and ends the run with it; what was done before stays done. */
 export function exhaust(change: Change, exhaustion: Exhaustion): void {
-  const reason = "budget_exhausted"
   const { budget, used, limit, resetTime } = exhaustion
+  const reason =
+    budget === "run_events" || budget === "run_payload_bytes"
+      ? limitReasons[budget]
+      : "budget_exhausted"
   const metadata = {
     ...{ budget, used: String(used), limit: String(limit) },
     ...(resetTime === undefined ? {} : { reset_time: resetTime.toISOString() }),
@@ -54,12 +72,13 @@ export function exhaust(change: Change, exhaustion: Exhaustion): void {
   change.moveRun({ kind: "fail", reason })
 }
 
-function useOf({ run, before }: Pick<Change, "run" | "before">): RunUse {
+/** What is used with so many steps begun. */
+function useOf({ run, before }: Pick<Change, "run" | "before">, steps: number): RunUse {
   // A run that is not stored yet has used no time.
   const isNew = run.revision === 0
   const wallMs = isNew ? 0 : Math.max(0, before.clock.now() - beginOf(run))
   const tokens = run.usedInputTokens + run.usedOutputTokens
-  return { calls: run.usedCalls, wallMs, tokens, costMicros: run.usedCostMicros }
+  return { steps, calls: run.usedCalls, wallMs, tokens, costMicros: run.usedCostMicros }
 }
 
 function wallMsAtLastCall({ run, before }: Change): number {

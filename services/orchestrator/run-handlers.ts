@@ -28,7 +28,7 @@ const eventSizes = { default: 100, max: 1000 }
 
 /** RunService. */
 export function runHandlers(deps: RunHandlerDeps) {
-  const { database, watch } = deps
+  const { database, watch, limits } = deps
   return {
     startRun(request, context) {
       return startRun(deps, request, context)
@@ -39,7 +39,7 @@ export function runHandlers(deps: RunHandlerDeps) {
         signal,
       })
       if (run === undefined) throw notFound("run", runId)
-      return { run: toRun(run) }
+      return { run: toRun(run, limits) }
     },
 
     async listRuns(request, { signal }) {
@@ -55,7 +55,7 @@ export function runHandlers(deps: RunHandlerDeps) {
       )
       const page = runs.slice(0, limit)
       return {
-        runs: page.map((run) => toRun(run)),
+        runs: page.map((run) => toRun(run, limits)),
         nextPageToken: runs.length > limit ? nextPage(filters, [page.at(-1)?.runId ?? ""]) : "",
       }
     },
@@ -67,7 +67,7 @@ export function runHandlers(deps: RunHandlerDeps) {
         if (snapshot === undefined) throw notFound("run", runId)
         const change = cancelRun(snapshot, request)
         const { run } = change?.after(nowOf(snapshot)) ?? snapshot
-        return { change, response: create(CancelRunResponseSchema, { run: toRun(run) }) }
+        return { change, response: create(CancelRunResponseSchema, { run: toRun(run, limits) }) }
       }
       return answerChanging(deps, RunService.method.cancelRun, request, decide, signal)
     },
@@ -78,7 +78,7 @@ export function runHandlers(deps: RunHandlerDeps) {
         const snapshot = await readSnapshot(tx, workspaceId, { kind: "run", id: runId })
         if (snapshot === undefined) throw notFound("run", runId)
         const change = releaseRun(snapshot)
-        const run = toRun(change.after(nowOf(snapshot)).run)
+        const run = toRun(change.after(nowOf(snapshot)).run, limits)
         return { change, response: create(ReleaseRunResponseSchema, { run }) }
       }
       return answerChanging(deps, RunService.method.releaseRun, request, decide, signal)

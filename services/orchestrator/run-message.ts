@@ -8,6 +8,7 @@ import { type Run, RunSchema } from "../../gen/runwarden/orchestrator/v1/run_pb.
 import { ListRunEventsResponseSchema } from "../../gen/runwarden/orchestrator/v1/run_service_pb.ts"
 import type { RunBudget } from "./budget.ts"
 import type { JournalRow } from "./journal-store.ts"
+import type { RunLimits } from "./run-limits.ts"
 import type { Denial, RunRecord } from "./snapshot.ts"
 import { runStateEnum, verdictEnum } from "./state-enum.ts"
 
@@ -15,7 +16,7 @@ import { runStateEnum, verdictEnum } from "./state-enum.ts"
  * A run as the contract shows it; one that was read for a list has no plan. `plan` saves reading the
  * stored one where it is at hand.
  */
-export function toRun(run: RunRecord, plan?: Plan): Run {
+export function toRun(run: RunRecord, limits: RunLimits, plan?: Plan): Run {
   return create(RunSchema, {
     workspaceId: run.workspaceId,
     runId: run.runId,
@@ -32,7 +33,10 @@ export function toRun(run: RunRecord, plan?: Plan): Run {
       inputTokens: BigInt(run.usedInputTokens),
       outputTokens: BigInt(run.usedOutputTokens),
       costMicros: BigInt(run.usedCostMicros),
+      events: run.eventCount,
+      payloadBytes: BigInt(run.payloadBytes),
     },
+    limits: { maxEvents: limits.events.most, maxPayloadBytes: BigInt(limits.payloadBytes.most) },
     deadline: timestampFromDate(run.deadline),
     traceId: run.traceId,
     requestId: run.requestId,
@@ -51,9 +55,10 @@ export function toRun(run: RunRecord, plan?: Plan): Run {
 }
 
 function toBudget(budget: RunBudget): MessageInitShape<typeof RunBudgetSchema> {
-  const { maxCalls = 0, maxWallMs, maxTokens = 0, maxCostMicros = 0 } = budget
+  const { maxCalls = 0, maxWallMs, maxTokens = 0, maxCostMicros = 0, maxSteps = 0 } = budget
   return create(RunBudgetSchema, {
     maxToolCalls: maxCalls,
+    maxSteps,
     maxTokens: BigInt(maxTokens),
     maxCostMicros: BigInt(maxCostMicros),
     ...(maxWallMs === undefined ? {} : { maxWallTime: durationFromMs(maxWallMs) }),

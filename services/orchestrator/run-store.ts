@@ -9,7 +9,8 @@ const listColumns = `
   policy_denial as "policyDenial", moderation_outcome as "moderationOutcome",
   budget, used_calls as "usedCalls",
   used_input_tokens as "usedInputTokens", used_output_tokens as "usedOutputTokens",
-  used_cost_micros as "usedCostMicros", plan_name as "planName", step_index as "stepIndex", step_count as "stepCount", epoch, revision,
+  used_cost_micros as "usedCostMicros", event_count as "eventCount", payload_bytes as "payloadBytes",
+  plan_name as "planName", step_index as "stepIndex", step_count as "stepCount", epoch, revision,
   trace_id as "traceId", trace_parent as "traceParent", request_id as "requestId", deadline, start_time as "startTime",
   create_time as "createTime", update_time as "updateTime", end_time as "endTime"`
 

@@ -5,7 +5,7 @@
  *     pure hearts
  * change.ts, journal-entries.ts, outcome.ts   one transaction's worth of change, built without I/O
  * start-run.ts, new-run.ts, start-key.ts, started-before.ts, tool-pinning.ts   how a run begins
- * budget.ts, run-budget.ts, budget-store.ts   what runs may use up, and what becomes of a call then
+ * budget.ts, run-budget.ts, run-limits.ts, budget-store.ts   what runs may use up and come to, and what becomes of a call then
  * thread-start.ts   who of a thread goes on, and who waits or makes way
  * answers.ts, answered-change.ts, bulk-cancel.ts, watch.ts, run-wait.ts, rest-poller.ts   what else callers do
  * executor.ts, claim-loop.ts, heartbeat.ts, lease.ts, suspicion.ts   who carries a run out
@@ -51,6 +51,7 @@ import { createRestPoller } from "./rest-poller.ts"
 import { createRetryBudgets } from "./retry-budget.ts"
 import { createRuleBooks } from "./rule-books.ts"
 import { runHandlers } from "./run-handlers.ts"
+import { warningOfLimits } from "./run-limits.ts"
 import { createStartStore } from "./start-store.ts"
 import { threadHandlers } from "./thread-handlers.ts"
 import { toolCallHandlers } from "./tool-call-handlers.ts"
@@ -84,13 +85,13 @@ export const orchestratorModule: ServiceModule<OrchestratorConfig> = {
 /** Creates the service. Nothing connects before `start`. */
 export function createOrchestrator(config: OrchestratorConfig, deps: OrchestratorDeps): Service {
   const { runtime, moderation, tools, ledger, membership, telemetry } = deps
-  const { approval, runTimeoutMs } = config
+  const { approval, runTimeoutMs, limits } = config
   const { tracer, log, reached } = runtime
   const stack = new AsyncDisposableStack()
   const database = stack.use(openDatabase(config.database, { runtime, migrations }))
   const { leaseMs } = config.executor
   const delivery = stack.use(createJournalDelivery({ database, runtime, telemetry, leaseMs }))
-  const changes = stack.use(createChangeStore(database, approval.maxOpen))
+  const changes = stack.use(warningOfLimits(createChangeStore(database, approval.maxOpen), limits))
   const starts = stack.use(createStartStore(database, approval.maxOpen))
   const rules = createRuleBooks(database)
   const notifier = createNotifier()
@@ -103,7 +104,7 @@ export function createOrchestrator(config: OrchestratorConfig, deps: Orchestrato
   }
   const executor = stack.use(
     new Executor({
-      ...{ database, changes, moderation, tools, membership, approval, rules },
+      ...{ database, changes, moderation, tools, membership, approval, rules, limits },
       ...{ tracer, log, reached },
       config: config.executor,
       retries: createRetryBudgets(),
@@ -128,7 +129,7 @@ export function createOrchestrator(config: OrchestratorConfig, deps: Orchestrato
     rests: stack.use(createRestPoller(database)),
     stopping: stopping.signal,
   }
-  const stepping = { moderation, tools, rules, approval, config: config.executor }
+  const stepping = { moderation, tools, rules, approval, limits, config: config.executor }
   const starting = { ...waiting, ...stepping, starts, runTimeoutMs, reached }
   return {
     routes: [

@@ -39,6 +39,10 @@ export interface RunRecord {
   readonly usedInputTokens: number
   readonly usedOutputTokens: number
   readonly usedCostMicros: number
+  /** Entries of its history. */
+  readonly eventCount: number
+  /** Bytes of the arguments and results of its calls. */
+  readonly payloadBytes: number
   readonly planName: string
   /** The plan as JSON; empty in lists. */
   readonly plan: string

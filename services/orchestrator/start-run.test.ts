@@ -16,6 +16,7 @@ import { connect } from "../../mesh/database.ts"
 import { reasonOf } from "../../mesh/errors.ts"
 import { newId } from "../../mesh/ids.ts"
 import { until } from "../../mesh/testing.ts"
+import { readConfig } from "./config.ts"
 import { checkRequest } from "./new-run.ts"
 import {
   createPeers,
@@ -171,8 +172,12 @@ describe("the key of a start", () => {
     input: "words",
     timeout: { seconds: 5n, nanos: 1 },
   })
+  const { limits } = readConfig({
+    ORCHESTRATOR_DATABASE_URL: "postgres://app:x@127.0.0.1/orchestrator",
+    ORCHESTRATOR_WORKER_DATABASE_URL: "postgres://worker:x@127.0.0.1/orchestrator",
+  })
   const digest = (changed: typeof request) =>
-    startKeyOf(changed, checkRequest(changed).texts).sha256
+    startKeyOf(changed, checkRequest(changed, limits).texts).sha256
 
   it("is the same whatever the order of what is said", () => {
     const other = clone(StartRunRequestSchema, request)

@@ -25,6 +25,7 @@ import { usageLimit } from "./budget-store.ts"
 import { Change } from "./change.ts"
 import type { Executor } from "./executor.ts"
 import { type CheckedPlan, checkRequest, planRun } from "./new-run.ts"
+import { warnOfLimits } from "./run-limits.ts"
 import { toRun } from "./run-message.ts"
 import { type RunWaitDeps, waitForRest } from "./run-wait.ts"
 import { Scope } from "./scope.ts"
@@ -54,19 +55,19 @@ export async function startRun(
   request: StartRunRequest,
   context: HandlerContext,
 ): Promise<StartRunResponse> {
-  const checked = checkRequest(request)
+  const checked = checkRequest(request, deps.limits)
   const key = startKeyOf(request, checked.texts)
   const { run, end } = await startInTurn(deps, request, checked, key, context).catch(
     async (error: unknown): Promise<Begun> => {
       const runId = String(await answerAfter(error, deps.database, key, context.signal))
-      const before = await startedBefore(deps.database, request.workspaceId, runId)
+      const before = await startedBefore(deps.database, request.workspaceId, runId, checked.bytes)
       return { run: before, end: deps.executor.endOf(runId) }
     },
   )
   const leftMs = (context.timeoutMs() ?? maxWaitMs) - answerMs
   const waitMs = Math.min(millisOf(request.wait), leftMs, maxWaitMs)
   const rested = waitMs > 0 ? await waitForRest(deps, run, end, waitMs, context.signal) : run
-  return create(StartRunResponseSchema, { run: toRun(rested, request.plan) })
+  return create(StartRunResponseSchema, { run: toRun(rested, deps.limits, request.plan) })
 }
 
 /** A stored run, and when this replica has no more to do for it, where it carries it out. */
@@ -129,6 +130,7 @@ async function start(
   const change = isReady
     ? await firstStep(deps, { ...planned, clock })
     : opened(planned, lease !== undefined)
+  warnOfLimits(change, deps.limits)
   const isAdmitted = change.calls.some(({ state }) => state === "executing")
   if (isAdmitted) deps.reached("before_intent")
   const stored = { change, key, timeoutMs, begin, lease }

@@ -169,6 +169,7 @@ function startRow(n: number, { change, key, timeoutMs, begin, lease }: Start, co
     step_count: run.stepCount,
     budget: run.budget === undefined ? undefined : JSON.stringify(run.budget),
     calls: run.usedCalls,
+    payload_bytes: run.payloadBytes,
     trace_id: run.traceId,
     trace_parent: run.traceParent,
     request_id: key.requestId,
@@ -232,7 +233,7 @@ function textOf({ asks }: { readonly asks: boolean }): string {
     select * from json_to_recordset($1::json) as i (n integer, workspace_id uuid, run_id uuid,
       thread_id uuid, in_line boolean, requester_id text, requester_role smallint, state text,
       reason text, policy_denial text, moderation_outcome text, plan_name text, plan text, input text,
-      step_count integer, budget text, calls integer, trace_id text, trace_parent text,
+      step_count integer, budget text, calls integer, payload_bytes bigint, trace_id text, trace_parent text,
       request_id uuid, method text, request_sha256 text, timeout_ms double precision,
       start_time timestamptz, delay_ms double precision, claim text, due_time timestamptz,
       owner uuid, lease_ms double precision, entries integer, first_byte integer, bytes integer)
@@ -255,11 +256,11 @@ function textOf({ asks }: { readonly asks: boolean }): string {
   ), run as (
     insert into runs (workspace_id, run_id, thread_id, in_line, requester_id, requester_role, state,
       reason, policy_denial, moderation_outcome, plan_name, plan, input, step_count, budget,
-      used_calls, epoch, event_count, trace_id, trace_parent, request_id, start_time, deadline,
+      used_calls, payload_bytes, epoch, event_count, trace_id, trace_parent, request_id, start_time, deadline,
       end_time)
     select workspace_id, run_id, thread_id, in_line, requester_id, requester_role, state, reason,
       policy_denial, moderation_outcome, plan_name, plan, input, step_count, budget, calls,
-      1, entries, trace_id, trace_parent, request_id,
+      payload_bytes, 1, entries, trace_id, trace_parent, request_id,
       case when begin_time > now() then begin_time end,
       greatest(begin_time, now()) + timeout_ms * interval '1 millisecond',
       case when state in ('succeeded', 'failed', 'cancelled', 'expired') then now() end

@@ -10,12 +10,13 @@ import { runStateEnum, toolCallStateEnum, verdictEnum, wordOf } from "./state-en
 
 /**
  * The run as it was stored when it was started: what never changes of its row, and what the first row
- * of its history says.
+ * of its history says. `payloadBytes` are those of its plan.
  */
 export async function startedBefore(
   database: Database,
   workspaceId: string,
   runId: string,
+  payloadBytes: number,
 ): Promise<RunRecord> {
   const { run, rows } = await database.tenant(
     workspaceId,
@@ -30,7 +31,8 @@ export async function startedBefore(
   let reason = ""
   let moderationOutcome: Verdict | undefined
   let usedCalls = 0
-  for (const { kind } of rows.flatMap((row) => toRunEvents(row, 0))) {
+  const events = rows.flatMap((row) => toRunEvents(row, 0))
+  for (const { kind } of events) {
     if (kind.case === "runStateChanged") {
       state = wordOf(runStateEnum, kind.value.state) ?? state
       reason = kind.value.reason
@@ -44,7 +46,8 @@ export async function startedBefore(
   const isEnded = isTerminalRun(state)
   return {
     ...run,
-    ...{ state, reason, moderationOutcome, usedCalls },
+    ...{ state, reason, moderationOutcome, usedCalls, payloadBytes },
+    ...{ usedInputTokens: 0, usedOutputTokens: 0, usedCostMicros: 0, eventCount: events.length },
     policyDenial: isEnded ? run.policyDenial : undefined,
     stepIndex: 0,
     revision: 1,

@@ -22,6 +22,7 @@ import { resolveArguments } from "./plan.ts"
 import { type Asked, answersTo, newQuestion, type Rules } from "./question.ts"
 import type { RuleBooks } from "./rule-books.ts"
 import { admitCall, exhaust, runExhaustion } from "./run-budget.ts"
+import type { RunLimits } from "./run-limits.ts"
 import type { Scope } from "./scope.ts"
 import type { ApprovalRecord, RunRecord, Snapshot, ToolCallRecord } from "./snapshot.ts"
 
@@ -29,6 +30,7 @@ export interface StepDeps {
   readonly moderation: Client<typeof ModerationService>
   readonly tools: Client<typeof ExecutionService>
   readonly config: ExecutorConfig
+  readonly limits: RunLimits
   readonly approval: OrchestratorConfig["approval"]
   readonly rules: RuleBooks
 }
@@ -89,14 +91,20 @@ async function prepareCall(
   known?: Judgement,
 ): Promise<void> {
   const call = change.call(stepIndex)
-  const exhaustion = runExhaustion(change)
+  const exhaustion = runExhaustion(change, stepIndex, deps.limits)
   if (exhaustion !== undefined) return exhaust(change, exhaustion)
   change.moveCall(stepIndex, "moderate")
   let args = call.plannedArguments
   if (!call.isLiteral) {
-    const resolution = resolveArguments(args, resultsBefore(change, stepIndex))
+    const { maxArgumentBytes } = deps.limits
+    const resolution = resolveArguments(args, resultsBefore(change, stepIndex), maxArgumentBytes)
     if (resolution.kind === "unresolved") return refuse(change, stepIndex, "arguments_invalid")
+    if (resolution.kind === "too_large") {
+      const size = { bytes: String(resolution.bytes), limit: String(maxArgumentBytes) }
+      return refuse(change, stepIndex, "arguments_too_large", size)
+    }
     args = resolution.arguments
+    change.countArguments(resolution.bytes)
     const fault = await validate(deps, change.run, call, args, scope)
     if (fault !== undefined) return refuse(change, stepIndex, fault)
     change.setCall(stepIndex, { provenance: resolution.provenance })
@@ -120,7 +128,7 @@ export async function prepareApproved(
   const call = change.call(approval.stepIndex)
   const { stepIndex, arguments: args } = call
   if (args === undefined) throw new Error("an approved call has its arguments")
-  const exhaustion = runExhaustion(change)
+  const exhaustion = runExhaustion(change, stepIndex, deps.limits)
   if (exhaustion !== undefined) return exhaust(change, exhaustion)
   const [judgement, { book }] = await Promise.all([
     judgeArguments(deps, change, call, args, scope),
@@ -223,9 +231,15 @@ function verdictMembers(judgement: Judgement) {
   }
 }
 
-function refuse(change: Change, stepIndex: number, reason: string): void {
-  change.moveCall(stepIndex, "deny", { reason })
-  change.moveRun({ kind: "fail", reason: reason === "arguments_invalid" ? reason : "tool_failed" })
+function refuse(
+  change: Change,
+  stepIndex: number,
+  reason: string,
+  metadata?: Readonly<Record<string, string>>,
+): void {
+  const error = metadata === undefined ? undefined : { reason, message: "", metadata }
+  change.moveCall(stepIndex, "deny", { reason, ...(error === undefined ? {} : { error }) })
+  change.moveRun({ kind: "fail", reason: reason === "tool_unavailable" ? "tool_failed" : reason })
 }
 
 /** Why the arguments cannot be used; undefined where they can. */

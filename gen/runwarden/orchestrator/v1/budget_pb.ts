@@ -13,7 +13,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file runwarden/orchestrator/v1/budget.proto.
  */
 export const file_runwarden_orchestrator_v1_budget: GenFile = /*@__PURE__*/
-  fileDesc("CiZydW53YXJkZW4vb3JjaGVzdHJhdG9yL3YxL2J1ZGdldC5wcm90bxIZcnVud2FyZGVuLm9yY2hlc3RyYXRvci52MSK1AQoJUnVuQnVkZ2V0EhYKDm1heF90b29sX2NhbGxzGAEgASgNEkUKDW1heF93YWxsX3RpbWUYAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CE7pIEKoBDSIFCICangEyBBDAhD0SIAoKbWF4X3Rva2VucxgDIAEoBEIMukgJMgcYgKCUpY0dEicKD21heF9jb3N0X21pY3JvcxgEIAEoBEIOukgLMgkYgICapuqv4wEiYAoIUnVuVXNhZ2USEgoKdG9vbF9jYWxscxgBIAEoDRIUCgxpbnB1dF90b2tlbnMYAiABKAQSFQoNb3V0cHV0X3Rva2VucxgDIAEoBBITCgtjb3N0X21pY3JvcxgEIAEoBCL7AgoPV29ya3NwYWNlQnVkZ2V0EhQKDHdvcmtzcGFjZV9pZBgBIAEoCRIcChRtYXhfZGFpbHlfdG9vbF9jYWxscxgCIAEoDRIYChBkYWlseV90b29sX2NhbGxzGAMgASgNEhgKEG1heF9kYWlseV90b2tlbnMYCSABKAQSFAoMZGFpbHlfdG9rZW5zGAogASgEEh0KFW1heF9kYWlseV9jb3N0X21pY3JvcxgLIAEoBBIZChFkYWlseV9jb3N0X21pY3JvcxgMIAEoBBItCgl3YXJuX3RpbWUYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi4KCnJlc2V0X3RpbWUYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhIKCnVwZGF0ZXJfaWQYBiABKAkSLwoLdXBkYXRlX3RpbWUYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEgwKBGV0YWcYCCABKAliBnByb3RvMw", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_timestamp]);
+  fileDesc("CiZydW53YXJkZW4vb3JjaGVzdHJhdG9yL3YxL2J1ZGdldC5wcm90bxIZcnVud2FyZGVuLm9yY2hlc3RyYXRvci52MSLIAQoJUnVuQnVkZ2V0EhYKDm1heF90b29sX2NhbGxzGAEgASgNEkUKDW1heF93YWxsX3RpbWUYAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CE7pIEKoBDSIFCICangEyBBDAhD0SIAoKbWF4X3Rva2VucxgDIAEoBEIMukgJMgcYgKCUpY0dEicKD21heF9jb3N0X21pY3JvcxgEIAEoBEIOukgLMgkYgICapuqv4wESEQoJbWF4X3N0ZXBzGAUgASgNIjoKCVJ1bkxpbWl0cxISCgptYXhfZXZlbnRzGAEgASgNEhkKEW1heF9wYXlsb2FkX2J5dGVzGAIgASgEIocBCghSdW5Vc2FnZRISCgp0b29sX2NhbGxzGAEgASgNEhQKDGlucHV0X3Rva2VucxgCIAEoBBIVCg1vdXRwdXRfdG9rZW5zGAMgASgEEhMKC2Nvc3RfbWljcm9zGAQgASgEEg4KBmV2ZW50cxgFIAEoDRIVCg1wYXlsb2FkX2J5dGVzGAYgASgEIvsCCg9Xb3Jrc3BhY2VCdWRnZXQSFAoMd29ya3NwYWNlX2lkGAEgASgJEhwKFG1heF9kYWlseV90b29sX2NhbGxzGAIgASgNEhgKEGRhaWx5X3Rvb2xfY2FsbHMYAyABKA0SGAoQbWF4X2RhaWx5X3Rva2VucxgJIAEoBBIUCgxkYWlseV90b2tlbnMYCiABKAQSHQoVbWF4X2RhaWx5X2Nvc3RfbWljcm9zGAsgASgEEhkKEWRhaWx5X2Nvc3RfbWljcm9zGAwgASgEEi0KCXdhcm5fdGltZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoKcmVzZXRfdGltZRgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEgoKdXBkYXRlcl9pZBgGIAEoCRIvCgt1cGRhdGVfdGltZRgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDAoEZXRhZxgIIAEoCWIGcHJvdG8z", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_timestamp]);
 
 /**
  * RunBudget is what one run may use up. A call that does not fit is not made: it is DENIED and the
@@ -52,6 +52,13 @@ export type RunBudget = Message<"runwarden.orchestrator.v1.RunBudget"> & {
    * @generated from field: uint64 max_cost_micros = 4;
    */
   maxCostMicros: bigint;
+
+  /**
+   * Steps of the plan that the run may begin; 0 means all of them.
+   *
+   * @generated from field: uint32 max_steps = 5;
+   */
+  maxSteps: number;
 };
 
 /**
@@ -60,6 +67,36 @@ export type RunBudget = Message<"runwarden.orchestrator.v1.RunBudget"> & {
  */
 export const RunBudgetSchema: GenMessage<RunBudget> = /*@__PURE__*/
   messageDesc(file_runwarden_orchestrator_v1_budget, 0);
+
+/**
+ * RunLimits is what any run of the deployment may come to, as its configuration says. A run that has
+ * reached one begins no further call: it ends FAILED with `event_limit_reached` or
+ * `payload_limit_reached`, and what was done before stays done.
+ *
+ * @generated from message runwarden.orchestrator.v1.RunLimits
+ */
+export type RunLimits = Message<"runwarden.orchestrator.v1.RunLimits"> & {
+  /**
+   * Entries of its history.
+   *
+   * @generated from field: uint32 max_events = 1;
+   */
+  maxEvents: number;
+
+  /**
+   * Bytes of the arguments and the results of its calls, as JSON.
+   *
+   * @generated from field: uint64 max_payload_bytes = 2;
+   */
+  maxPayloadBytes: bigint;
+};
+
+/**
+ * Describes the message runwarden.orchestrator.v1.RunLimits.
+ * Use `create(RunLimitsSchema)` to create a new message.
+ */
+export const RunLimitsSchema: GenMessage<RunLimits> = /*@__PURE__*/
+  messageDesc(file_runwarden_orchestrator_v1_budget, 1);
 
 /**
  * RunUsage is what a run has used up so far.
@@ -94,6 +131,21 @@ export type RunUsage = Message<"runwarden.orchestrator.v1.RunUsage"> & {
    * @generated from field: uint64 cost_micros = 4;
    */
   costMicros: bigint;
+
+  /**
+   * Entries of its history.
+   *
+   * @generated from field: uint32 events = 5;
+   */
+  events: number;
+
+  /**
+   * Bytes of the arguments and the results of its calls, as JSON. Arguments that refer to results are
+   * counted once as they were planned, and once as they were when they were final.
+   *
+   * @generated from field: uint64 payload_bytes = 6;
+   */
+  payloadBytes: bigint;
 };
 
 /**
@@ -101,7 +153,7 @@ export type RunUsage = Message<"runwarden.orchestrator.v1.RunUsage"> & {
  * Use `create(RunUsageSchema)` to create a new message.
  */
 export const RunUsageSchema: GenMessage<RunUsage> = /*@__PURE__*/
-  messageDesc(file_runwarden_orchestrator_v1_budget, 1);
+  messageDesc(file_runwarden_orchestrator_v1_budget, 2);
 
 /**
  * WorkspaceBudget is what all runs of a workspace may use up in a day (UTC), and what they have.
@@ -199,5 +251,5 @@ export type WorkspaceBudget = Message<"runwarden.orchestrator.v1.WorkspaceBudget
  * Use `create(WorkspaceBudgetSchema)` to create a new message.
  */
 export const WorkspaceBudgetSchema: GenMessage<WorkspaceBudget> = /*@__PURE__*/
-  messageDesc(file_runwarden_orchestrator_v1_budget, 2);
+  messageDesc(file_runwarden_orchestrator_v1_budget, 3);
 

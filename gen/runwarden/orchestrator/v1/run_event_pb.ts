@@ -99,7 +99,7 @@ export type RunEvent = Message<"runwarden.orchestrator.v1.RunEvent"> & {
     case: "approvalAnswered";
   } | {
     /**
-     * Four fifths of a budget of the run are used up.
+     * A budget or a limit of the run is nearly used up.
      *
      * @generated from field: runwarden.orchestrator.v1.BudgetWarned budget_warned = 21;
      */
@@ -417,13 +417,15 @@ export const ApprovalAnsweredSchema: GenMessage<ApprovalAnswered> = /*@__PURE__*
   messageDesc(file_runwarden_orchestrator_v1_run_event, 6);
 
 /**
- * BudgetWarned reports, once for each budget of the run, that four fifths of it are used up.
+ * BudgetWarned reports, once for each budget of the run, that four fifths of it are used up; and once
+ * for each limit that the run has come to the size at which the deployment warns.
  *
  * @generated from message runwarden.orchestrator.v1.BudgetWarned
  */
 export type BudgetWarned = Message<"runwarden.orchestrator.v1.BudgetWarned"> & {
   /**
-   * Which: `run_tool_calls`, or `run_wall_time` in milliseconds.
+   * Which budget: `run_tool_calls`, `run_steps`, `run_wall_time` in milliseconds, `run_tokens`,
+   * `run_cost_micros`. Or which limit: `run_events`, `run_payload_bytes`.
    *
    * @generated from field: string budget = 1;
    */

@@ -10,7 +10,7 @@ import type { PolicyDenial } from "../../errors/v1/policy_denial_pb.ts";
 import { file_runwarden_errors_v1_policy_denial } from "../../errors/v1/policy_denial_pb.ts";
 import type { Verdict } from "../../moderation/v1/decision_pb.ts";
 import { file_runwarden_moderation_v1_decision } from "../../moderation/v1/decision_pb.ts";
-import type { RunBudget, RunUsage } from "./budget_pb.ts";
+import type { RunBudget, RunLimits, RunUsage } from "./budget_pb.ts";
 import { file_runwarden_orchestrator_v1_budget } from "./budget_pb.ts";
 import type { Plan } from "./plan_pb.ts";
 import { file_runwarden_orchestrator_v1_plan } from "./plan_pb.ts";
@@ -20,7 +20,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file runwarden/orchestrator/v1/run.proto.
  */
 export const file_runwarden_orchestrator_v1_run: GenFile = /*@__PURE__*/
-  fileDesc("CiNydW53YXJkZW4vb3JjaGVzdHJhdG9yL3YxL3J1bi5wcm90bxIZcnVud2FyZGVuLm9yY2hlc3RyYXRvci52MSLWBgoDUnVuEhQKDHdvcmtzcGFjZV9pZBgBIAEoCRIOCgZydW5faWQYAiABKAkSEQoJdGhyZWFkX2lkGAMgASgJEhQKDHJlcXVlc3Rlcl9pZBgEIAEoCRIyCgVzdGF0ZRgFIAEoDjIjLnJ1bndhcmRlbi5vcmNoZXN0cmF0b3IudjEuUnVuU3RhdGUSDgoGcmVhc29uGAYgASgJEjgKDXBvbGljeV9kZW5pYWwYByABKAsyIS5ydW53YXJkZW4uZXJyb3JzLnYxLlBvbGljeURlbmlhbBI8ChJtb2RlcmF0aW9uX291dGNvbWUYCCABKA4yIC5ydW53YXJkZW4ubW9kZXJhdGlvbi52MS5WZXJkaWN0EhEKCXBsYW5fbmFtZRgJIAEoCRItCgRwbGFuGAogASgLMh8ucnVud2FyZGVuLm9yY2hlc3RyYXRvci52MS5QbGFuEg0KBWlucHV0GAsgASgJEhIKCnN0ZXBfaW5kZXgYDCABKA0SEgoKc3RlcF9jb3VudBgNIAEoDRIsCghkZWFkbGluZRgOIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEAoIdHJhY2VfaWQYDyABKAkSEgoKcmVxdWVzdF9pZBgQIAEoCRI0CgZidWRnZXQYFCABKAsyJC5ydW53YXJkZW4ub3JjaGVzdHJhdG9yLnYxLlJ1bkJ1ZGdldBIyCgV1c2FnZRgVIAEoCzIjLnJ1bndhcmRlbi5vcmNoZXN0cmF0b3IudjEuUnVuVXNhZ2USDAoEZXRhZxgZIAEoCRIvCgtjcmVhdGVfdGltZRgaIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLdXBkYXRlX3RpbWUYGyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiwKCGVuZF90aW1lGBwgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIuCgpzdGFydF90aW1lGB0gASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcEoECBEQFEoECBYQGVIEa2luZFIFYWdlbnRSCnJlbGVhc2VfaWRSC3NjaGVkdWxlX2lkUg1wYXJlbnRfcnVuX2lkKuoBCghSdW5TdGF0ZRIZChVSVU5fU1RBVEVfVU5TUEVDSUZJRUQQABIUChBSVU5fU1RBVEVfUVVFVUVEEAESFQoRUlVOX1NUQVRFX1JVTk5JTkcQAhIdChlSVU5fU1RBVEVfUkVRVUlSRVNfQUNUSU9OEAMSGAoUUlVOX1NUQVRFX0NBTkNFTExJTkcQBBIXChNSVU5fU1RBVEVfU1VDQ0VFREVEEAUSFAoQUlVOX1NUQVRFX0ZBSUxFRBAGEhcKE1JVTl9TVEFURV9DQU5DRUxMRUQQBxIVChFSVU5fU1RBVEVfRVhQSVJFRBAIYgZwcm90bzM", [file_google_protobuf_timestamp, file_runwarden_errors_v1_policy_denial, file_runwarden_moderation_v1_decision, file_runwarden_orchestrator_v1_budget, file_runwarden_orchestrator_v1_plan]);
+  fileDesc("CiNydW53YXJkZW4vb3JjaGVzdHJhdG9yL3YxL3J1bi5wcm90bxIZcnVud2FyZGVuLm9yY2hlc3RyYXRvci52MSKMBwoDUnVuEhQKDHdvcmtzcGFjZV9pZBgBIAEoCRIOCgZydW5faWQYAiABKAkSEQoJdGhyZWFkX2lkGAMgASgJEhQKDHJlcXVlc3Rlcl9pZBgEIAEoCRIyCgVzdGF0ZRgFIAEoDjIjLnJ1bndhcmRlbi5vcmNoZXN0cmF0b3IudjEuUnVuU3RhdGUSDgoGcmVhc29uGAYgASgJEjgKDXBvbGljeV9kZW5pYWwYByABKAsyIS5ydW53YXJkZW4uZXJyb3JzLnYxLlBvbGljeURlbmlhbBI8ChJtb2RlcmF0aW9uX291dGNvbWUYCCABKA4yIC5ydW53YXJkZW4ubW9kZXJhdGlvbi52MS5WZXJkaWN0EhEKCXBsYW5fbmFtZRgJIAEoCRItCgRwbGFuGAogASgLMh8ucnVud2FyZGVuLm9yY2hlc3RyYXRvci52MS5QbGFuEg0KBWlucHV0GAsgASgJEhIKCnN0ZXBfaW5kZXgYDCABKA0SEgoKc3RlcF9jb3VudBgNIAEoDRIsCghkZWFkbGluZRgOIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEAoIdHJhY2VfaWQYDyABKAkSEgoKcmVxdWVzdF9pZBgQIAEoCRI0CgZidWRnZXQYFCABKAsyJC5ydW53YXJkZW4ub3JjaGVzdHJhdG9yLnYxLlJ1bkJ1ZGdldBIyCgV1c2FnZRgVIAEoCzIjLnJ1bndhcmRlbi5vcmNoZXN0cmF0b3IudjEuUnVuVXNhZ2USDAoEZXRhZxgZIAEoCRIvCgtjcmVhdGVfdGltZRgaIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLdXBkYXRlX3RpbWUYGyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiwKCGVuZF90aW1lGBwgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIuCgpzdGFydF90aW1lGB0gASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBI0CgZsaW1pdHMYHiABKAsyJC5ydW53YXJkZW4ub3JjaGVzdHJhdG9yLnYxLlJ1bkxpbWl0c0oECBEQFEoECBYQGVIEa2luZFIFYWdlbnRSCnJlbGVhc2VfaWRSC3NjaGVkdWxlX2lkUg1wYXJlbnRfcnVuX2lkKuoBCghSdW5TdGF0ZRIZChVSVU5fU1RBVEVfVU5TUEVDSUZJRUQQABIUChBSVU5fU1RBVEVfUVVFVUVEEAESFQoRUlVOX1NUQVRFX1JVTk5JTkcQAhIdChlSVU5fU1RBVEVfUkVRVUlSRVNfQUNUSU9OEAMSGAoUUlVOX1NUQVRFX0NBTkNFTExJTkcQBBIXChNSVU5fU1RBVEVfU1VDQ0VFREVEEAUSFAoQUlVOX1NUQVRFX0ZBSUxFRBAGEhcKE1JVTl9TVEFURV9DQU5DRUxMRUQQBxIVChFSVU5fU1RBVEVfRVhQSVJFRBAIYgZwcm90bzM", [file_google_protobuf_timestamp, file_runwarden_errors_v1_policy_denial, file_runwarden_moderation_v1_decision, file_runwarden_orchestrator_v1_budget, file_runwarden_orchestrator_v1_plan]);
 
 /**
  * Run is one piece of work in a thread: a plan, carried out for its requester.
@@ -68,7 +68,9 @@ export type Run = Message<"runwarden.orchestrator.v1.Run"> & {
    * moderation could not be had, as `policy_denial.failure` then says), `approval_required`,
    * `scheduled` (QUEUED until its time), `thread_busy` (QUEUED until its thread's runs before it have ended), `approval_rejected`,
    * `approval_expired`, `approval_limit_reached` (as many questions waited as may, and nobody was
-   * asked), `budget_exhausted` (the error of the call that was denied says which), `arguments_invalid`,
+   * asked), `budget_exhausted` (the error of the call that was denied says which), `event_limit_reached` and
+   * `payload_limit_reached` (the run has come to what `limits` allows), `arguments_too_large` and
+   * `result_too_large` (what one call may get or give), `arguments_invalid`,
    * `tool_failed`, `outcome_unknown`, `membership_revoked`, `deadline_exceeded`, `cancelled`,
    * `quarantined` (replicas crashed over it again and again, and it waits for `ReleaseRun` or
    * `CancelRun`). Empty otherwise.
@@ -196,6 +198,13 @@ export type Run = Message<"runwarden.orchestrator.v1.Run"> & {
    * @generated from field: google.protobuf.Timestamp start_time = 29;
    */
   startTime?: Timestamp | undefined;
+
+  /**
+   * What it may come to, whatever its budget.
+   *
+   * @generated from field: runwarden.orchestrator.v1.RunLimits limits = 30;
+   */
+  limits?: RunLimits | undefined;
 };
 
 /**
