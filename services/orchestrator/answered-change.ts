@@ -42,24 +42,46 @@ export interface Decision<Response> {
   readonly response: Response
 }
 
+/**
+ * How an answer is kept for a request that comes again: without what is stored elsewhere and never
+ * changes, which is put in again.
+ */
+export interface KeptForm<Response> {
+  /** Takes it out of a shallow copy. */
+  readonly reduce: (copy: Response) => void
+  readonly restore: (tx: Tx, kept: Response) => Promise<void>
+}
+
 /** Answers a request once. `decide` may be called again, and has no effect outside its change. */
 export async function answerChanging<Req extends DescMessage, Res extends DescMessage>(
   { database, changes, executor, stored }: AnsweredChangeDeps,
   method: DescMethodUnary<Req, Res>,
   request: MessageShape<Req> & RepeatableRequest,
   decide: (tx: Tx) => Promise<Decision<MessageShape<Res>>>,
+  form: KeptForm<MessageShape<Res>>,
   signal: AbortSignal,
 ): Promise<MessageShape<Res>> {
   const key = requestKeyOf(method, request)
   const read = { name: method.name, signal, isOneRead: true }
+  const reduced = (response: MessageShape<Res>) => {
+    const copy = { ...response }
+    form.reduce(copy)
+    return copy
+  }
+  const restored = async (kept: MessageShape<Res>) => {
+    await database.tenant(request.workspaceId, (tx) => form.restore(tx, kept), { signal })
+    return kept
+  }
   try {
     for (;;) {
       if (signal.aborted) throw new RunwardenError("CANCELLED", {}, { cause: signal.reason })
       const { change, response } = await database.tenant(request.workspaceId, decide, read)
       if (change === undefined) {
-        return await answerOnce(database, method, request, async () => response, { signal })
+        const work = async () => response
+        const given = await answerOnce(database, method, request, work, { signal, keep: reduced })
+        return given === response ? response : await restored(given)
       }
-      const answer = { key, response: toBinary(method.output, response) }
+      const answer = { key, response: toBinary(method.output, reduced(response)) }
       // A run that this wakes goes on here, where there is room: nobody has to find it first.
       using lease = goesOnWith(change) ? executor.reserve() : undefined
       if (lease !== undefined) change.take(lease)
@@ -72,7 +94,8 @@ export async function answerChanging<Req extends DescMessage, Res extends DescMe
       return response
     }
   } catch (error) {
-    return fromBinary(method.output, await answerAfter(error, database, key, signal))
+    const kept = await answerAfter(error, database, key, signal)
+    return restored(fromBinary(method.output, kept))
   }
 }
 

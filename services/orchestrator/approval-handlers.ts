@@ -20,6 +20,7 @@ import { toApproval } from "./approval-message.ts"
 import { findApproval, listApprovals } from "./approval-store.ts"
 import type { Change } from "./change.ts"
 import { findDelegation } from "./delegation-store.ts"
+import { keptApproval } from "./kept-answers.ts"
 import type { ApprovalRecord } from "./snapshot.ts"
 import { readSnapshot } from "./snapshot-store.ts"
 import { approvalStateEnum, wordOf } from "./state-enum.ts"
@@ -76,7 +77,7 @@ export function approvalHandlers(deps: ApprovalHandlerDeps) {
       }
       const { decide: method } = ApprovalService.method
       const decide = async (tx: Tx) => answered(await answerTo(tx, request, given), method.output)
-      return answerChanging(deps, method, request, decide, context.signal)
+      return answerChanging(deps, method, request, decide, keptApproval, context.signal)
     },
 
     async decideAsDelegate(request, context) {
@@ -92,7 +93,7 @@ export function approvalHandlers(deps: ApprovalHandlerDeps) {
         const answer = toAnswer(request.answer)
         return answered(await answerTo(tx, request, { ...given, answer }), method.output)
       }
-      return answerChanging(deps, method, request, decide, context.signal)
+      return answerChanging(deps, method, request, decide, keptApproval, context.signal)
     },
 
     breakGlass(request, context) {
@@ -104,7 +105,7 @@ export function approvalHandlers(deps: ApprovalHandlerDeps) {
       }
       const { breakGlass: method } = ApprovalService.method
       const decide = async (tx: Tx) => answered(await answerTo(tx, request, given), method.output)
-      return answerChanging(deps, method, request, decide, context.signal)
+      return answerChanging(deps, method, request, decide, keptApproval, context.signal)
     },
   } satisfies ServiceImpl<typeof ApprovalService>
 }

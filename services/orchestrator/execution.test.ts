@@ -137,7 +137,11 @@ function execution(changes: Partial<ToolCallRecord> = {}) {
 describe("a call", () => {
   it("is sent again under the same key while its attempts end nothing", async () => {
     answer = (n) => (n < 4 ? failedAttempt(AttemptFault.LOST, n) : done)
-    expect(await execution().ended()).toEqual({ kind: "succeeded", result: { ok: true } })
+    expect(await execution().ended()).toEqual({
+      kind: "succeeded",
+      result: { ok: true },
+      text: '{"ok":true}',
+    })
     expect(new Set(asked.map((request) => request.idempotencyKey)).size).toBe(1)
     expect(asked.map(({ epoch }) => epoch)).toEqual([3n, 3n, 3n, 3n])
     expect(seals).toBe(0)
@@ -232,7 +236,7 @@ describe("a call that is not wanted any more", () => {
     const ending = ended()
     await until(() => asked.length === 1)
     stopped.end(new Error("cancelled"))
-    expect(await ending).toEqual({ kind: "succeeded", result: { ok: true } })
+    expect(await ending).toEqual({ kind: "succeeded", result: { ok: true }, text: '{"ok":true}' })
     expect(cancelled).toMatchObject([{ idempotencyKey: call.idempotencyKey, epoch: 3n }])
   })
 

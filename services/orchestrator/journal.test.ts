@@ -212,7 +212,7 @@ function newSnapshot(workspaceId: string): Snapshot {
       startTime: undefined,
     },
     ...{ state: "queued", reason: "", policyDenial: undefined, moderationOutcome: undefined },
-    ...{ planName: "test", plan: "{}", input: "", stepIndex: 0, stepCount: 0 },
+    ...{ planName: "test", plan: "{}", planArguments: [], input: "", stepIndex: 0, stepCount: 0 },
     ...{ epoch: 1, revision: 0, traceId: "", traceParent: "", requestId: newId() },
     ...{ deadline: new Date(now.getTime() + 60_000), createTime: now, updateTime: now },
     endTime: undefined,

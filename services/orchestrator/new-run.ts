@@ -105,6 +105,7 @@ function newRun(
     ...{ eventCount: 0, payloadBytes },
     planName,
     plan: planText(planName, steps),
+    planArguments: steps.map((step) => step.arguments),
     input: request.input,
     stepIndex: 0,
     stepCount: steps.length,
@@ -134,11 +135,14 @@ function toBudget(budget: RunBudgetMessage | undefined): RunBudget | undefined {
   }
 }
 
-/** The plan as JSON of its message; written by hand, since a general writer costs as much as a step. */
+/**
+ * The plan as JSON of its message, without arguments, which are stored with the calls; written by hand,
+ * since a general writer costs as much as a step.
+ */
 function planText(name: string, steps: readonly PlanStep[]): string {
   return JSON.stringify({
     name,
-    steps: steps.map(({ onError, timeoutMs, ...step }) => ({
+    steps: steps.map(({ onError, timeoutMs, arguments: _, ...step }) => ({
       ...step,
       onError: onErrorNames[onError],
       ...(timeoutMs === undefined ? {} : { timeout: `${timeoutMs / 1_000}s` }),

@@ -11,6 +11,7 @@ import { nextPage, readPage } from "../../mesh/paging.ts"
 import { type AnsweredChangeDeps, answerChanging } from "./answered-change.ts"
 import { cancelRun, releaseRun } from "./answers.ts"
 import { historyAfter } from "./journal-store.ts"
+import { keptRun } from "./kept-answers.ts"
 import { toRun, toRunEvents } from "./run-message.ts"
 import { findRun, findRunState, listRuns } from "./run-store.ts"
 import { nowOf } from "./snapshot.ts"
@@ -69,7 +70,7 @@ export function runHandlers(deps: RunHandlerDeps) {
         const { run } = change?.after(nowOf(snapshot)) ?? snapshot
         return { change, response: create(CancelRunResponseSchema, { run: toRun(run, limits) }) }
       }
-      return answerChanging(deps, RunService.method.cancelRun, request, decide, signal)
+      return answerChanging(deps, RunService.method.cancelRun, request, decide, keptRun, signal)
     },
 
     releaseRun(request, { signal }) {
@@ -81,7 +82,7 @@ export function runHandlers(deps: RunHandlerDeps) {
         const run = toRun(change.after(nowOf(snapshot)).run, limits)
         return { change, response: create(ReleaseRunResponseSchema, { run }) }
       }
-      return answerChanging(deps, RunService.method.releaseRun, request, decide, signal)
+      return answerChanging(deps, RunService.method.releaseRun, request, decide, keptRun, signal)
     },
 
     async *watchRun({ workspaceId, runId, afterSequence }, { signal }) {

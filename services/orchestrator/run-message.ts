@@ -43,7 +43,7 @@ export function toRun(run: RunRecord, limits: RunLimits, plan?: Plan): Run {
     etag: etagOf(run),
     createTime: timestampFromDate(run.createTime),
     updateTime: timestampFromDate(run.updateTime),
-    ...(run.plan === "" ? {} : { plan: plan ?? fromJsonString(PlanSchema, run.plan) }),
+    ...(run.plan === "" ? {} : { plan: plan ?? toPlan(run) }),
     ...(run.budget === undefined ? {} : { budget: toBudget(run.budget) }),
     ...(run.policyDenial === undefined ? {} : { policyDenial: toDenial(run.policyDenial) }),
     ...(run.moderationOutcome === undefined
@@ -52,6 +52,14 @@ export function toRun(run: RunRecord, limits: RunLimits, plan?: Plan): Run {
     ...(run.startTime === undefined ? {} : { startTime: timestampFromDate(run.startTime) }),
     ...(run.endTime === undefined ? {} : { endTime: timestampFromDate(run.endTime) }),
   })
+}
+
+export function toPlan({ plan, planArguments }: RunRecord): Plan {
+  const read = fromJsonString(PlanSchema, plan)
+  read.steps.forEach((step, index) => {
+    step.arguments = planArguments[index] ?? {}
+  })
+  return read
 }
 
 function toBudget(budget: RunBudget): MessageInitShape<typeof RunBudgetSchema> {

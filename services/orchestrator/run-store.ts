@@ -1,3 +1,4 @@
+import type { JsonObject } from "@bufbuild/protobuf"
 import type { Tx } from "../../mesh/database.ts"
 import type { RunBudget } from "./budget.ts"
 import type { RunState } from "./run.ts"
@@ -14,14 +15,14 @@ const listColumns = `
   trace_id as "traceId", trace_parent as "traceParent", request_id as "requestId", deadline, start_time as "startTime",
   create_time as "createTime", update_time as "updateTime", end_time as "endTime"`
 
-/** The columns of a whole run, by the names of its record. */
+/** The columns of a whole run but the arguments of its plan, by the names of its record. */
 export const runColumns = `${listColumns}, plan, input`
 
 /** A run as it is read. */
 export interface RunRow
   extends Omit<
     RunRecord,
-    "policyDenial" | "moderationOutcome" | "budget" | "startTime" | "endTime"
+    "policyDenial" | "moderationOutcome" | "budget" | "planArguments" | "startTime" | "endTime"
   > {
   readonly policyDenial: string | null
   readonly moderationOutcome: RunRecord["moderationOutcome"] | null
@@ -36,11 +37,19 @@ export async function findRun(
   workspaceId: string,
   runId: string,
 ): Promise<RunRecord | undefined> {
-  const row = await tx.maybe<RunRow>(
-    `select ${runColumns} from runs where workspace_id = $1::uuid and run_id = $2::uuid`,
+  const row = await tx.maybe<RunRow & { readonly planned: readonly string[] | null }>(
+    `select ${runColumns}, (select array_agg(t.planned_arguments order by t.step_index)
+       from tool_calls t
+       where t.workspace_id = r.workspace_id and t.run_id = r.run_id) as planned
+     from runs r where workspace_id = $1::uuid and run_id = $2::uuid`,
     [workspaceId, runId],
   )
-  return row === undefined ? undefined : toRunRecord(row)
+  if (row === undefined) return undefined
+  const { planned, ...run } = row
+  return toRunRecord(
+    run,
+    (planned ?? []).map((text) => JSON.parse(text) as JsonObject),
+  )
 }
 
 /** How a run stands, without its plan and input; undefined where the workspace has none of this id. */
@@ -57,19 +66,18 @@ export async function findRunState(
 }
 
 /** Fences every earlier owner out, and reads the run; undefined where it needs no owner any more. */
-export async function takeRun(
+export function takeRun(
   tx: Tx,
   workspaceId: string,
   runId: string,
   epoch: number,
-): Promise<RunRecord | undefined> {
-  const row = await tx.maybe<RunRow>(
+): Promise<RunRow | undefined> {
+  return tx.maybe<RunRow>(
     `update runs set epoch = $3::bigint
      where workspace_id = $1::uuid and run_id = $2::uuid and epoch <= $3::bigint and end_time is null
      returning ${runColumns}`,
     [workspaceId, runId, epoch],
   )
-  return row === undefined ? undefined : toRunRecord(row)
 }
 
 export interface RunFilter {
@@ -99,12 +107,13 @@ export async function listRuns(
       page.limit,
     ],
   )
-  return rows.map(toRunRecord)
+  return rows.map((row) => toRunRecord(row, []))
 }
 
-export function toRunRecord(row: RunRow): RunRecord {
+export function toRunRecord(row: RunRow, planArguments: readonly JsonObject[]): RunRecord {
   return {
     ...row,
+    planArguments,
     policyDenial: row.policyDenial === null ? undefined : (JSON.parse(row.policyDenial) as Denial),
     moderationOutcome: row.moderationOutcome ?? undefined,
     budget: row.budget === null ? undefined : (JSON.parse(row.budget) as RunBudget),

@@ -1,7 +1,7 @@
 import type { Tx } from "../../mesh/database.ts"
 import { type ApprovalRow, approvalColumns, toApprovalRecord } from "./approval-store.ts"
 import { type RunRow, runColumns, takeRun, toRunRecord } from "./run-store.ts"
-import { clockFrom, type RunRecord, type Snapshot } from "./snapshot.ts"
+import { clockFrom, type Snapshot } from "./snapshot.ts"
 import { type ToolCallRow, toolCallColumns, toToolCallRecord } from "./tool-call-store.ts"
 
 /** By what a run is found. */
@@ -26,7 +26,7 @@ export async function readSnapshot(
   )
   if (row === undefined) return undefined
   const { calls, approval, now, ...run } = row
-  return toSnapshot(toRunRecord(run), { calls, approval, now })
+  return toSnapshot(run, { calls, approval, now })
 }
 
 /** Fences earlier owners out and reads the run; undefined where it needs no owner any more. */
@@ -76,10 +76,12 @@ function partsOf(run: string, approvalId?: string): string {
         and a.approval_id = ${approvalId ?? current}) asked) as approval`
 }
 
-function toSnapshot(run: RunRecord, { calls, approval, now }: PartsRow): Snapshot {
+function toSnapshot(run: RunRow, { calls: rows, approval, now }: PartsRow): Snapshot {
+  const calls = rows.map((call) => toToolCallRecord(withDates(call, callTimes)))
+  const planned = calls.map(({ plannedArguments }) => plannedArguments)
   return {
-    run,
-    calls: calls.map((call) => toToolCallRecord(withDates(call, callTimes))),
+    run: toRunRecord(run, planned),
+    calls,
     approval: approval === null ? undefined : toApprovalRecord(withDates(approval, approvalTimes)),
     clock: clockFrom(now),
   }

@@ -44,8 +44,10 @@ export interface RunRecord {
   /** Bytes of the arguments and results of its calls. */
   readonly payloadBytes: number
   readonly planName: string
-  /** The plan as JSON; empty in lists. */
+  /** The plan as JSON, without the arguments of its steps; empty in lists. */
   readonly plan: string
+  /** Those, which are stored with its calls. */
+  readonly planArguments: readonly JsonObject[]
   readonly input: string
   readonly stepIndex: number
   readonly stepCount: number

@@ -11,6 +11,7 @@ import { callerOf } from "../../mesh/identity.ts"
 import { nextPage, readPage } from "../../mesh/paging.ts"
 import { type AnsweredChangeDeps, answerChanging } from "./answered-change.ts"
 import { type SettledOutcome, settleToolCall } from "./answers.ts"
+import { keptCall } from "./kept-answers.ts"
 import { readSnapshot } from "./snapshot-store.ts"
 import { toolCallStateEnum, wordOf } from "./state-enum.ts"
 import { toToolCall } from "./tool-call-message.ts"
@@ -66,7 +67,7 @@ export function toolCallHandlers(deps: AnsweredChangeDeps) {
         return { change, response: create(SettleToolCallResponseSchema, { toolCall }) }
       }
       const { settleToolCall: method } = ToolCallService.method
-      return answerChanging(deps, method, request, decide, context.signal)
+      return answerChanging(deps, method, request, decide, keptCall, context.signal)
     },
   } satisfies ServiceImpl<typeof ToolCallService>
 }
