@@ -202,10 +202,10 @@ export async function accuse(tx: Tx, claim: ClaimKey, place: string): Promise<nu
   return row?.crashes ?? 0
 }
 
-/** Takes that back: this owner has done it, and lives. */
-export async function excuse(tx: Tx, claim: ClaimKey): Promise<void> {
+/** Forgets what was counted: the run has moved on, and its owner lives. */
+export async function forgive(tx: Tx, claim: ClaimKey): Promise<void> {
   await tx.query(
-    `update run_claims set crashes = greatest(crashes - 1, 0)
+    `update run_claims set crashes = 0
      where workspace_id = $1::uuid and run_id = $2::uuid and epoch = $3::bigint`,
     [claim.workspaceId, claim.runId, claim.epoch],
   )

@@ -50,11 +50,6 @@ export function giveBackMs({ leaseMs }: Pick<ExecutorConfig, "leaseMs">): number
   return leaseMs / 10
 }
 
-/** How long a call that is in the hands of others shows that sending it did no harm. */
-export function innocentAfterMs({ leaseMs }: Pick<ExecutorConfig, "leaseMs">): number {
-  return leaseMs / 2
-}
-
 const count = z.coerce.number().int().positive()
 
 /** Reads the configuration; throws one error that lists every problem. */

@@ -11,8 +11,8 @@
  * 2. A run belongs to whoever the database says, by its own clock; this process's clock decides only
  *    when to stop early.
  * 3. A run whose owner vanished may be why it vanished. One that was such a run before is taken up
- *    alone: while this replica does something about it, nothing else of its kind begins, so that
- *    whoever vanishes then vanishes over that one.
+ *    alone: until it has moved on, or one attempt of its call has had its time, nothing else of its
+ *    kind begins here, so that whoever vanishes then vanishes over that one.
  */
 import type { Logger } from "pino"
 import { reasonOf } from "../../mesh/errors.ts"
@@ -27,7 +27,7 @@ import {
   type Release,
   releaseClaim,
 } from "./claim-store.ts"
-import { giveBackMs, innocentAfterMs } from "./config.ts"
+import { giveBackMs } from "./config.ts"
 import { createHeartbeat, type Heartbeat } from "./heartbeat.ts"
 import { Lease, LeaseLost } from "./lease.ts"
 import { pause, retryDelay } from "./pause.ts"
@@ -181,7 +181,10 @@ export class Executor implements AsyncDisposable {
     const isSuspect = claim.isOrphan || claim.crashes > 0
     const turn = Promise.withResolvers<void>()
     const suspicion = isSuspect
-      ? new Suspicion(database, claim, innocentAfterMs(config), turn.resolve)
+      ? new Suspicion(
+          { database, aloneMs: config.executeTimeoutMs, onOutOfTheWay: turn.resolve },
+          claim,
+        )
       : undefined
     const load = async (lease: Lease): Promise<Loaded | undefined> => {
       if (claim.crashes > 0) {

@@ -1,12 +1,13 @@
-/** For tests, a process of its own: an orchestrator that dies of a call with the argument `kills`. */
+/** For tests, a process of its own: an orchestrator that dies of a call, `killsAfterMs` after it was sent. */
 import type { DatabaseConfig } from "../../mesh/database.ts"
 import { createPeers, startOrchestrator } from "./orchestrator-harness.ts"
 
 process.once("message", (database: DatabaseConfig) => {
   const peers = createPeers()
   peers.script.execute = async ({ arguments: args }) => {
-    await new Promise((resolve) => setTimeout(resolve, 20))
-    if (args?.kills === true) process.kill(process.pid, "SIGKILL")
+    const { killsAfterMs, tookMs = killsAfterMs } = args ?? {}
+    await new Promise((resolve) => setTimeout(resolve, Number(tookMs)))
+    if (killsAfterMs !== undefined) process.kill(process.pid, "SIGKILL")
     return {}
   }
   startOrchestrator({ peers, database, executor: { leaseMs: 1_200 } }).then(

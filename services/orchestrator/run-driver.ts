@@ -34,13 +34,7 @@ import { nextMove } from "./next-move.ts"
 import { concludeCall, expire, passOn, quarantine } from "./outcome.ts"
 import type { RetryBudgets } from "./retry-budget.ts"
 import { again, done, type Ending, type Origin, RunTurns, type Turn } from "./run-turn.ts"
-import {
-  type ApprovalRecord,
-  placeOf,
-  type RunRecord,
-  type Snapshot,
-  type ToolCallRecord,
-} from "./snapshot.ts"
+import type { ApprovalRecord, RunRecord, Snapshot, ToolCallRecord } from "./snapshot.ts"
 import { inRunSpan } from "./span.ts"
 import { prepareApproved, prepareStep, type StepDeps } from "./step.ts"
 import type { Suspicion } from "./suspicion.ts"
@@ -218,8 +212,7 @@ export class RunDriver {
     this.#deps.reached("after_intent")
     return this.#endCall(call, () => {
       const { snapshot } = this.#held
-      const outcome = executeCall(this.#deps, snapshot.run, call, this.#lease, snapshot.clock)
-      return this.#suspicion?.whileOthersWork(placeOf(snapshot), outcome) ?? outcome
+      return executeCall(this.#deps, snapshot.run, call, this.#lease, snapshot.clock)
     })
   }
 

@@ -78,7 +78,7 @@ export class RunTurns {
 
   /** What a stored change leads to. */
   follow({ before, claim }: Change): Turn {
-    if (placeOf(before) !== placeOf(this.#held.snapshot)) this.#suspicion?.clear()
+    if (placeOf(before) !== placeOf(this.#held.snapshot)) this.#suspicion?.movedOn()
     // The run has ended, or waits and was given back with the change itself.
     if (claim.kind === "drop" || claim.kind === "release") return done
     const { run, calls } = this.#held.snapshot

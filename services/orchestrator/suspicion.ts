@@ -1,32 +1,35 @@
 /**
  * What is held against a run whose last owner vanished: that it may be the reason.
  *
- * States: open → accused (this owner does something about the run) ⇄ excused (it waits for others,
- * and lives) → cleared (the run has moved on, or is this owner's no more).
+ * States: open → accused (this owner does something about the run) → cleared (the run has moved on, or
+ * is this owner's no more).
  *
  * 1. The database counts before anything is done about the run, so that the count stands whatever
- *    becomes of this process; and takes it back once this process has done it and lives.
+ *    becomes of this process; also while its call is in the hands of others, however long that takes:
+ *    their answer may be what kills.
  * 2. Only what stands at one place counts together: progress forgives.
+ * 3. Whoever waits until this run is out of the way waits no longer than `aloneMs` from when it was
+ *    accused.
  */
 import type { Database, Tx } from "../../mesh/database.ts"
-import { accuse, type ClaimKey, excuse } from "./claim-store.ts"
+import { accuse, type ClaimKey, forgive } from "./claim-store.ts"
+
+export interface SuspicionDeps {
+  readonly database: Database
+  readonly aloneMs: number
+  /** Told once, when others need not wait for this run any more. */
+  onOutOfTheWay(): void
+}
 
 export class Suspicion {
-  readonly #database: Database
+  readonly #deps: SuspicionDeps
   readonly #claim: ClaimKey
-  readonly #innocentAfterMs: number
-  readonly #onCleared: () => void
-  #state: "open" | "accused" | "excused" | "cleared" = "open"
+  #state: "open" | "accused" | "cleared" = "open"
+  #timer: NodeJS.Timeout | undefined
 
-  /**
-   * A wait for others that is longer than `innocentAfterMs` shows that what was done before it did no
-   * harm. `onCleared` is told when nothing is done about the run any more, also for a while.
-   */
-  constructor(database: Database, claim: ClaimKey, innocentAfterMs: number, onCleared: () => void) {
-    this.#database = database
+  constructor(deps: SuspicionDeps, claim: ClaimKey) {
+    this.#deps = deps
     this.#claim = claim
-    this.#innocentAfterMs = innocentAfterMs
-    this.#onCleared = onCleared
   }
 
   get isAccused(): boolean {
@@ -36,36 +39,27 @@ export class Suspicion {
   /** Counts, and answers how many owners have vanished over the run where it stands. */
   async accuse(tx: Tx, place: string): Promise<number> {
     const crashes = await accuse(tx, this.#claim, place)
+    if (this.#state !== "open") return crashes
     this.#state = "accused"
+    this.#timer = setTimeout(() => this.#deps.onOutOfTheWay(), this.#deps.aloneMs)
     return crashes
   }
 
-  /** Waits for others, who may take long; what follows counts again. */
-  async whileOthersWork<T>(place: string, work: Promise<T>): Promise<T> {
-    const { promise: late, resolve } = Promise.withResolvers<"late">()
-    const timer = setTimeout(() => resolve("late"), this.#innocentAfterMs)
-    const settled = work.then(
-      () => "settled" as const,
-      () => "settled" as const,
-    )
-    const first = await Promise.race([late, settled])
-    clearTimeout(timer)
-    if (first === "late" && this.#state === "accused") {
-      this.#state = "excused"
-      // Where that cannot be noted, the count only stays too high.
-      const noted = this.#database.control([], (tx) => excuse(tx, this.#claim), { name: "excuse" })
-      await noted.catch(() => {})
-      this.#onCleared()
-      await settled
-      await this.#database.control([], (tx) => this.accuse(tx, place), { name: "accuse" })
-    }
-    return work
+  /** The run has moved on under this owner. */
+  movedOn(): void {
+    if (this.#state !== "accused") return
+    this.clear()
+    // Where that cannot be noted, the count is too high until the next crash, at another place.
+    this.#deps.database
+      .control([], (tx) => forgive(tx, this.#claim), { name: "forgive" })
+      .catch(() => {})
   }
 
-  /** The run has moved on, or is left alone. */
+  /** This owner has no more to do with the run. */
   clear(): void {
     if (this.#state === "cleared") return
     this.#state = "cleared"
-    this.#onCleared()
+    clearTimeout(this.#timer)
+    this.#deps.onOutOfTheWay()
   }
 }
