@@ -7,13 +7,16 @@ import {
   type ApprovalAnswer,
   ApprovalState,
 } from "../gen/runwarden/orchestrator/v1/approval_pb.ts"
+import { ApprovalService } from "../gen/runwarden/orchestrator/v1/approval_service_pb.ts"
 import { RiskClassSchema } from "../gen/runwarden/tools/v1/tool_pb.ts"
 import { digestOf } from "../mesh/canonical.ts"
 import { describeApproval } from "../mesh/outcomes.ts"
+import { shortened } from "../mesh/visible-text.ts"
+import type { Context } from "./command.ts"
 import { enumText } from "./enum-text.ts"
 import { CliError } from "./failure.ts"
 import type { Output } from "./output.ts"
-import { timeText } from "./time-text.ts"
+import { ageOf, timeText } from "./time-text.ts"
 
 /** Shows the question as the server wrote it, and how it stands. */
 export function tellApproval(out: Output, approval: Approval): void {
@@ -45,6 +48,39 @@ export function tellApproval(out: Output, approval: Approval): void {
   out.line()
   out.heading("What would run")
   out.line(approval.preview)
+}
+
+/** Approvals below each other, with what somebody who answers many looks at. */
+export const approvalColumns = {
+  head: ["APPROVAL", "TOOL", "RISK", "ARGUMENTS", "REQUESTER", "RUN", "DIGEST", "EXPIRES"],
+  row: (approval: Approval, now: Date): readonly string[] => [
+    approval.approvalId,
+    `${approval.tool}@${approval.toolVersion}`,
+    enumText(RiskClassSchema, approval.riskClass),
+    shortened(JSON.stringify(approval.arguments ?? {}), 64),
+    approval.requesterId,
+    approval.runId,
+    approval.digest.slice(0, 12),
+    approval.state === ApprovalState.PENDING
+      ? ageOf(approval.expireTime, now)
+      : describeApproval(approval).label,
+  ],
+} as const
+
+export function tellApprovals(out: Output, approvals: readonly Approval[]): void {
+  const now = out.io.now()
+  const rows = approvals.map((approval) => approvalColumns.row(approval, now))
+  out.table(approvalColumns.head, rows, "None of them can be answered.")
+}
+
+/** Reads one approval with all that belongs to it. */
+export async function readApproval(context: Context, approvalId: string): Promise<Approval> {
+  const session = context.session()
+  const workspaceId = await session.workspaceId()
+  const request = { workspaceId, approvalId }
+  const { approval } = await session.client(ApprovalService).getApproval(request, session.options)
+  if (approval === undefined) throw new CliError("The approval was not given back.")
+  return approval
 }
 
 /** Throws where the digest is not that of what was shown. */

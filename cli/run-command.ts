@@ -16,7 +16,7 @@ import { shortened } from "../mesh/visible-text.ts"
 import { addBulkOptions, type BulkOptions, cancelRuns } from "./bulk-cancel.ts"
 import { type Cli, type Context, command, group, readId } from "./command.ts"
 import { enumsOption, enumValue } from "./enum-text.ts"
-import { exitCodeHelp, exitCodeOf } from "./exit-code.ts"
+import { exitCodeHelp } from "./exit-code.ts"
 import { CliError } from "./failure.ts"
 import { addPageOptions, type PageOptions, printList, readPages } from "./paging.ts"
 import { followRun } from "./run-follow.ts"
@@ -80,11 +80,7 @@ async function watchRun(
     if (out.isJson) out.record(toJson(RunEventSchema, event))
     else tellEvent(out, event, true)
   }
-  const workspaceId = await session.workspaceId()
-  const { run } = await session.client(RunService).getRun({ workspaceId, runId }, session.options)
-  if (run === undefined) throw new CliError("The run was not given back.")
-  await concludeRun(out, session, run)
-  context.exitWith(exitCodeOf(run))
+  await concludeRun(context, runId)
 }
 
 async function getRun(context: Context, runId: string): Promise<void> {

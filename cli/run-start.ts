@@ -16,7 +16,7 @@ import { newId } from "../mesh/ids.ts"
 import { describeRun } from "../mesh/outcomes.ts"
 import { type Cli, type Context, command, readId, wholeNumber } from "./command.ts"
 import { enumOption, enumValue } from "./enum-text.ts"
-import { exitCodeHelp, exitCodeOf } from "./exit-code.ts"
+import { exitCodeHelp } from "./exit-code.ts"
 import { CliError, toFailure } from "./failure.ts"
 import { type PlanFile, readPlan } from "./plan-file.ts"
 import { readValues } from "./plan-values.ts"
@@ -127,7 +127,7 @@ async function startRun(context: Context, options: StartOptions): Promise<void> 
       if (tone !== "progress") break
     }
   }
-  await finish(context, runId)
+  out.message(GetRunResponseSchema, await concludeRun(context, runId), () => {})
 }
 
 function beginOf({ at, delay }: StartOptions) {
@@ -163,19 +163,6 @@ function budgetOf(options: StartOptions) {
 function startedText(run: Run | undefined, now: Date): string {
   const begin = run?.startTime
   return begin === undefined ? "started" : `scheduled for ${timeText(begin, now)}`
-}
-
-/** The run as it is now: printed, and told by the exit code. */
-async function finish(context: Context, runId: string): Promise<void> {
-  const { out } = context
-  const session = context.session()
-  const workspaceId = await session.workspaceId()
-  const response = await session.client(RunService).getRun({ workspaceId, runId }, session.options)
-  const { run } = response
-  if (run === undefined) throw new CliError("The run was not given back.")
-  out.message(GetRunResponseSchema, response, () => {})
-  await concludeRun(out, session, run)
-  context.exitWith(exitCodeOf(run))
 }
 
 /** What the mesh refuses about a plan, led back to the file's lines. */

@@ -5,11 +5,15 @@ import { ApprovalState, ApprovalStateSchema } from "../gen/runwarden/orchestrato
 import { ApprovalService } from "../gen/runwarden/orchestrator/v1/approval_service_pb.ts"
 import type { RunEvent } from "../gen/runwarden/orchestrator/v1/run_event_pb.ts"
 import { type Run, RunState } from "../gen/runwarden/orchestrator/v1/run_pb.ts"
+import { type GetRunResponse, RunService } from "../gen/runwarden/orchestrator/v1/run_service_pb.ts"
 import { type ToolCall, ToolCallState } from "../gen/runwarden/orchestrator/v1/tool_call_pb.ts"
 import { ToolCallService } from "../gen/runwarden/orchestrator/v1/tool_call_service_pb.ts"
 import { describeRun, describeToolCall, type Outcome } from "../mesh/outcomes.ts"
 import { shortened } from "../mesh/visible-text.ts"
+import type { Context } from "./command.ts"
 import { enumText } from "./enum-text.ts"
+import { exitCodeOf } from "./exit-code.ts"
+import { CliError } from "./failure.ts"
 import type { Output } from "./output.ts"
 import { stepText, usageDetails } from "./run-usage.ts"
 import type { Session } from "./session.ts"
@@ -61,8 +65,19 @@ export function tellEvent(out: Output, event: RunEvent, isComplete: boolean): vo
   }
 }
 
+/** The run as it is now: told, by the exit code too, and given back as it was read. */
+export async function concludeRun(context: Context, runId: string): Promise<GetRunResponse> {
+  const session = context.session()
+  const workspaceId = await session.workspaceId()
+  const response = await session.client(RunService).getRun({ workspaceId, runId }, session.options)
+  if (response.run === undefined) throw new CliError("The run was not given back.")
+  await tellOutcome(context.out, session, response.run)
+  context.exitWith(exitCodeOf(response.run))
+  return response
+}
+
 /** The end, or the rest, of a run: what it means, why, and what to do about it. */
-export async function concludeRun(out: Output, session: Session, run: Run): Promise<void> {
+async function tellOutcome(out: Output, session: Session, run: Run): Promise<void> {
   if (out.isJson || out.isQuiet) return
   const outcome = describeRun(run)
   out.line()

@@ -97,3 +97,88 @@ test("an approval is answered by a delegate, by breaking the glass, and by as ma
   expect(rejected.stdout).toContain("rejected: A person said no.")
   await cli(["approval-rule", "activate", "default@1"], "admin")
 })
+
+/** Runs that wait for a yes, each for one approval. */
+async function waiting(count: number): Promise<readonly string[]> {
+  const plan = ["run", "start", "-f", "examples/plans/archive-project.yaml", "--wait", "-o", "json"]
+  const ids: string[] = []
+  for (let n = 0; n < count; n++) {
+    const { runId } = JSON.parse((await cli(plan)).stdout).run
+    const { approvals } = await json(["approval", "list", "--run", runId])
+    ids.push(approvals[0].approvalId)
+  }
+  return ids
+}
+
+const stateOf = async (id: string) => (await json(["approval", "show", id])).approval.state
+
+test("what waits is listed with what matters, as a table and as JSON", async () => {
+  const [id = ""] = await waiting(1)
+  const { stdout } = await cli(["approval", "list", "--wide"], "approver")
+  const [head = "", ...rows] = stdout.trim().split("\n")
+  expect(head.split(/ {2,}/)).toEqual([
+    ...["APPROVAL", "TOOL", "RISK", "ARGUMENTS", "REQUESTER", "RUN", "DIGEST", "EXPIRES"],
+  ])
+  const { approval } = await json(["approval", "show", id])
+  const row = rows.find((line) => line.startsWith(id))
+  expect(row).toContain("projects/project.archive@1.0.0")
+  expect(row).toMatch(/ high +\{"project_id":"[0-9a-f-]{36}/)
+  expect(row).toContain(approval.requesterId)
+  expect(row).toContain(approval.runId)
+  expect(row).toContain(approval.digest.slice(0, 12))
+  const { approvals } = await json(["approval", "list", "--wide"], "approver")
+  const listed = approvals.find(({ approvalId }: { approvalId: string }) => approvalId === id)
+  expect(listed).toEqual(approval)
+  expect((await cli(["approval", "list"])).stdout).toMatch(/project\.archive +high +waiting/)
+})
+
+test("several are answered at once, each by itself: what fails leaves the others alone", async () => {
+  const [first = "", second = "", third = ""] = await waiting(3)
+  const missing = "0199f1c2-7d4e-7c3a-9b1f-2f6f0f3f4a51"
+  await cli(["approval", "reject", third, "--yes"], "approver")
+  const ids = [first, missing, third, second, first.toUpperCase()]
+  const answered = await cli(["approval", "confirm", ...ids, "--yes"], "approver")
+  expect(answered.code).toBe(1)
+  expect(answered.stdout).toContain(`✓ ${first} confirmed`)
+  expect(answered.stdout).toContain(`✗ ${missing} not answered`)
+  expect(answered.stdout).toMatch(
+    new RegExp(`✗ ${third} not answered: .*\\(APPROVAL_NOT_PENDING\\)`),
+  )
+  expect(answered.stdout).toContain(`✓ ${second} confirmed`)
+  expect(answered.stderr).toContain("2 of 4 answered.")
+  expect(await stateOf(first)).toBe("APPROVAL_STATE_APPROVED")
+  expect(await stateOf(second)).toBe("APPROVAL_STATE_APPROVED")
+
+  const again = await cli(
+    ["-o", "json", "approval", "confirm", first, missing, "--yes"],
+    "approver",
+  )
+  expect(JSON.parse(again.stdout).answers).toMatchObject([
+    {
+      approvalId: first,
+      approval: { state: "APPROVAL_STATE_APPROVED" },
+      reason: "already_answered",
+    },
+    { approvalId: missing, error: { reason: "NOT_FOUND" } },
+  ])
+})
+
+test("a person sees all of what would run and answers once, and only what --digest names", async () => {
+  const [first = "", second = ""] = await waiting(2)
+  const reject = ["approval", "reject", first, second]
+  expect((await cli(reject, "approver")).stderr).toContain("There is no terminal to ask on")
+  const no = await cli(reject, "approver", { typed: "n\n" })
+  expect(no.stderr).toContain("Nothing was answered; they still wait.")
+  const { approval } = await json(["approval", "show", first])
+  const named = [...reject, "--digest", "0".repeat(64), "--digest", approval.digest]
+  const yes = await cli(named, "approver", { typed: "y\n" })
+  expect(yes.stderr).toContain("Reject this one? [y/N]")
+  expect(yes.stdout.match(/What would run/g)).toHaveLength(1)
+  expect(yes.stdout).toMatch(new RegExp(`✗ ${first} rejected`))
+  expect(yes.stdout).toMatch(new RegExp(`✗ ${second} not answered: .*approval_content_changed`))
+  expect(await stateOf(second)).toBe("APPROVAL_STATE_PENDING")
+  const both = await cli(["approval", "confirm", first, second], "approver", { typed: "y\n" })
+  expect(both.stderr).toContain("Let exactly these 2 run, each once? [y/N]")
+  expect(both.stdout.match(/What would run/g)).toHaveLength(2)
+  expect(await stateOf(second)).toBe("APPROVAL_STATE_APPROVED")
+})
