@@ -83,10 +83,16 @@ function tell({ out, io }: Context, budget: WorkspaceBudget | undefined): void {
   out.details([
     ["calls today", text(budget.dailyToolCalls, budget.maxDailyToolCalls)],
     ["tokens today", text(budget.dailyTokens, budget.maxDailyTokens)],
+    ["  held", heldText(budget.dailyReservedTokens)],
     ["cost today", text(budget.dailyCostMicros, budget.maxDailyCostMicros)],
+    ["  held", heldText(budget.dailyReservedCostMicros)],
     ["warned", timeText(budget.warnTime, io.now())],
     ["new day", timeText(budget.resetTime, io.now())],
     ["set by", budget.updaterId],
     ["etag", budget.etag],
   ])
+}
+
+function heldText(amount: bigint): string {
+  return amount === 0n ? "" : `${amount} for calls that have not ended`
 }

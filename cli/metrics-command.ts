@@ -111,6 +111,10 @@ function figures(metrics: Metrics): readonly (readonly [string, string])[] {
     ["approval wait p50", duration(metrics.approvalWaitP50Millis)],
     ["approval wait p95", duration(metrics.approvalWaitP95Millis)],
     ["outcome unknown", String(metrics.outcomeUnknownOpen ?? 0)],
+    ["tokens read", String(metrics.inputTokens ?? 0n)],
+    ["tokens written", String(metrics.outputTokens ?? 0n)],
+    ["cost", String(Number(metrics.costMicros ?? 0n) / 1e6)],
+    ["budget warnings", byName(metrics.budgetWarningsByName)],
   ]
 }
 

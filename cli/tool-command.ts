@@ -1,3 +1,4 @@
+import { durationMs } from "@bufbuild/protobuf/wkt"
 import type { Command } from "commander"
 import { ProviderStateSchema, RefusalKindSchema } from "../gen/runwarden/tools/v1/provider_pb.ts"
 import {
@@ -6,12 +7,16 @@ import {
   RegistryService,
   RegistryServiceListToolsResponseSchema,
 } from "../gen/runwarden/tools/v1/registry_service_pb.ts"
-import { EffectSchema, RiskClassSchema } from "../gen/runwarden/tools/v1/tool_pb.ts"
+import {
+  EffectSchema,
+  RiskClassSchema,
+  type ToolDefinition,
+} from "../gen/runwarden/tools/v1/tool_pb.ts"
 import { shortened, visibleJson } from "../mesh/visible-text.ts"
 import { type Cli, type Context, command, group } from "./command.ts"
 import { enumText } from "./enum-text.ts"
 import { addPageOptions, type PageOptions, printList } from "./paging.ts"
-import { ageOf, timeText } from "./time-text.ts"
+import { ageOf, spanText, timeText } from "./time-text.ts"
 
 type ListOptions = PageOptions & { readonly provider?: string; readonly query?: string }
 
@@ -79,6 +84,8 @@ async function getTool(context: Context, name: string, version: string): Promise
       ["description", definition.description],
       ["risk", enumText(RiskClassSchema, definition.riskClass)],
       ["effect", enumText(EffectSchema, definition.effect)],
+      ["timeout", timeoutText(definition)],
+      ["uses at most", maxUsageText(definition)],
       ["active", tool.active ? "yes" : "no"],
       ["digest", tool.definitionDigest],
       ["first seen", timeText(tool.createTime, io.now())],
@@ -92,6 +99,16 @@ async function getTool(context: Context, name: string, version: string): Promise
       out.line(visibleJson(definition.outputSchema))
     }
   })
+}
+
+function timeoutText({ defaultTimeout }: ToolDefinition): string {
+  return defaultTimeout === undefined ? "" : spanText(durationMs(defaultTimeout))
+}
+
+function maxUsageText({ maxUsage }: ToolDefinition): string {
+  if (maxUsage === undefined) return ""
+  const { inputTokens, outputTokens, costMicros } = maxUsage
+  return `${inputTokens + outputTokens} tokens, cost ${Number(costMicros) / 1e6}`
 }
 
 async function listProviders(context: Context): Promise<void> {

@@ -54,6 +54,8 @@ function toBudget(workspaceId: string, budget: WorkspaceBudgetRecord): Workspace
     dailyTokens: BigInt(budget.tokens),
     maxDailyCostMicros: BigInt(budget.maxCostMicros),
     dailyCostMicros: BigInt(budget.costMicros),
+    dailyReservedTokens: BigInt(budget.reservedTokens),
+    dailyReservedCostMicros: BigInt(budget.reservedCostMicros),
     resetTime: timestampFromDate(budget.resetTime),
     updaterId: budget.updaterId,
     etag: `b${budget.revision}`,

@@ -1,5 +1,5 @@
 import type { Tx } from "../../mesh/database.ts"
-import { type Exhaustion, isFull, type Meter } from "./budget.ts"
+import { type Exhaustion, isFull, type MaxUsage, type Meter } from "./budget.ts"
 
 /** A workspace's budget, and what was used of it today. */
 export interface WorkspaceBudgetRecord {
@@ -10,32 +10,15 @@ export interface WorkspaceBudgetRecord {
   readonly calls: number
   readonly tokens: number
   readonly costMicros: number
+  /** What is held for calls that have not ended. */
+  readonly reservedTokens: number
+  readonly reservedCostMicros: number
   readonly warnTime: Date | null
   readonly resetTime: Date
   readonly updaterId: string
   readonly updateTime: Date | null
   /** 0 where it was never set. */
   readonly revision: number
-}
-
-/**
- * The part of a statement that charges workspaces, where they have a budget: a look at each one's key
- * otherwise. `source` has `workspace_id`, in `calls` how many it admits, and in `tokens` and
- * `cost_micros` what others have used up. It is carried out behind all that others wait for, and fails
- * where a call is admitted that has no room.
- */
-export function chargeSql(source: string): string {
-  return `charged as (
-    insert into workspace_usage as u (workspace_id, day, calls, tokens, cost_micros)
-    select s.workspace_id, (now() at time zone 'UTC')::date, coalesce(sum(s.calls), 0),
-      coalesce(sum(s.tokens), 0), coalesce(sum(s.cost_micros), 0)
-    from ${source} s join workspace_budgets b on b.workspace_id = s.workspace_id
-    where (s.calls > 0 or s.tokens > 0 or s.cost_micros > 0)
-      and (b.max_calls > 0 or b.max_tokens > 0 or b.max_cost_micros > 0)
-    group by s.workspace_id order by s.workspace_id
-    on conflict (workspace_id, day) do update set calls = u.calls + excluded.calls,
-      tokens = u.tokens + excluded.tokens, cost_micros = u.cost_micros + excluded.cost_micros
-  )`
 }
 
 /** The name of the check that fails where a call has no room in its workspace's day. */
@@ -48,6 +31,8 @@ export function findBudget(tx: Tx, workspaceId: string): Promise<WorkspaceBudget
        coalesce(b.max_tokens, 0) as "maxTokens", coalesce(b.max_cost_micros, 0) as "maxCostMicros",
        coalesce(u.calls, 0) as calls, coalesce(u.tokens, 0) as tokens,
        coalesce(u.cost_micros, 0) as "costMicros",
+       coalesce(u.reserved_tokens, 0) as "reservedTokens",
+       coalesce(u.reserved_cost_micros, 0) as "reservedCostMicros",
        u.warn_time as "warnTime", (today.day + 1)::timestamp at time zone 'UTC' as "resetTime",
        coalesce(b.updater_id, '') as "updaterId", b.update_time as "updateTime",
        coalesce(b.revision, 0) as revision
@@ -78,6 +63,8 @@ export async function setBudget(
        or exists (select from workspace_budgets where workspace_id = $1::uuid)
      on conflict (workspace_id) do update set max_calls = excluded.max_calls,
        max_tokens = excluded.max_tokens, max_cost_micros = excluded.max_cost_micros,
+       count_time = case when b.max_calls + b.max_tokens + b.max_cost_micros = 0 then now()
+         else b.count_time end,
        updater_id = excluded.updater_id, update_time = now(), revision = b.revision + 1
        where $4::bigint is null or b.revision = $4::bigint
      returning workspace_id`,
@@ -89,15 +76,21 @@ export async function setBudget(
   return row !== undefined
 }
 
-/** How the workspace has no room for one more call today; undefined where it has. */
-export async function findExhaustion(tx: Tx, workspaceId: string): Promise<Exhaustion | undefined> {
+/** How the workspace has no room for one more such call today; undefined where it has. */
+export async function findExhaustion(
+  tx: Tx,
+  workspaceId: string,
+  wanted: MaxUsage | undefined,
+): Promise<Exhaustion | undefined> {
   const { resetTime, ...budget } = await findBudget(tx, workspaceId)
-  const { calls, tokens, costMicros, maxCalls, maxTokens, maxCostMicros } = budget
+  const { calls, maxCalls, maxTokens, maxCostMicros } = budget
+  const tokens = budget.tokens + budget.reservedTokens
+  const costMicros = budget.costMicros + budget.reservedCostMicros
   const meters: readonly Meter[] = [
     { budget: "workspace_daily_tool_calls", used: calls, limit: maxCalls },
     { budget: "workspace_daily_tokens", used: tokens, limit: maxTokens },
     { budget: "workspace_daily_cost_micros", used: costMicros, limit: maxCostMicros },
   ]
-  const full = meters.find((meter) => meter.limit > 0 && isFull(meter))
+  const full = meters.find((meter) => meter.limit > 0 && isFull(meter, wanted))
   return full === undefined ? undefined : { ...full, resetTime }
 }

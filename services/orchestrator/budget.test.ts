@@ -255,6 +255,35 @@ describe("tokens and cost, as tools report them", () => {
   })
 })
 
+describe("telemetry", () => {
+  it("is told of every call's use once, and of every warning", async () => {
+    const me = withBudget()
+    peers.script.usage = ({ stepIndex }) => ({ inputTokens: BigInt(stepIndex), costMicros: 2n })
+    const run = await me.start(steps(5), { budget: { maxToolCalls: 5 } })
+    const { usage } = await me.ended(run.runId)
+    const told = await until(() => {
+      const events = peers.events.filter(({ runId }) => runId === run.runId)
+      const isOver = events.some(
+        ({ payload }) => payload.case === "runChanged" && payload.value.state === "succeeded",
+      )
+      return isOver && events
+    })
+    const sum = { inputTokens: 0n, outputTokens: 0n, costMicros: 0n }
+    for (const { payload } of told) {
+      if (payload.case !== "toolCallChanged") continue
+      sum.inputTokens += payload.value.inputTokens
+      sum.outputTokens += payload.value.outputTokens
+      sum.costMicros += payload.value.costMicros
+    }
+    expect(sum).toEqual({ inputTokens: 10n, outputTokens: 0n, costMicros: 10n })
+    expect(usage).toMatchObject(sum)
+    const warned = told.filter(({ payload }) => payload.case === "budgetWarned")
+    expect(warned.map(({ payload }) => payload.value)).toMatchObject([
+      { budget: "run_tool_calls", used: 4n, limit: 5n },
+    ])
+  })
+})
+
 describe("the budget of a workspace's day", () => {
   it("admits ten of fifty calls that ask at once, and tells the others when it is renewed", async () => {
     const me = withBudget()

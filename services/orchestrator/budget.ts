@@ -7,6 +7,12 @@ export interface CallUsage {
   readonly costMicros: number
 }
 
+/** The most that a call uses up, where its tool declares it. */
+export interface MaxUsage {
+  readonly tokens: number
+  readonly costMicros: number
+}
+
 /** Whole numbers; what is undefined has no limit. */
 export interface RunBudget {
   /** Calls that may be admitted. */
@@ -59,17 +65,35 @@ export interface Exhaustion extends Meter {
 }
 
 /**
- * The first budget of a run that has no room for one more call; undefined where it fits. What a call
- * will use up is not known before: it fits where anything is left.
+ * The first budget of a run that has no room for one more call; undefined where it fits. Where it is
+ * not known what a call uses up at most, it fits where anything is left.
  */
-export function exhaustionOf(budget: RunBudget, used: RunUse): Exhaustion | undefined {
-  const full = readMeters(budget, used).find(isFull)
+export function exhaustionOf(
+  budget: RunBudget,
+  used: RunUse,
+  wanted?: MaxUsage,
+): Exhaustion | undefined {
+  const full = readMeters(budget, used).find((meter) => isFull(meter, wanted))
   return full === undefined ? undefined : { ...full, resetTime: undefined }
 }
 
-/** Whether nothing is left. */
-export function isFull({ used, limit }: Meter): boolean {
-  return used + 1 > limit
+/** Whether one more call has no room. */
+export function isFull({ budget, used, limit }: Meter, wanted?: MaxUsage): boolean {
+  return used + amountOf(budget, wanted) > limit
+}
+
+/** What a call takes of a budget at most, or at least, where the most is not known. */
+function amountOf(budget: BudgetName, wanted: MaxUsage | undefined): number {
+  switch (budget) {
+    case "run_tokens":
+    case "workspace_daily_tokens":
+      return Math.max(1, wanted?.tokens ?? 1)
+    case "run_cost_micros":
+    case "workspace_daily_cost_micros":
+      return Math.max(1, wanted?.costMicros ?? 1)
+    default:
+      return 1
+  }
 }
 
 /** The budgets of which four fifths are used up now and were not `before`. */

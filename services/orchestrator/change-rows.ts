@@ -52,6 +52,7 @@ export function runRow(n: number, change: Change, content: Content) {
     output_tokens: run.usedOutputTokens - from.usedOutputTokens || undefined,
     cost_micros: run.usedCostMicros - from.usedCostMicros || undefined,
     payload_bytes: run.payloadBytes - from.payloadBytes || undefined,
+    ...reservationRow(change),
     entries: change.entries.count,
     ...content.add(change.entries.bytes),
     claim: claimWord[claim.kind],
@@ -61,6 +62,22 @@ export function runRow(n: number, change: Change, content: Content) {
     approval_id: consumption?.approvalId,
     approval_digest: consumption?.digest,
   }
+}
+
+/** What is held from now on, and what is not any more; there where `hasReservation`. */
+export function reservationRow({ reserved, released }: Change) {
+  if (reserved === undefined && released === undefined) return undefined
+  return {
+    reserve_tokens: reserved?.tokens,
+    reserve_cost: reserved?.costMicros,
+    release_step: released?.stepIndex,
+    release_tokens: released?.usage.tokens,
+    release_cost: released?.usage.costMicros,
+  }
+}
+
+export function hasReservation({ reserved, released }: Change): boolean {
+  return reserved !== undefined || released !== undefined
 }
 
 /** A run that is woken is released, and due as soon as that is stored. */

@@ -5,7 +5,7 @@
  */
 import type { Statement } from "../../mesh/database.ts"
 import { askSql } from "./asked-sql.ts"
-import { chargeSql } from "./budget-store.ts"
+import { chargeSql } from "./charge-sql.ts"
 import { appendSql, requireHeads } from "./journal-sql.ts"
 
 /** As many as `runwarden.violated` and the bits of `kept` can tell apart. */
@@ -21,6 +21,8 @@ export interface ChangeParts {
   readonly claims: boolean
   /** Answers that are kept for requests that come again. */
   readonly answers: boolean
+  /** Calls that take what they may use up, or give it back. */
+  readonly reservations: boolean
 }
 
 const statements = new Map<string, Statement>()
@@ -39,7 +41,8 @@ export function changeStatement(parts: ChangeParts): Statement {
   return statement
 }
 
-function textOf({ approvals, rejudgements, claims, answers }: ChangeParts): string {
+function textOf(parts: ChangeParts): string {
+  const { approvals, rejudgements, claims, answers, reservations } = parts
   return `
   with item as materialized (
     select * from json_to_recordset($1::json) as i (n integer, workspace_id uuid, run_id uuid,
@@ -47,7 +50,7 @@ function textOf({ approvals, rejudgements, claims, answers }: ChangeParts): stri
       moderation_outcome text, step_index integer, requester_role smallint, calls integer,
       input_tokens bigint, output_tokens bigint, cost_micros bigint, payload_bytes bigint, entries integer,
       first_byte integer, bytes integer, claim text, due_time timestamptz, owner uuid,
-      lease_ms double precision, approval_id uuid, approval_digest text)
+      lease_ms double precision, approval_id uuid, approval_digest text${reservations ? reservationColumns : ""})
   ), run as (
     update runs r set state = coalesce(i.state, r.state), reason = coalesce(i.reason, r.reason),
       policy_denial = coalesce(i.policy_denial, r.policy_denial),
@@ -68,7 +71,7 @@ function textOf({ approvals, rejudgements, claims, answers }: ChangeParts): stri
       and r.epoch = i.epoch and r.revision = i.revision ${approvals ? usable : ""}
     returning i.n, r.workspace_id, r.run_id, r.epoch, r.event_count - i.entries + 1 as first_sequence,
       i.entries, i.first_byte, i.bytes, i.claim, i.due_time, i.owner, i.lease_ms, i.approval_id,
-      i.calls, coalesce(i.input_tokens, 0) + coalesce(i.output_tokens, 0) as tokens, i.cost_micros
+      i.calls, coalesce(i.input_tokens, 0) + coalesce(i.output_tokens, 0) as tokens, i.cost_micros${reservations ? reservationValues : ""}
   ), kept as materialized (
     -- A bit per change that was stored: cheaper to ask than a join.
     select coalesce(bit_or(set_bit(b'0'::bit(${maxChanges}), n, 1)), b'0'::bit(${maxChanges})) as bits
@@ -119,7 +122,7 @@ function textOf({ approvals, rejudgements, claims, answers }: ChangeParts): stri
   ), ${approvals ? approvalSql : ""}${answers ? answerSql(approvals ? "$8" : "$5") : ""}${claims ? claimSql : ""}dropped as (
     delete from run_claims t using run r
     where r.claim = 'drop' and t.workspace_id = r.workspace_id and t.run_id = r.run_id
-  ), ${appendSql("run", { before: "called", content: "$4" })}, ${chargeSql("run")}
+  ), ${appendSql("run", { before: "called", content: "$4" })}, ${chargeSql("run", reservations)}
   select array(select n from run) as stored, now() as time, case
     when (select count(*) from called) <> (select count(*) from call)
       then runwarden.violated('a call is not as its run says')
@@ -127,6 +130,11 @@ function textOf({ approvals, rejudgements, claims, answers }: ChangeParts): stri
     ${approvals ? requireApprovals : ""}
     ${requireHeads("run")} end as checked`
 }
+
+const reservationColumns = `, reserve_tokens bigint, reserve_cost bigint,
+      release_step integer, release_tokens bigint, release_cost bigint`
+const reservationValues = `, i.reserve_tokens, i.reserve_cost, i.release_step, i.release_tokens,
+      i.release_cost`
 
 /** An approval that is used up must be a yes to exactly this, under rules and delegations in force. */
 const usable = `and (i.approval_id is null or exists (

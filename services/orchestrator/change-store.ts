@@ -22,6 +22,7 @@ import {
   Content,
   callRow,
   givenRow,
+  hasReservation,
   movedRow,
   runRow,
   verdictRow,
@@ -120,6 +121,7 @@ export async function storeChanges(
     rejudgements: verdicts.some((verdict) => !verdict.is_new),
     claims: runs.some(({ claim }) => claim !== undefined && claim !== "drop"),
     answers: answers.length > 0,
+    reservations: sorted.some(({ change }) => hasReservation(change)),
   }
   const json = [runs, verdicts, calls].map((each) => JSON.stringify(each))
   const more = [...(parts.approvals ? approvals : []), ...(parts.answers ? [answers] : [])]

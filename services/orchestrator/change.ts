@@ -13,12 +13,17 @@
 import { graver } from "./action.ts"
 import { type ApprovalEvent, transitionApproval } from "./approval.ts"
 import { countApprovals, type GivenAnswer, isGlassBroken } from "./approval-answer.ts"
-import type { CallUsage } from "./budget.ts"
+import type { CallUsage, MaxUsage } from "./budget.ts"
 import { JournalEntries } from "./journal-entries.ts"
 import type { Judgement } from "./judgement.ts"
 import { isTerminalRun, type RunEffect, type RunEvent, transitionRun } from "./run.ts"
 import type { ApprovalRecord, Denial, RunRecord, Snapshot, ToolCallRecord } from "./snapshot.ts"
-import { isOpenToolCall, type ToolCallEvent, transitionToolCall } from "./tool-call.ts"
+import {
+  isEndedToolCall,
+  isOpenToolCall,
+  type ToolCallEvent,
+  transitionToolCall,
+} from "./tool-call.ts"
 
 /** What becomes of the run's place in the claim table. */
 export type ClaimChange =
@@ -61,6 +66,10 @@ export class Change {
   claim: ClaimChange = { kind: "keep" }
   /** What a call ends with, as JSON: made once, where it was counted. */
   resultText: string | undefined
+  /** What is held in the budget of the workspace from now on, for the call that is admitted. */
+  reserved: MaxUsage | undefined
+  /** The call that has ended for which something was held. */
+  released: { readonly stepIndex: number; readonly usage: MaxUsage } | undefined
   /** Whether the run's executing call must be told to stop. */
   abortsCall = false
   #run: RunRecord
@@ -156,13 +165,19 @@ export class Change {
     event: ToolCallEvent,
     members: Partial<ToolCallRecord> = {},
     executionMs = 0,
+    usage?: CallUsage,
   ): void {
     const call = this.call(stepIndex)
     const { state, effects } = transitionToolCall(call.state, event)
     const moved = { ...call, reason: "", ...members, state }
     this.#calls.set(stepIndex, moved)
-    if (event === "execute") this.#run = { ...this.#run, usedCalls: this.#run.usedCalls + 1 }
-    this.entries.toolCallChanged(moved, executionMs)
+    if (event === "execute") {
+      this.#run = { ...this.#run, usedCalls: this.#run.usedCalls + 1 }
+      this.reserved = call.maxUsage
+    }
+    const { maxUsage: held } = call
+    if (held !== undefined && isEndedToolCall(state)) this.released = { stepIndex, usage: held }
+    this.entries.toolCallChanged(moved, executionMs, usage)
     if (effects.includes("supersede_approval")) this.#moveOpenApproval(stepIndex, "supersede")
     if (effects.includes("cancel_approval")) this.#moveOpenApproval(stepIndex, "cancel")
   }

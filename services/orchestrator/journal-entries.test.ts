@@ -51,16 +51,22 @@ const entry = fc.oneof(
       state: fc.constantFrom(...toolCallStates),
       reason: text,
       executionMs: millis,
+      usage: fc.option(fc.record({ inputTokens: millis, outputTokens: count, costMicros: count }), {
+        nil: undefined,
+      }),
     })
-    .map(({ executionMs, ...value }) => ({
+    .map(({ executionMs, usage, ...value }) => ({
       add: (entries: JournalEntries) =>
-        entries.toolCallChanged(value as ToolCallRecord, executionMs),
+        entries.toolCallChanged(value as ToolCallRecord, executionMs, usage),
       kind: {
         case: "toolCallStateChanged" as const,
         value: {
           ...value,
           state: toolCallStateEnum[value.state],
           executionMillis: BigInt(executionMs),
+          inputTokens: BigInt(usage?.inputTokens ?? 0),
+          outputTokens: BigInt(usage?.outputTokens ?? 0),
+          costMicros: BigInt(usage?.costMicros ?? 0),
         },
       },
     })),
@@ -168,7 +174,11 @@ function payloadOf(kind: RunEvent["kind"]): unknown {
       const { stepIndex, tool, reason, executionMillis } = kind.value
       const state = wordOf(toolCallStateEnum, kind.value.state) ?? ""
       if (["proposed", "moderating", "ready", "executing"].includes(state)) return undefined
-      return { case: "toolCallChanged", value: { stepIndex, tool, state, reason, executionMillis } }
+      const { inputTokens, outputTokens, costMicros } = kind.value
+      const isUsed = inputTokens + outputTokens + costMicros > 0n
+      const used = isUsed ? { inputTokens, outputTokens, costMicros } : {}
+      const value = { stepIndex, tool, state, reason, executionMillis, ...used }
+      return { case: "toolCallChanged", value }
     }
     case "contentModerated": {
       const { tool, failure } = kind.value
@@ -180,6 +190,10 @@ function payloadOf(kind: RunEvent["kind"]): unknown {
       const { approvalId, waitMillis, breakGlass } = kind.value
       const state = wordOf(approvalStateEnum, kind.value.state)
       return { case: "approvalChanged", value: { approvalId, state, waitMillis, breakGlass } }
+    }
+    case "budgetWarned": {
+      const { budget, used, limit } = kind.value
+      return { case: "budgetWarned", value: { budget, used, limit } }
     }
     default:
       return undefined

@@ -6,7 +6,7 @@
  * A test holds it against that encoder.
  */
 import type { GivenAnswer } from "./approval-answer.ts"
-import type { Meter } from "./budget.ts"
+import type { CallUsage, Meter } from "./budget.ts"
 import type { Judgement } from "./judgement.ts"
 import type { ApprovalRecord, RunRecord, ToolCallRecord } from "./snapshot.ts"
 import {
@@ -56,11 +56,16 @@ export class JournalEntries {
     this.#add(entryKinds.runStateChanged, [runStateEnum[state], reason])
   }
 
-  toolCallChanged(call: ToolCallRecord, executionMs: number): void {
+  toolCallChanged(call: ToolCallRecord, executionMs: number, usage?: CallUsage): void {
     const { toolCallId, stepIndex, tool, state, reason } = call
     const millis = Math.max(0, Math.round(executionMs))
     const fields = [toolCallId, stepIndex, tool, toolCallStateEnum[state], reason, millis]
-    this.#add(entryKinds.toolCallStateChanged, fields)
+    if (usage === undefined) {
+      this.#add(entryKinds.toolCallStateChanged, fields)
+      return
+    }
+    const { inputTokens, outputTokens, costMicros } = usage
+    this.#add(entryKinds.toolCallStateChanged, [...fields, inputTokens, outputTokens, costMicros])
   }
 
   /** `call` is absent for a run's input; where it is there, so is its step, also the first. */

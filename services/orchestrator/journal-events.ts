@@ -72,7 +72,8 @@ function payloadOf(entry: JournalEntryReader, elapsedMs: number): Payload | unde
       if (state === undefined || passing.has(state)) return undefined
       const executionMillis = BigInt(entry.number(6))
       const [stepIndex, tool, reason] = [entry.number(2), entry.text(3), entry.text(5)]
-      return { case: "toolCallChanged", value: { stepIndex, tool, state, reason, executionMillis } }
+      const value = { stepIndex, tool, state, reason, executionMillis, ...usageOf(entry) }
+      return { case: "toolCallChanged", value }
     }
     case entryKinds.contentModerated: {
       const subject = subjects[entry.number(1)] ?? ""
@@ -87,8 +88,27 @@ function payloadOf(entry: JournalEntryReader, elapsedMs: number): Payload | unde
       const value = { approvalId: entry.text(1), state, waitMillis, breakGlass }
       return { case: "approvalChanged", value }
     }
+    case entryKinds.budgetWarned: {
+      const [used, limit] = [BigInt(entry.number(2)), BigInt(entry.number(3))]
+      return { case: "budgetWarned", value: { budget: entry.text(1), used, limit } }
+    }
     default:
       return undefined
+  }
+}
+
+/** What a call used up; nothing where it reports nothing, as most do. */
+function usageOf(entry: JournalEntryReader) {
+  const [inputTokens, outputTokens, costMicros] = [
+    entry.number(7),
+    entry.number(8),
+    entry.number(9),
+  ]
+  if (inputTokens + outputTokens + costMicros === 0) return undefined
+  return {
+    inputTokens: BigInt(inputTokens),
+    outputTokens: BigInt(outputTokens),
+    costMicros: BigInt(costMicros),
   }
 }
 

@@ -11,7 +11,7 @@ import { RunwardenError } from "../../mesh/errors.ts"
 import type { Caller } from "../../mesh/identity.ts"
 import { newId } from "../../mesh/ids.ts"
 import { activeTraceId } from "../../mesh/tracing.ts"
-import type { RunBudget } from "./budget.ts"
+import type { MaxUsage, RunBudget } from "./budget.ts"
 import { checkPlan, isLiteral, type PlanStep } from "./plan.ts"
 import type { RunLimits } from "./run-limits.ts"
 import { clockFrom, type RunRecord, type Snapshot, type ToolCallRecord } from "./snapshot.ts"
@@ -152,6 +152,16 @@ function planText(name: string, steps: readonly PlanStep[]): string {
 
 const onErrorNames = { stop: "ON_ERROR_STOP", continue: "ON_ERROR_CONTINUE" } as const
 
+function timeoutOf({ defaultTimeout }: ResolvedTool): number | undefined {
+  return defaultTimeout === undefined ? undefined : durationMs(defaultTimeout)
+}
+
+function maxUsageOf({ maxUsage }: ResolvedTool): MaxUsage | undefined {
+  if (maxUsage === undefined) return undefined
+  const { inputTokens, outputTokens, costMicros } = maxUsage
+  return { tokens: Number(inputTokens + outputTokens), costMicros: Number(costMicros) }
+}
+
 function newCall(
   run: RunRecord,
   step: PlanStep,
@@ -174,7 +184,8 @@ function newCall(
     effect: toEffect(tool.effect),
     title: step.title,
     onError: step.onError,
-    timeoutMs: step.timeoutMs,
+    timeoutMs: step.timeoutMs ?? timeoutOf(tool),
+    maxUsage: maxUsageOf(tool),
     state: "proposed",
     reason: "",
     policyDenial: undefined,

@@ -17,19 +17,20 @@ export interface Conclusion {
 /** Records the end of the executing call, and what follows for the run. */
 export function concludeCall(change: Change, stepIndex: number, conclusion: Conclusion): void {
   const { outcome, executionMs, traceId } = conclusion
-  settleUsage(change, outcome.usage)
+  const { usage } = outcome
+  settleUsage(change, usage)
   switch (outcome.kind) {
     case "succeeded":
-      change.moveCall(stepIndex, "succeed", { result: outcome.result, traceId }, executionMs)
+      change.moveCall(stepIndex, "succeed", { result: outcome.result, traceId }, executionMs, usage)
       change.countResult(outcome.text)
       break
     case "failed": {
       const { error, reason } = outcome
-      change.moveCall(stepIndex, "fail", { error, reason, traceId }, executionMs)
+      change.moveCall(stepIndex, "fail", { error, reason, traceId }, executionMs, usage)
       break
     }
     case "unknown":
-      change.moveCall(stepIndex, "lose", { reason: "outcome_unknown", traceId }, executionMs)
+      change.moveCall(stepIndex, "lose", { reason: "outcome_unknown", traceId }, executionMs, usage)
       break
   }
   passOn(change, stepIndex, conclusion.judgement)

@@ -16,10 +16,11 @@ export function runExhaustion(
   stepIndex: number,
   limits: RunLimits,
 ): Exhaustion | undefined {
-  const full = limitMeters(place, limits).find(isFull)
+  const full = limitMeters(place, limits).find((meter) => isFull(meter))
   if (full !== undefined) return { ...full, resetTime: undefined }
   const { budget } = place.run
-  return budget === undefined ? undefined : exhaustionOf(budget, useOf(place, stepIndex))
+  if (budget === undefined) return undefined
+  return exhaustionOf(budget, useOf(place, stepIndex), place.before.calls[stepIndex]?.maxUsage)
 }
 
 /** Admits a call that is ready: charges it, and warns of what is nearly used up. */

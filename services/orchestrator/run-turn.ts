@@ -98,10 +98,12 @@ export class RunTurns {
 
   /** Denies the current call, unless its workspace has room for it by now. */
   async #exhaust(): Promise<Turn> {
-    const { workspaceId } = this.#held.snapshot.run
+    const { run, calls } = this.#held.snapshot
+    const { workspaceId } = run
+    const wanted = calls[run.stepIndex]?.maxUsage
     const exhaustion = await this.#database.tenant(
       workspaceId,
-      (tx) => findExhaustion(tx, workspaceId),
+      (tx) => findExhaustion(tx, workspaceId, wanted),
       { name: "findExhaustion", isOneRead: true },
     )
     if (exhaustion === undefined) return again

@@ -18,7 +18,7 @@ import {
   type SealExecutionRequest,
 } from "../../gen/runwarden/tools/v1/execution_service_pb.ts"
 import { LedgerService } from "../../gen/runwarden/tools/v1/ledger_service_pb.ts"
-import type { PlannedStep } from "../../gen/runwarden/tools/v1/resolution_pb.ts"
+import type { PlannedStep, ResolvedTool } from "../../gen/runwarden/tools/v1/resolution_pb.ts"
 import { Effect, RiskClass } from "../../gen/runwarden/tools/v1/tool_pb.ts"
 import { digestOfStruct } from "../../mesh/canonical.ts"
 import { RunwardenError } from "../../mesh/errors.ts"
@@ -37,6 +37,8 @@ export interface Script {
   execute: (request: ExecuteRequest, context: HandlerContext) => Promise<JsonObject> | JsonObject
   /** What a call used up, as its tool reports it. */
   usage: (request: ExecuteRequest) => Usage | undefined
+  /** What the version of a tool declares beside what its name says. */
+  declared: (tool: string) => Partial<Pick<ResolvedTool, "defaultTimeout" | "maxUsage">>
   member: (actorId: string) => { member: boolean; role: Role }
   /** Calls that only the ledger knows. */
   strays: { runId: string; stepIndex: number }[]
@@ -69,6 +71,7 @@ export function createPeers() {
     policyVersion: "test@1",
     execute: ({ stepIndex }) => ({ step: stepIndex, id: `made-${stepIndex}` }),
     usage: () => undefined,
+    declared: () => ({}),
     member: () => ({ member: true, role: Role.APPROVER }),
     strays: [],
   }
@@ -101,7 +104,7 @@ export function createPeers() {
     resolvePlan({ steps }: { steps: readonly PlannedStep[] }) {
       const tools = steps.map(({ tool: name }, index) => {
         const tool = toolNamed(name)
-        if (tool !== undefined) return tool
+        if (tool !== undefined) return { ...tool, ...script.declared(name) }
         throw new RunwardenError("UNKNOWN_TOOL", { field: `steps[${index}].tool`, tool: name })
       })
       for (const [index, step] of steps.entries()) requireFit(step.arguments, `steps[${index}].`)

@@ -3,7 +3,7 @@ import type { Effect, RiskClass, Verdict } from "./action.ts"
 import type { ApprovalState } from "./approval.ts"
 import type { StoredAnswer } from "./approval-answer.ts"
 import type { PinnedRule } from "./approval-rule.ts"
-import type { RunBudget } from "./budget.ts"
+import type { MaxUsage, RunBudget } from "./budget.ts"
 import type { RunState } from "./run.ts"
 import type { ToolCallState } from "./tool-call.ts"
 
@@ -85,6 +85,8 @@ export interface ToolCallRecord {
   readonly onError: "stop" | "continue"
   /** How long it may take from when it was admitted; undefined for as long as its run. */
   readonly timeoutMs: number | undefined
+  /** What is held in budgets while it is carried out; undefined where its tool does not declare it. */
+  readonly maxUsage: MaxUsage | undefined
   readonly state: ToolCallState
   readonly reason: string
   readonly policyDenial: Denial | undefined

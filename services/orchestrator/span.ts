@@ -75,13 +75,21 @@ function callAttributes(run: RunRecord, call: ToolCallRecord): Attributes {
 }
 
 function outcomeAttributes(outcome: Outcome): Attributes {
+  const { usage } = outcome
+  const used =
+    usage === undefined
+      ? {}
+      : {
+          "gen_ai.usage.input_tokens": usage.inputTokens,
+          "gen_ai.usage.output_tokens": usage.outputTokens,
+        }
   switch (outcome.kind) {
     case "succeeded":
-      return {}
+      return used
     case "failed":
-      return { "error.type": outcome.reason }
+      return { ...used, "error.type": outcome.reason }
     case "unknown":
-      return { "error.type": "outcome_unknown" }
+      return { ...used, "error.type": "outcome_unknown" }
   }
 }
 

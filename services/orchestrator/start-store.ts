@@ -14,11 +14,18 @@ import { RunwardenError, reasonOf } from "../../mesh/errors.ts"
 import { createFairGroup } from "../../mesh/fair-group.ts"
 import type { RequestKey } from "../../mesh/request-id.ts"
 import { askSql } from "./asked-sql.ts"
-import { chargeSql } from "./budget-store.ts"
 import type { Change } from "./change.ts"
-import { askedRow, Content, denial, verdictRow } from "./change-rows.ts"
+import {
+  askedRow,
+  Content,
+  denial,
+  hasReservation,
+  reservationRow,
+  verdictRow,
+} from "./change-rows.ts"
 import { maxChanges } from "./change-sql.ts"
 import { compareRuns } from "./change-store.ts"
+import { chargeSql } from "./charge-sql.ts"
 import { appendSql, requireHeads } from "./journal-sql.ts"
 import { type Clock, clockFrom, type ToolCallRecord } from "./snapshot.ts"
 
@@ -117,13 +124,14 @@ export async function storeStarts(
   await ensureJournals(database, workspaceIds, known)
   const json = [runs, calls, verdicts].map((each) => JSON.stringify(each))
   const values = [...json, content.concat()]
-  const [reply] =
-    asked.length === 0
-      ? await database.batch<Reply>(workspaceIds, plainStatement, values)
-      : await database.batch<Reply>(workspaceIds, askingStatement, [
-          ...values,
-          JSON.stringify(asked),
-        ])
+  const parts = {
+    asks: asked.length > 0,
+    reserves: sorted.some(({ change }) => hasReservation(change)),
+  }
+  const [reply] = await database.batch<Reply>(workspaceIds, statementOf(parts), [
+    ...values,
+    ...(parts.asks ? [JSON.stringify(asked)] : []),
+  ])
   if (reply === undefined) throw new Error("the statement answers one row")
   const stored = new Set(reply.stored.map((n) => sorted[n]))
   const at: Started = { kind: "started", at: reply.time }
@@ -184,6 +192,7 @@ function startRow(n: number, { change, key, timeoutMs, begin, lease }: Start, co
     lease_ms: change.claim.kind === "keep" ? (lease?.leaseMs ?? 0) : 0,
     entries: change.entries.count,
     ...content.add(change.entries.bytes),
+    ...reservationRow(change),
   }
 }
 
@@ -202,6 +211,7 @@ function plannedRow(n: number, { run }: Change, call: ToolCallRecord) {
     title: call.title,
     on_error: call.onError,
     timeout_ms: call.timeoutMs,
+    max_usage: call.maxUsage === undefined ? undefined : JSON.stringify(call.maxUsage),
     planned_arguments: JSON.stringify(call.plannedArguments),
     is_literal: call.isLiteral,
     state: call.state,
@@ -224,10 +234,25 @@ const ensureStatement: Statement = {
     on conflict (workspace_id) do nothing`,
 }
 
-const plainStatement: Statement = { name: "store-starts", text: textOf({ asks: false }) }
-const askingStatement: Statement = { name: "store-starts-that-ask", text: textOf({ asks: true }) }
+/** What only some starts do: ask somebody, or take what a call may use up. */
+interface StartParts {
+  readonly asks: boolean
+  readonly reserves: boolean
+}
 
-function textOf({ asks }: { readonly asks: boolean }): string {
+const statements = new Map<string, Statement>()
+
+function statementOf(parts: StartParts): Statement {
+  const named = Object.entries(parts).flatMap(([part, isThere]) => (isThere ? [part] : []))
+  const name = ["store-starts", ...named].join("-")
+  const known = statements.get(name) ?? { name, text: textOf(parts) }
+  statements.set(name, known)
+  return known
+}
+
+const releaseNothing = `null::integer as release_step, 0 as release_tokens, 0 as release_cost,`
+
+function textOf({ asks, reserves }: StartParts): string {
   return `
   with item as materialized (
     select * from json_to_recordset($1::json) as i (n integer, workspace_id uuid, run_id uuid,
@@ -236,7 +261,7 @@ function textOf({ asks }: { readonly asks: boolean }): string {
       step_count integer, budget text, calls integer, payload_bytes bigint, trace_id text, trace_parent text,
       request_id uuid, method text, request_sha256 text, timeout_ms double precision,
       start_time timestamptz, delay_ms double precision, claim text, due_time timestamptz,
-      owner uuid, lease_ms double precision, entries integer, first_byte integer, bytes integer)
+      owner uuid, lease_ms double precision, entries integer, first_byte integer, bytes integer${reserves ? ", reserve_tokens bigint, reserve_cost bigint" : ""})
   ), repeatable as (
     insert into requests (workspace_id, request_id, method, request_sha256, response)
     select workspace_id, request_id, method, request_sha256, convert_to(run_id::text, 'UTF8')
@@ -244,7 +269,7 @@ function textOf({ asks }: { readonly asks: boolean }): string {
     on conflict (workspace_id, request_id) do nothing
     returning workspace_id, request_id, response
   ), fresh as materialized (
-    select i.*, 1::bigint as first_sequence, 0 as tokens, 0 as cost_micros,
+    select i.*, 1::bigint as first_sequence, 0 as tokens, 0 as cost_micros, ${reserves ? releaseNothing : ""}
       coalesce(i.start_time, now() + i.delay_ms * interval '1 millisecond') as begin_time
     from item i
     where exists (select from repeatable q where q.workspace_id = i.workspace_id
@@ -279,11 +304,11 @@ function textOf({ asks }: { readonly asks: boolean }): string {
     where get_bit((select bits from kept), n) = 1
   ), called as (
     insert into tool_calls (workspace_id, run_id, step_index, tool_call_id, idempotency_key, tool,
-      tool_version, definition_digest, risk_class, effect, title, on_error, timeout_ms,
+      tool_version, definition_digest, risk_class, effect, title, on_error, timeout_ms, max_usage,
       planned_arguments, is_literal, state, reason, policy_denial, arguments_digest, verdict, decision_id,
       policy_version, matched_rules, moderation_outcome, approval_id, attempts, start_time, end_time)
     select workspace_id, run_id, step_index, tool_call_id, run_id::text || '/' || step_index::text,
-      tool, tool_version, definition_digest, risk_class, effect, title, on_error, timeout_ms,
+      tool, tool_version, definition_digest, risk_class, effect, title, on_error, timeout_ms, max_usage,
       planned_arguments, is_literal, state, reason, policy_denial, arguments_digest, verdict,
       decision_id, policy_version, matched_rules, moderation_outcome, approval_id, attempts,
       case when state = 'executing' then now() end,
@@ -291,13 +316,13 @@ function textOf({ asks }: { readonly asks: boolean }): string {
     from json_to_recordset($2::json) as c (n integer, workspace_id uuid, run_id uuid,
       step_index integer, tool_call_id uuid, tool text, tool_version text,
       definition_digest text, risk_class text, effect text, title text, on_error text,
-      timeout_ms bigint,
+      timeout_ms bigint, max_usage text,
       planned_arguments text, is_literal boolean, state text, reason text, policy_denial text,
       arguments_digest text, verdict text, decision_id text, policy_version text,
       matched_rules text[], moderation_outcome text, approval_id uuid, attempts integer)
     where get_bit((select bits from kept), n) = 1
     returning 1
-  ), ${asks ? `asked as (${askSql("$5", "get_bit((select bits from kept), n) = 1")}), ` : ""}${appendSql("fresh", { before: "called", content: "$4" })}, ${chargeSql("fresh")}
+  ), ${asks ? `asked as (${askSql("$5", "get_bit((select bits from kept), n) = 1")}), ` : ""}${appendSql("fresh", { before: "called", content: "$4" })}, ${chargeSql("fresh", reserves)}
   select array(select n from fresh) as stored, now() as time,
     case ${requireHeads("fresh")} end as checked`
 }

@@ -1,5 +1,6 @@
 import type { JsonObject } from "@bufbuild/protobuf"
 import type { Tx } from "../../mesh/database.ts"
+import type { MaxUsage } from "./budget.ts"
 import type { Denial, ToolCallRecord, ToolFailure } from "./snapshot.ts"
 import type { ToolCallState } from "./tool-call.ts"
 
@@ -7,7 +8,8 @@ const listColumns = `
   workspace_id as "workspaceId", run_id as "runId", step_index as "stepIndex",
   tool_call_id as "toolCallId", idempotency_key as "idempotencyKey", tool,
   tool_version as "toolVersion", definition_digest as "definitionDigest",
-  risk_class as "riskClass", effect, title, on_error as "onError", timeout_ms as "timeoutMs", state, reason,
+  risk_class as "riskClass", effect, title, on_error as "onError", timeout_ms as "timeoutMs",
+  max_usage as "maxUsage", state, reason,
   policy_denial as "policyDenial", arguments_digest as "argumentsDigest", provenance, verdict,
   decision_id as "decisionId", policy_version as "policyVersion", matched_rules as "matchedRules",
   moderation_outcome as "moderationOutcome", approval_id as "approvalId", attempts,
@@ -25,8 +27,15 @@ type Nullable<T> = { readonly [Key in keyof T]: undefined extends T[Key] ? T[Key
 export interface ToolCallRow
   extends Omit<
     Nullable<ToolCallRecord>,
-    "plannedDigest" | "policyDenial" | "plannedArguments" | "arguments" | "result" | "error"
+    | "plannedDigest"
+    | "maxUsage"
+    | "policyDenial"
+    | "plannedArguments"
+    | "arguments"
+    | "result"
+    | "error"
   > {
+  readonly maxUsage: string | null
   readonly policyDenial: string | null
   readonly plannedArguments: string
   readonly arguments: string | null
@@ -106,6 +115,7 @@ export function toToolCallRecord(row: ToolCallRow): ToolCallRecord {
     approvalId: row.approvalId ?? undefined,
     startTime: row.startTime ?? undefined,
     timeoutMs: row.timeoutMs ?? undefined,
+    maxUsage: row.maxUsage === null ? undefined : (JSON.parse(row.maxUsage) as MaxUsage),
     endTime: row.endTime ?? undefined,
   }
 }

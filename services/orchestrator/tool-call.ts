@@ -125,6 +125,11 @@ export function isTerminalToolCall(state: ToolCallState): boolean {
   return nextToolCallStates(state).length === 0
 }
 
+/** Whether a call was carried out and it is known what became of it. */
+export function isEndedToolCall(state: ToolCallState): boolean {
+  return state === "succeeded" || state === "failed"
+}
+
 /** Whether the end of its run cancels a call in this state. */
 export function isOpenToolCall(state: ToolCallState): boolean {
   return table.cancel.from.includes(state)

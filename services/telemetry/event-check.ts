@@ -42,6 +42,8 @@ export function brokenField(event: Event): string | undefined {
       if (!isText(resourceId, 1, 200)) return "resource_changed.resource_id"
       return isText(change, 1, 32) ? undefined : "resource_changed.change"
     }
+    case "budgetWarned":
+      return isText(payload.value.budget, 1, 64) ? undefined : "budget_warned.budget"
     default:
       return "payload"
   }

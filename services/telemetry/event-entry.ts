@@ -1,6 +1,6 @@
 import type { Timestamp } from "@bufbuild/protobuf/wkt"
-import type { Event } from "../../gen/runwarden/telemetry/v1/event_pb.ts"
-import type { Entry } from "./run-record.ts"
+import type { Event, ToolCallChanged } from "../../gen/runwarden/telemetry/v1/event_pb.ts"
+import type { Amounts, Entry } from "./run-record.ts"
 
 /** What is kept of an event that breaks no rule (event-check.ts). */
 export function toEntry({ eventId, occurTime, payload }: Event): Entry {
@@ -13,7 +13,8 @@ export function toEntry({ eventId, occurTime, payload }: Event): Entry {
     case "toolCallChanged": {
       const { state, reason, stepIndex, tool: name, executionMillis } = payload.value
       const millis = toMillis(executionMillis)
-      return entry(base, "tool_call", { state, reason, name, stepIndex, millis })
+      const amounts = usageOf(payload.value)
+      return entry(base, "tool_call", { state, reason, name, stepIndex, millis, amounts })
     }
     case "moderated": {
       const { verdict: state, subject: name, tool: about, unavailable } = payload.value
@@ -28,6 +29,14 @@ export function toEntry({ eventId, occurTime, payload }: Event): Entry {
       const { change: state, resource: name, resourceId: about } = payload.value
       return entry(base, "resource", { state, name, about })
     }
+    case "budgetWarned": {
+      const { budget: name, used, limit } = payload.value
+      return entry(base, "budget", {
+        state: "warned",
+        name,
+        amounts: [toMillis(used), toMillis(limit), 0],
+      })
+    }
     default:
       throw new Error("an event without a payload was not refused")
   }
@@ -40,8 +49,13 @@ function entry(
   own: Partial<Entry> & Pick<Entry, "state">,
 ): Entry {
   const { state, reason = "", name = "", about = "", stepIndex = 0, millis = 0 } = own
-  const { isMarked = false } = own
-  return { eventId, micros, kind, state, reason, name, about, stepIndex, millis, isMarked }
+  const { isMarked = false, amounts } = own
+  return { eventId, micros, kind, state, reason, name, about, stepIndex, millis, isMarked, amounts }
+}
+
+function usageOf({ inputTokens, outputTokens, costMicros }: ToolCallChanged): Amounts | undefined {
+  if (inputTokens + outputTokens + costMicros === 0n) return undefined
+  return [toAmount(inputTokens), toAmount(outputTokens), toAmount(costMicros)]
 }
 
 function toMicros(time: Timestamp | undefined): number {
@@ -54,3 +68,10 @@ function toMillis(value: bigint): number {
 }
 
 const maxMillis = BigInt(Number.MAX_SAFE_INTEGER)
+
+/** So that what a workspace uses in a month is still an exact number. */
+function toAmount(value: bigint): number {
+  return Number(value > maxAmount ? maxAmount : value)
+}
+
+const maxAmount = 10n ** 12n

@@ -22,11 +22,23 @@ const callStates = ["proposed", "executing", "outcome_unknown", "succeeded", "fa
 const approvalStates = ["pending", "approved", "rejected", "expired", "superseded"]
 const reasons = ["", "policy_denied", "approval_rejected", "tool_failed", "outcome_unknown"]
 
-/** Batches of events over few runs and approvals, with equal times, in any order. */
-export function histories(): fc.Arbitrary<Event[][]> {
+/**
+ * Batches of events over few runs and approvals, with equal times, in any order; `isEarly` for those
+ * that say nothing of use and budgets, as before there were any.
+ */
+export function histories({ isEarly = false } = {}): fc.Arbitrary<Event[][]> {
+  const amount = (...values: bigint[]) => fc.constantFrom(0n, ...(isEarly ? [] : values))
   const ids = fc.constantFrom("a", "b", "c", "d", "e")
   const atMs = fc.integer({ min: -20, max: 20 }).map((quarter) => base + (quarter * hour) / 4)
   const millis = fc.nat({ max: 60 }).map(BigInt)
+  const warned = fc.record({
+    case: fc.constant("budgetWarned" as const),
+    value: fc.record({
+      budget: fc.constantFrom("run_tokens", "run_events"),
+      used: millis,
+      limit: millis,
+    }),
+  })
   const payload = fc.oneof(
     fc.record({
       case: fc.constant("runChanged" as const),
@@ -42,8 +54,12 @@ export function histories(): fc.Arbitrary<Event[][]> {
         state: fc.constantFrom(...callStates),
         stepIndex: fc.nat({ max: 2 }),
         tool: fc.constant("t/x"),
+        inputTokens: amount(0n, 7n, 10n ** 12n),
+        outputTokens: amount(0n, 5n),
+        costMicros: amount(0n, 1_000_000n),
       }),
     }),
+    ...(isEarly ? [] : [warned]),
     fc.record({
       case: fc.constant("moderated" as const),
       value: fc.oneof(
@@ -144,6 +160,15 @@ export function recount(events: readonly Event[], startMs: number, endMs: number
       ? [payload.value]
       : [],
   )
+  const timely = events.filter(({ occurTime }) =>
+    inSpan({ atMs: occurTime === undefined ? 0 : timestampMs(occurTime) }),
+  )
+  const used = timely.flatMap(({ payload }) =>
+    payload.case === "toolCallChanged" ? [payload.value] : [],
+  )
+  const warned = timely.flatMap(({ payload }) =>
+    payload.case === "budgetWarned" ? [payload.value] : [],
+  )
   const ended = runs.filter((it) => ["succeeded", "failed", "expired"].includes(it.state))
   const failed = ended.filter((it) => it.state !== "succeeded")
   const faults = failed.filter(
@@ -174,6 +199,10 @@ export function recount(events: readonly Event[], startMs: number, endMs: number
     approvalsByState: tally(approvals.map((it) => it.state)),
     approvalWaitP50Millis: nearestRank(answered, 0.5),
     approvalWaitP95Millis: nearestRank(answered, 0.95),
+    inputTokens: used.reduce((total, it) => total + it.inputTokens, 0n),
+    outputTokens: used.reduce((total, it) => total + it.outputTokens, 0n),
+    costMicros: used.reduce((total, it) => total + it.costMicros, 0n),
+    budgetWarningsByName: tally(warned.map((it) => it.budget)),
   }
 }
 

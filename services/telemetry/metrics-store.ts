@@ -43,14 +43,18 @@ export async function countByStep(tx: Tx, query: CountQuery): Promise<readonly C
   for (const row of found) {
     if (row.family === "record") countRecord(counts, row.entries, span)
     else if (row.family === "tally") {
-      const [calls, verdicts] = readTally(row.key)
+      const [calls, verdicts, warnings = {}] = readTally(row.key)
       for (const [state, count] of Object.entries(calls)) {
         counts.add(row.step, "tool_call_state", state, count * row.count)
       }
       for (const [verdict, count] of Object.entries(verdicts)) {
         counts.add(row.step, "verdict", verdict, count * row.count)
       }
-    } else rows.push(row)
+      for (const [budget, count] of Object.entries(warnings)) {
+        counts.add(row.step, "budget_warning", budget, count * row.count)
+      }
+    } else if (row.family === "usage") counts.add(row.step, "usage", row.key, row.count)
+    else rows.push(row)
   }
   return [...rows, ...counts.rows()]
 }
@@ -76,20 +80,31 @@ function countRecord(
   span: { readonly start: number; readonly end: number; readonly step: number },
 ): void {
   // Only a run has more than one event, and so events on both sides of a border.
-  const { calls, verdicts } = findingsOf({ isRun: true, entries: readEntries(bytes) })
-  const add = (family: "tool_call_state" | "verdict", key: string, micros: number) => {
+  const entries = readEntries(bytes)
+  const { calls, verdicts, used, warnings } = findingsOf({ isRun: true, entries })
+  const add = (family: Tallied, key: string, micros: number, count = 1) => {
     if (micros < span.start || micros >= span.end) return
     const step = Number.isFinite(span.step) ? Math.floor((micros - span.start) / span.step) : 0
-    counts.add(step, family, key, 1)
+    counts.add(step, family, key, count)
   }
   for (const call of calls) add("tool_call_state", call.state, call.micros)
   for (const verdict of verdicts) add("verdict", verdictOf(verdict), verdict.micros)
+  for (const warning of warnings) add("budget_warning", warning.name, warning.micros)
+  for (const { amounts, micros } of used) {
+    amounts?.forEach((amount, place) => {
+      add("usage", amountNames[place] ?? "", micros, amount)
+    })
+  }
 }
+
+type Tallied = "tool_call_state" | "verdict" | "usage" | "budget_warning"
+
+const amountNames = ["input", "output", "cost"]
 
 function createCounts() {
   const counts = new Map<string, CountRow>()
   return {
-    add(step: number, family: "tool_call_state" | "verdict", key: string, count: number): void {
+    add(step: number, family: Tallied, key: string, count: number): void {
       const name = `${step} ${family} ${key}`
       const before = counts.get(name)?.count ?? 0
       counts.set(name, { step, family, key, count: before + count, p50: null, p95: null })
@@ -106,7 +121,7 @@ const stepOf = (micros: string) =>
 
 const countSql = `
   with found as materialized (
-    select record_id, first_micros, last_micros, state_micros, state, reason, millis, tally,
+    select record_id, first_micros, last_micros, state_micros, state, reason, millis, tally, usage,
       first_micros >= $1::bigint and last_micros < $2::bigint
         and ${stepOf("first_micros")} = ${stepOf("last_micros")} as is_whole
     from run_records
@@ -121,7 +136,7 @@ const countSql = `
     where workspace_id = runwarden.current_workspace()
       and occur_time >= timestamptz 'epoch' + $1::bigint * interval '1 microsecond' and micros < $2::bigint
   )
-  select step, 'run_state' as family, state as key, count(*)::int as count,
+  select step, 'run_state' as family, state as key, count(*)::bigint as count,
     null::bigint as p50, null::bigint as p95, null::bytea as entries
   from runs group by step, state
   union all
@@ -138,6 +153,12 @@ const countSql = `
   union all
   select ${stepOf("first_micros")}, 'tally', tally, count(*)::int, null, null, null
   from found where is_whole and tally <> '' group by 1, tally
+  union all
+  select ${stepOf("first_micros")}, 'usage', amount.name, sum(amount.value)::bigint, null, null, null
+  from found cross join lateral (values ('input', (usage::json ->> 0)::bigint),
+    ('output', (usage::json ->> 1)::bigint), ('cost', (usage::json ->> 2)::bigint)
+  ) as amount (name, value)
+  where is_whole and usage is not null group by 1, amount.name
   union all
   select 0, 'record', '', 1, null, null, record.entries
   from found cross join lateral (

@@ -18,6 +18,8 @@ export interface CountRow {
     | "approval_state"
     | "approval_wait"
     | "outcome_unknown"
+    | "usage"
+    | "budget_warning"
   readonly key: string
   readonly count: number
   readonly p50: number | null
@@ -46,6 +48,7 @@ export function toMetrics(rows: readonly CountRow[], span: Span): MetricsInit {
   const verdicts = countsOf(rows, "verdict")
   const approvals = countsOf(rows, "approval_state")
   const latency = rows.find((row) => row.family === "run_latency")
+  const used = countsOf(rows, "usage")
   const wait = rows.find((row) => row.family === "approval_wait")
 
   const ended = sum(runs, ["succeeded", "failed", "expired"])
@@ -72,6 +75,10 @@ export function toMetrics(rows: readonly CountRow[], span: Span): MetricsInit {
     policyDenialCount: sum(reasons, ["policy_denied"]),
     approvalsByState: approvals,
     ...percentiles("approvalWaitP50Millis", "approvalWaitP95Millis", wait),
+    inputTokens: BigInt(used.input ?? 0),
+    outputTokens: BigInt(used.output ?? 0),
+    costMicros: BigInt(used.cost ?? 0),
+    budgetWarningsByName: countsOf(rows, "budget_warning"),
   }
 }
 

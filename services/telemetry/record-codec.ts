@@ -2,18 +2,27 @@
  * The entries of a record as bytes: a varint with their number, the earliest time in microseconds,
  * then each entry, then the texts that entries name by their place.
  *
- * An entry is its event id (16 bytes), its kind and whether it is marked (1 byte), and
+ * An entry is its event id (16 bytes), its kind and whether it is marked or has amounts (1 byte), and
  * varints: microseconds after the earliest, step, milliseconds, places of state, reason, name and
- * about. A text is its length and its UTF-8. Written by hand, for a record is written per run: JSON
+ * about, and the three amounts where it has them. A text is its length and its UTF-8. Written by hand, for a record is written per run: JSON
  * is twice as long, and its bytes are what storing costs. Migration 0003 writes the same form.
  */
-import type { Entry, EntryKind } from "./run-record.ts"
+import type { Amounts, Entry, EntryKind } from "./run-record.ts"
 
-const kinds: readonly EntryKind[] = ["run", "tool_call", "moderation", "approval", "resource"]
+const kinds: readonly EntryKind[] = [
+  "run",
+  "tool_call",
+  "moderation",
+  "approval",
+  "resource",
+  "budget",
+]
 const markedBit = 0x80
+const amountsBit = 0x40
+const kindBits = 0x3f
 const maxVarintBytes = 8
-/** Id, kind, and seven varints. */
-const maxEntryBytes = 17 + 7 * maxVarintBytes
+/** Id, kind, and ten varints. */
+const maxEntryBytes = 17 + 10 * maxVarintBytes
 const maxBytesOfUnit = 3
 
 /** Writes the records of one statement, in one piece of memory as far as it was foreseen. */
@@ -66,7 +75,11 @@ export function createRecordWriter(capacity: number): (entries: readonly Entry[]
     for (const entry of entries) {
       reserve(maxEntryBytes)
       id(entry.eventId)
-      buffer[at++] = kinds.indexOf(entry.kind) | (entry.isMarked ? markedBit : 0)
+      const { amounts } = entry
+      buffer[at++] =
+        kinds.indexOf(entry.kind) |
+        (entry.isMarked ? markedBit : 0) |
+        (amounts === undefined ? 0 : amountsBit)
       varint(entry.micros - earliest)
       varint(entry.stepIndex)
       varint(entry.millis)
@@ -74,6 +87,7 @@ export function createRecordWriter(capacity: number): (entries: readonly Entry[]
       varint(placeOf(entry.reason))
       varint(placeOf(entry.name))
       varint(placeOf(entry.about))
+      if (amounts !== undefined) for (const amount of amounts) varint(amount)
     }
     for (const text of texts) {
       reserve(maxVarintBytes + maxBytesOfUnit * text.length)
@@ -96,6 +110,10 @@ export function readEntries(bytes: Buffer): readonly Entry[] {
     }
   }
 
+  function readAmounts(): Amounts {
+    return [varint(), varint(), varint()]
+  }
+
   const count = varint()
   const earliest = varint()
   const read = Array.from({ length: count }, () => {
@@ -109,6 +127,7 @@ export function readEntries(bytes: Buffer): readonly Entry[] {
       stepIndex: varint(),
       millis: varint(),
       places: [varint(), varint(), varint(), varint()] as const,
+      amounts: (kind & amountsBit) === 0 ? undefined : readAmounts(),
     }
   })
   const texts: string[] = []
@@ -119,7 +138,7 @@ export function readEntries(bytes: Buffer): readonly Entry[] {
   }
   return read.map(({ kind, places: [state, reason, name, about], ...rest }) => ({
     ...rest,
-    kind: known(kinds[kind & ~markedBit]),
+    kind: known(kinds[kind & kindBits]),
     isMarked: (kind & markedBit) !== 0,
     state: known(texts[state]),
     reason: known(texts[reason]),

@@ -1,6 +1,13 @@
 import type { Database } from "../../mesh/database.ts"
 import { createRecordWriter } from "./record-codec.ts"
-import { type Entry, findingsOf, isEnding, type RunRecord, writeTally } from "./run-record.ts"
+import {
+  type Entry,
+  findingsOf,
+  isEnding,
+  type RunRecord,
+  sumOf,
+  writeTally,
+} from "./run-record.ts"
 
 /** A record as it is to be stored. */
 export interface RecordDraft extends RunRecord {
@@ -61,8 +68,11 @@ function recordColumns(drafts: readonly RecordDraft[]): readonly unknown[] {
     }
     const unknownCalls = calls.filter(({ state }) => state === "outcome_unknown").length
     const tally = writeTally(findings)
+    const used = sumOf(findings.used)
+    const usage = used === undefined ? null : JSON.stringify(used)
     const bytes = write(entries)
-    return { place, recordId, revision, firstMicros, lastMicros, run, unknownCalls, tally, bytes }
+    const times = { firstMicros, lastMicros }
+    return { place, recordId, revision, ...times, run, unknownCalls, tally, usage, bytes }
   })
   return [
     rows.map((row) => row.place + 1),
@@ -77,6 +87,7 @@ function recordColumns(drafts: readonly RecordDraft[]): readonly unknown[] {
     rows.map((row) => row.unknownCalls),
     rows.map((row) => row.tally),
     rows.map((row) => row.bytes),
+    rows.map((row) => row.usage),
   ]
 }
 
@@ -106,22 +117,22 @@ const storeStatement = {
   text: `
   with given as materialized (
     select n, ($1::uuid[])[place] as workspace_id, record_id, revision, first_micros, last_micros,
-      state_micros, millis, unknown_calls, state, reason, tally, entries
+      state_micros, millis, unknown_calls, state, reason, tally, entries, usage
     from unnest($2::int[], $3::uuid[], $4::int[], $5::bigint[], $6::bigint[], $7::bigint[],
-      $8::bigint[], $9::text[], $10::text[], $11::int[], $12::text[], $13::bytea[])
+      $8::bigint[], $9::text[], $10::text[], $11::int[], $12::text[], $13::bytea[], $14::text[])
       with ordinality as draft (place, record_id, revision, first_micros, last_micros, state_micros,
-        millis, state, reason, unknown_calls, tally, entries, n)
+        millis, state, reason, unknown_calls, tally, entries, usage, n)
   ), stored as (
     insert into run_records as held (workspace_id, record_id, revision, first_micros, last_micros,
-      state_micros, millis, unknown_calls, state, reason, tally, entries)
+      state_micros, millis, unknown_calls, state, reason, tally, entries, usage)
     select workspace_id, record_id, revision, first_micros, last_micros,
-      state_micros, millis, unknown_calls, state, reason, tally, entries
+      state_micros, millis, unknown_calls, state, reason, tally, entries, usage
     from given order by workspace_id, record_id
     on conflict (workspace_id, record_id) do update
     set revision = excluded.revision, first_micros = excluded.first_micros,
       last_micros = excluded.last_micros, state_micros = excluded.state_micros,
       millis = excluded.millis, unknown_calls = excluded.unknown_calls, state = excluded.state,
-      reason = excluded.reason, tally = excluded.tally, entries = excluded.entries
+      reason = excluded.reason, tally = excluded.tally, entries = excluded.entries, usage = excluded.usage
     where held.revision = excluded.revision - 1
     returning workspace_id, record_id
   ), approvals as (
@@ -129,8 +140,8 @@ const storeStatement = {
       occur_time, event_id)
     select distinct on (workspace_id, approval_id) ($1::uuid[])[place] as workspace_id, approval_id,
       state, millis, is_terminal, timestamptz 'epoch' + micros * interval '1 microsecond', event_id
-    from unnest($14::int[], $15::uuid[], $16::text[], $17::bigint[], $18::boolean[], $19::bigint[],
-      $20::uuid[]) as entry (place, approval_id, state, millis, is_terminal, micros, event_id)
+    from unnest($15::int[], $16::uuid[], $17::text[], $18::bigint[], $19::boolean[], $20::bigint[],
+      $21::uuid[]) as entry (place, approval_id, state, millis, is_terminal, micros, event_id)
     order by workspace_id, approval_id, is_terminal desc, micros desc, event_id desc
     on conflict (workspace_id, approval_id) do update
     set state = excluded.state, millis = excluded.millis, is_terminal = excluded.is_terminal,
@@ -139,9 +150,9 @@ const storeStatement = {
       > (current.is_terminal, current.occur_time, current.event_id)
   ), due as (
     insert into alert_evaluations_due as due (workspace_id, due_time)
-    select workspace_id, now() from unnest($21::uuid[]) as watched (workspace_id)
+    select workspace_id, now() from unnest($22::uuid[]) as watched (workspace_id)
     on conflict (workspace_id) do update set due_time = excluded.due_time
-    where due.due_time > now() + $22::bigint * interval '1 millisecond'
+    where due.due_time > now() + $23::bigint * interval '1 millisecond'
   )
   select given.n::int as n, held.revision, held.entries
   from given left join lateral (

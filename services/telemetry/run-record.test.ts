@@ -2,13 +2,13 @@
 import fc from "fast-check"
 import { expect, test } from "vitest"
 import { createRecordWriter, readEntries } from "./record-codec.ts"
-import { type Entry, findingsOf, newEntries, readTally, writeTally } from "./run-record.ts"
+import { type Entry, findingsOf, newEntries, readTally, sumOf, writeTally } from "./run-record.ts"
 
 const text = fc.string({ unit: "binary", maxLength: 12 })
 const entry: fc.Arbitrary<Entry> = fc.record({
   eventId: fc.uuid(),
   micros: fc.oneof(fc.nat(20), fc.integer({ min: 0, max: 7_258_118_399_999_999 })),
-  kind: fc.constantFrom("run", "tool_call", "moderation", "approval", "resource"),
+  kind: fc.constantFrom("run", "tool_call", "moderation", "approval", "resource", "budget"),
   state: fc.oneof(text, fc.constantFrom("running", "succeeded", "failed", "outcome_unknown")),
   reason: text,
   name: text,
@@ -16,6 +16,10 @@ const entry: fc.Arbitrary<Entry> = fc.record({
   stepIndex: fc.oneof(fc.nat(3), fc.nat(0xffff_ffff)),
   millis: fc.oneof(fc.nat(100), fc.constant(Number.MAX_SAFE_INTEGER)),
   isMarked: fc.boolean(),
+  amounts: fc.option(
+    fc.tuple(fc.nat(300), fc.nat(Number.MAX_SAFE_INTEGER), fc.constant(Number.MAX_SAFE_INTEGER)),
+    { nil: undefined },
+  ),
 })
 
 test("entries are read as they were written, whatever else the writer wrote", () => {
@@ -57,7 +61,9 @@ test("what counts is the same in any order, and with any repetition", () => {
       expect(held).toHaveLength(entries.length)
       expect(other.run).toEqual(one.run)
       expect(writeTally(other)).toBe(writeTally(one))
-      const [calls, verdicts] = readTally(writeTally(one))
+      expect(sumOf(other.used)?.[0]).toBe(sumOf(one.used)?.[0])
+      const [calls, verdicts, warnings] = readTally(writeTally(one))
+      expect(Object.values({ ...warnings }).reduce((a, b) => a + b, 0)).toBe(one.warnings.length)
       expect(Object.values({ ...calls }).reduce((a, b) => a + b, 0)).toBe(one.calls.length)
       expect(Object.values({ ...verdicts }).reduce((a, b) => a + b, 0)).toBe(one.verdicts.length)
     }),

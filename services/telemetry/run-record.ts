@@ -9,7 +9,7 @@
  * 3. Events outside runs are a record each, of which only verdicts count.
  */
 
-export type EntryKind = "run" | "tool_call" | "moderation" | "approval" | "resource"
+export type EntryKind = "run" | "tool_call" | "moderation" | "approval" | "resource" | "budget"
 
 /** An event as it is kept; members that its kind does not have are empty. */
 export interface Entry {
@@ -20,7 +20,7 @@ export interface Entry {
   /** New state, verdict, or change. */
   readonly state: string
   readonly reason: string
-  /** Name of the tool, subject of the verdict, or kind of the resource. */
+  /** Name of the tool, of the budget, subject of the verdict, or kind of the resource. */
   readonly name: string
   /** Tool of the verdict, id of the approval, or of the resource. */
   readonly about: string
@@ -28,7 +28,12 @@ export interface Entry {
   readonly millis: number
   /** A verdict without moderation, or an approval by one admin alone. */
   readonly isMarked: boolean
+  /** What a call used up; of a budget, how much is used and may be, and 0; absent where nothing is. */
+  readonly amounts: Amounts | undefined
 }
+
+/** Of a call: tokens read, tokens written, cost in millionths. */
+export type Amounts = readonly [number, number, number]
 
 export interface RunRecord {
   /** The run, or the event where it belongs to none. */
@@ -44,6 +49,7 @@ const endings: Readonly<Record<EntryKind, readonly string[]>> = {
   approval: ["approved", "rejected", "expired", "cancelled", "superseded"],
   moderation: [],
   resource: [],
+  budget: [],
 }
 
 export function isEnding({ kind, state }: Entry): boolean {
@@ -73,22 +79,29 @@ export interface Findings {
   readonly run: Entry | undefined
   readonly calls: readonly Entry[]
   readonly verdicts: readonly Entry[]
+  /** What calls have used up, each entry for itself: what was reported once stays used. */
+  readonly used: readonly Entry[]
+  readonly warnings: readonly Entry[]
 }
 
 export function findingsOf({ entries, isRun }: Pick<RunRecord, "entries" | "isRun">): Findings {
   let run: Entry | undefined
   const calls = new Map<number, Entry>()
   const verdicts: Entry[] = []
+  const used: Entry[] = []
+  const warnings: Entry[] = []
   for (const entry of entries) {
     if (entry.kind === "moderation") verdicts.push(entry)
+    else if (entry.kind === "budget") warnings.push(entry)
     else if (entry.kind === "run" && isRun) {
       if (run === undefined || isLater(entry, run)) run = entry
     } else if (entry.kind === "tool_call" && isRun) {
+      if (entry.amounts !== undefined) used.push(entry)
       const latest = calls.get(entry.stepIndex)
       if (latest === undefined || isLater(entry, latest)) calls.set(entry.stepIndex, entry)
     }
   }
-  return { run, calls: [...calls.values()], verdicts }
+  return { run, calls: [...calls.values()], verdicts, used, warnings }
 }
 
 /** Verdicts that were given because moderation could not be had count as such. */
@@ -96,14 +109,28 @@ export function verdictOf({ state, isMarked }: Entry): string {
   return isMarked ? "unavailable" : state
 }
 
-/** How many of each: of the states of calls, and of verdicts. */
-export type Tally = readonly [calls: Counts, verdicts: Counts]
+/** How many of each: of the states of calls, of verdicts, and of warnings by what they are of. */
+export type Tally = readonly [calls: Counts, verdicts: Counts, warnings?: Counts]
 export type Counts = Readonly<Record<string, number>>
 
 /** The tally as text: the same for the same counts, and empty where there is nothing to count. */
-export function writeTally({ calls, verdicts }: Findings): string {
-  if (calls.length === 0 && verdicts.length === 0) return ""
-  return `[${countsText(calls.map(({ state }) => state))},${countsText(verdicts.map(verdictOf))}]`
+export function writeTally({ calls, verdicts, warnings }: Findings): string {
+  if (calls.length === 0 && verdicts.length === 0 && warnings.length === 0) return ""
+  const warned = warnings.length === 0 ? "" : `,${countsText(warnings.map(({ name }) => name))}`
+  const states = countsText(calls.map(({ state }) => state))
+  return `[${states},${countsText(verdicts.map(verdictOf))}${warned}]`
+}
+
+/** What all calls have used up; undefined where that is nothing. */
+export function sumOf(used: readonly Entry[]): Amounts | undefined {
+  if (used.length === 0) return undefined
+  let [input, output, cost] = [0, 0, 0]
+  for (const { amounts } of used) {
+    input += amounts?.[0] ?? 0
+    output += amounts?.[1] ?? 0
+    cost += amounts?.[2] ?? 0
+  }
+  return [input, output, cost]
 }
 
 export function readTally(text: string): Tally {

@@ -3,6 +3,7 @@
  * whose schemas compile, and whose digest stands for all of it.
  */
 import { create, type JsonValue, toJson } from "@bufbuild/protobuf"
+import { durationMs } from "@bufbuild/protobuf/wkt"
 import {
   Effect,
   RiskClass,
@@ -35,6 +36,9 @@ const maxNameLength = 128
 const maxVersionLength = 64
 const maxTitleLength = 200
 const maxDescriptionLength = 8_192
+const longestTimeoutMs = 86_400_000
+/** More than this of anything that a provider counts is a fault of the provider's; sums stay exact numbers. */
+export const maxAmount = 10n ** 12n
 
 /** Controls, invisible and unassigned characters, private use, and separators that break lines. */
 const hiddenCharacters = /[\p{Cc}\p{Cf}\p{Co}\p{Cn}\p{Zl}\p{Zp}]|[\p{Cs}]/u
@@ -107,7 +111,22 @@ function faultOf(sent: ToolDefinition): string | undefined {
   const outputFault = outputSchema === undefined ? undefined : faultIn(outputSchema)
   if (outputFault !== undefined) return `Output schema: ${outputFault}`
   const retryFault = faultOfRetry(sent)
-  return retryFault === undefined ? undefined : `Retry policy: ${retryFault}`
+  if (retryFault !== undefined) return `Retry policy: ${retryFault}`
+  return faultOfBounds(sent)
+}
+
+/** What is wrong with the time and the amounts that a call is said to take at most. */
+function faultOfBounds({ defaultTimeout, maxUsage }: ToolDefinition): string | undefined {
+  const timeoutMs = defaultTimeout === undefined ? 1 : durationMs(defaultTimeout)
+  if (!(timeoutMs >= 1 && timeoutMs <= longestTimeoutMs)) {
+    return `The default timeout is not from 1 to ${longestTimeoutMs} milliseconds.`
+  }
+  if (maxUsage === undefined) return undefined
+  const { inputTokens, outputTokens, costMicros } = maxUsage
+  if ([inputTokens, outputTokens, costMicros].every((amount) => amount <= maxAmount)) {
+    return undefined
+  }
+  return `The most that a call uses up is more than ${maxAmount}.`
 }
 
 const knownRiskClasses: Readonly<Record<number, true>> = {

@@ -42,6 +42,7 @@ export class PinnedTool {
     this.fullName = fullNameOf(row)
     this.definition = fromJson(ToolDefinitionSchema, row.definition)
     this.retry = retryPolicyOf(this.definition)
+    const { defaultTimeout, maxUsage } = this.definition
     this.resolved = create(ResolvedToolSchema, {
       fullName: this.fullName,
       version: row.version,
@@ -49,6 +50,8 @@ export class PinnedTool {
       riskClass: this.definition.riskClass,
       effect: this.definition.effect,
       retry: this.retry,
+      ...(defaultTimeout === undefined ? {} : { defaultTimeout }),
+      ...(maxUsage === undefined ? {} : { maxUsage }),
     })
   }
 

@@ -13,6 +13,7 @@ import {
 } from "../../gen/runwarden/tools/v1/tool_provider_service_pb.ts"
 import { RunwardenError, reasonOf } from "../../mesh/errors.ts"
 import { wasNeverSent } from "../../mesh/never-sent.ts"
+import { maxAmount } from "./definition.ts"
 import type { Answer, Report, ToolFailure } from "./ledger.ts"
 import type { PinnedTool } from "./pinned-tool.ts"
 import type { ProviderClient } from "./registry.ts"
@@ -135,9 +136,6 @@ function withUsage({ usage }: ExecuteToolResponse, answer: Answer): Answer {
     },
   }
 }
-
-/** More than this of anything is a fault of the provider's; sums stay exact numbers. */
-const maxAmount = 10n ** 12n
 
 function toAmount(amount: bigint): number {
   return Number(amount > maxAmount ? maxAmount : amount)

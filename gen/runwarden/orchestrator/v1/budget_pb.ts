@@ -13,7 +13,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file runwarden/orchestrator/v1/budget.proto.
  */
 export const file_runwarden_orchestrator_v1_budget: GenFile = /*@__PURE__*/
-  fileDesc("CiZydW53YXJkZW4vb3JjaGVzdHJhdG9yL3YxL2J1ZGdldC5wcm90bxIZcnVud2FyZGVuLm9yY2hlc3RyYXRvci52MSLIAQoJUnVuQnVkZ2V0EhYKDm1heF90b29sX2NhbGxzGAEgASgNEkUKDW1heF93YWxsX3RpbWUYAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CE7pIEKoBDSIFCICangEyBBDAhD0SIAoKbWF4X3Rva2VucxgDIAEoBEIMukgJMgcYgKCUpY0dEicKD21heF9jb3N0X21pY3JvcxgEIAEoBEIOukgLMgkYgICapuqv4wESEQoJbWF4X3N0ZXBzGAUgASgNIjoKCVJ1bkxpbWl0cxISCgptYXhfZXZlbnRzGAEgASgNEhkKEW1heF9wYXlsb2FkX2J5dGVzGAIgASgEIocBCghSdW5Vc2FnZRISCgp0b29sX2NhbGxzGAEgASgNEhQKDGlucHV0X3Rva2VucxgCIAEoBBIVCg1vdXRwdXRfdG9rZW5zGAMgASgEEhMKC2Nvc3RfbWljcm9zGAQgASgEEg4KBmV2ZW50cxgFIAEoDRIVCg1wYXlsb2FkX2J5dGVzGAYgASgEIvsCCg9Xb3Jrc3BhY2VCdWRnZXQSFAoMd29ya3NwYWNlX2lkGAEgASgJEhwKFG1heF9kYWlseV90b29sX2NhbGxzGAIgASgNEhgKEGRhaWx5X3Rvb2xfY2FsbHMYAyABKA0SGAoQbWF4X2RhaWx5X3Rva2VucxgJIAEoBBIUCgxkYWlseV90b2tlbnMYCiABKAQSHQoVbWF4X2RhaWx5X2Nvc3RfbWljcm9zGAsgASgEEhkKEWRhaWx5X2Nvc3RfbWljcm9zGAwgASgEEi0KCXdhcm5fdGltZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoKcmVzZXRfdGltZRgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEgoKdXBkYXRlcl9pZBgGIAEoCRIvCgt1cGRhdGVfdGltZRgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDAoEZXRhZxgIIAEoCWIGcHJvdG8z", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_timestamp]);
+  fileDesc("CiZydW53YXJkZW4vb3JjaGVzdHJhdG9yL3YxL2J1ZGdldC5wcm90bxIZcnVud2FyZGVuLm9yY2hlc3RyYXRvci52MSLIAQoJUnVuQnVkZ2V0EhYKDm1heF90b29sX2NhbGxzGAEgASgNEkUKDW1heF93YWxsX3RpbWUYAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CE7pIEKoBDSIFCICangEyBBDAhD0SIAoKbWF4X3Rva2VucxgDIAEoBEIMukgJMgcYgKCUpY0dEicKD21heF9jb3N0X21pY3JvcxgEIAEoBEIOukgLMgkYgICapuqv4wESEQoJbWF4X3N0ZXBzGAUgASgNIjoKCVJ1bkxpbWl0cxISCgptYXhfZXZlbnRzGAEgASgNEhkKEW1heF9wYXlsb2FkX2J5dGVzGAIgASgEIocBCghSdW5Vc2FnZRISCgp0b29sX2NhbGxzGAEgASgNEhQKDGlucHV0X3Rva2VucxgCIAEoBBIVCg1vdXRwdXRfdG9rZW5zGAMgASgEEhMKC2Nvc3RfbWljcm9zGAQgASgEEg4KBmV2ZW50cxgFIAEoDRIVCg1wYXlsb2FkX2J5dGVzGAYgASgEIr4DCg9Xb3Jrc3BhY2VCdWRnZXQSFAoMd29ya3NwYWNlX2lkGAEgASgJEhwKFG1heF9kYWlseV90b29sX2NhbGxzGAIgASgNEhgKEGRhaWx5X3Rvb2xfY2FsbHMYAyABKA0SGAoQbWF4X2RhaWx5X3Rva2VucxgJIAEoBBIUCgxkYWlseV90b2tlbnMYCiABKAQSHQoVbWF4X2RhaWx5X2Nvc3RfbWljcm9zGAsgASgEEhkKEWRhaWx5X2Nvc3RfbWljcm9zGAwgASgEEh0KFWRhaWx5X3Jlc2VydmVkX3Rva2VucxgNIAEoBBIiChpkYWlseV9yZXNlcnZlZF9jb3N0X21pY3JvcxgOIAEoBBItCgl3YXJuX3RpbWUYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi4KCnJlc2V0X3RpbWUYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhIKCnVwZGF0ZXJfaWQYBiABKAkSLwoLdXBkYXRlX3RpbWUYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEgwKBGV0YWcYCCABKAliBnByb3RvMw", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_timestamp]);
 
 /**
  * RunBudget is what one run may use up. A call that does not fit is not made: it is DENIED and the
@@ -40,7 +40,9 @@ export type RunBudget = Message<"runwarden.orchestrator.v1.RunBudget"> & {
 
   /**
    * Tokens, read and written, that may be used up when a call begins, as tools report them; 0 means
-   * any number. What a call uses is known when it has ended: the one that passes the limit is the last.
+   * any number. A call of a tool whose version declares the most that one uses up is admitted where
+   * that much is left. What another one uses is known when it has ended: the one that passes the limit
+   * is the last.
    *
    * @generated from field: uint64 max_tokens = 3;
    */
@@ -209,6 +211,21 @@ export type WorkspaceBudget = Message<"runwarden.orchestrator.v1.WorkspaceBudget
    * @generated from field: uint64 daily_cost_micros = 12;
    */
   dailyCostMicros: bigint;
+
+  /**
+   * Tokens that are held for calls which were admitted today and have not ended: the most that their
+   * tools declare.
+   *
+   * @generated from field: uint64 daily_reserved_tokens = 13;
+   */
+  dailyReservedTokens: bigint;
+
+  /**
+   * The same of cost.
+   *
+   * @generated from field: uint64 daily_reserved_cost_micros = 14;
+   */
+  dailyReservedCostMicros: bigint;
 
   /**
    * When four fifths of one of today's limits were reached first; absent where they were not.

@@ -92,7 +92,7 @@ export type PlanStep = Message<"runwarden.orchestrator.v1.PlanStep"> & {
 
   /**
    * How long the call may take from when it is admitted, repeats included; absent means as long as the
-   * run may. A call that passes it is told to stop and FAILED with `deadline_exceeded`, which the plan
+   * tool's version says, or else as the run may. A call that passes it is told to stop and FAILED with `deadline_exceeded`, which the plan
    * does not go on from; where an UNSAFE one does not say what became of it, that is unknown.
    *
    * @generated from field: google.protobuf.Duration timeout = 6;

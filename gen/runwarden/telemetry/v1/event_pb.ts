@@ -16,7 +16,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file runwarden/telemetry/v1/event.proto.
  */
 export const file_runwarden_telemetry_v1_event: GenFile = /*@__PURE__*/
-  fileDesc("CiJydW53YXJkZW4vdGVsZW1ldHJ5L3YxL2V2ZW50LnByb3RvEhZydW53YXJkZW4udGVsZW1ldHJ5LnYxIvADCgVFdmVudBIeCghldmVudF9pZBgBIAEoCUIMukgFcgOwAQGItRgEEjYKCm9jY3VyX3RpbWUYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wQga6SAPIAQESHwoGcnVuX2lkGAMgASgJQg+6SAjYAQFyA7ABAYi1GAUSGQoIdHJhY2VfaWQYBCABKAlCB7pIBHICGCASOQoLcnVuX2NoYW5nZWQYCiABKAsyIi5ydW53YXJkZW4udGVsZW1ldHJ5LnYxLlJ1bkNoYW5nZWRIABJEChF0b29sX2NhbGxfY2hhbmdlZBgLIAEoCzInLnJ1bndhcmRlbi50ZWxlbWV0cnkudjEuVG9vbENhbGxDaGFuZ2VkSAASNgoJbW9kZXJhdGVkGAwgASgLMiEucnVud2FyZGVuLnRlbGVtZXRyeS52MS5Nb2RlcmF0ZWRIABJDChBhcHByb3ZhbF9jaGFuZ2VkGA0gASgLMicucnVud2FyZGVuLnRlbGVtZXRyeS52MS5BcHByb3ZhbENoYW5nZWRIABJDChByZXNvdXJjZV9jaGFuZ2VkGA4gASgLMicucnVud2FyZGVuLnRlbGVtZXRyeS52MS5SZXNvdXJjZUNoYW5nZWRIAEIQCgdwYXlsb2FkEgW6SAIIASJXCgpSdW5DaGFuZ2VkEhgKBXN0YXRlGAEgASgJQgm6SAZyBBABGCASFwoGcmVhc29uGAIgASgJQge6SARyAhhAEhYKDmVsYXBzZWRfbWlsbGlzGAMgASgEIowBCg9Ub29sQ2FsbENoYW5nZWQSEgoKc3RlcF9pbmRleBgBIAEoDRIYCgR0b29sGAIgASgJQgq6SAdyBRABGMgBEhgKBXN0YXRlGAMgASgJQgm6SAZyBBABGCASFwoGcmVhc29uGAQgASgJQge6SARyAhhAEhgKEGV4ZWN1dGlvbl9taWxsaXMYBSABKAQihwEKCU1vZGVyYXRlZBIxCgd2ZXJkaWN0GAEgASgJQiC6SB1yG1IHYWxsb3dlZFIHZmxhZ2dlZFIHYmxvY2tlZBIaCgdzdWJqZWN0GAIgASgJQgm6SAZyBBABGCASFgoEdG9vbBgDIAEoCUIIukgFcgMYyAESEwoLdW5hdmFpbGFibGUYBCABKAgieAoPQXBwcm92YWxDaGFuZ2VkEiEKC2FwcHJvdmFsX2lkGAEgASgJQgy6SAVyA7ABAYi1GAUSGAoFc3RhdGUYAiABKAlCCbpIBnIEEAEYIBITCgt3YWl0X21pbGxpcxgDIAEoBBITCgticmVha19nbGFzcxgEIAEoCCJqCg9SZXNvdXJjZUNoYW5nZWQSGwoIcmVzb3VyY2UYASABKAlCCbpIBnIEEAEYIBIfCgtyZXNvdXJjZV9pZBgCIAEoCUIKukgHcgUQARjIARIZCgZjaGFuZ2UYAyABKAlCCbpIBnIEEAEYIGIGcHJvdG8z", [file_buf_validate_validate, file_google_protobuf_timestamp, file_runwarden_options_v1_access]);
+  fileDesc("CiJydW53YXJkZW4vdGVsZW1ldHJ5L3YxL2V2ZW50LnByb3RvEhZydW53YXJkZW4udGVsZW1ldHJ5LnYxIq8ECgVFdmVudBIeCghldmVudF9pZBgBIAEoCUIMukgFcgOwAQGItRgEEjYKCm9jY3VyX3RpbWUYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wQga6SAPIAQESHwoGcnVuX2lkGAMgASgJQg+6SAjYAQFyA7ABAYi1GAUSGQoIdHJhY2VfaWQYBCABKAlCB7pIBHICGCASOQoLcnVuX2NoYW5nZWQYCiABKAsyIi5ydW53YXJkZW4udGVsZW1ldHJ5LnYxLlJ1bkNoYW5nZWRIABJEChF0b29sX2NhbGxfY2hhbmdlZBgLIAEoCzInLnJ1bndhcmRlbi50ZWxlbWV0cnkudjEuVG9vbENhbGxDaGFuZ2VkSAASNgoJbW9kZXJhdGVkGAwgASgLMiEucnVud2FyZGVuLnRlbGVtZXRyeS52MS5Nb2RlcmF0ZWRIABJDChBhcHByb3ZhbF9jaGFuZ2VkGA0gASgLMicucnVud2FyZGVuLnRlbGVtZXRyeS52MS5BcHByb3ZhbENoYW5nZWRIABJDChByZXNvdXJjZV9jaGFuZ2VkGA4gASgLMicucnVud2FyZGVuLnRlbGVtZXRyeS52MS5SZXNvdXJjZUNoYW5nZWRIABI9Cg1idWRnZXRfd2FybmVkGA8gASgLMiQucnVud2FyZGVuLnRlbGVtZXRyeS52MS5CdWRnZXRXYXJuZWRIAEIQCgdwYXlsb2FkEgW6SAIIASJXCgpSdW5DaGFuZ2VkEhgKBXN0YXRlGAEgASgJQgm6SAZyBBABGCASFwoGcmVhc29uGAIgASgJQge6SARyAhhAEhYKDmVsYXBzZWRfbWlsbGlzGAMgASgEIs4BCg9Ub29sQ2FsbENoYW5nZWQSEgoKc3RlcF9pbmRleBgBIAEoDRIYCgR0b29sGAIgASgJQgq6SAdyBRABGMgBEhgKBXN0YXRlGAMgASgJQgm6SAZyBBABGCASFwoGcmVhc29uGAQgASgJQge6SARyAhhAEhgKEGV4ZWN1dGlvbl9taWxsaXMYBSABKAQSFAoMaW5wdXRfdG9rZW5zGAYgASgEEhUKDW91dHB1dF90b2tlbnMYByABKAQSEwoLY29zdF9taWNyb3MYCCABKAQihwEKCU1vZGVyYXRlZBIxCgd2ZXJkaWN0GAEgASgJQiC6SB1yG1IHYWxsb3dlZFIHZmxhZ2dlZFIHYmxvY2tlZBIaCgdzdWJqZWN0GAIgASgJQgm6SAZyBBABGCASFgoEdG9vbBgDIAEoCUIIukgFcgMYyAESEwoLdW5hdmFpbGFibGUYBCABKAgieAoPQXBwcm92YWxDaGFuZ2VkEiEKC2FwcHJvdmFsX2lkGAEgASgJQgy6SAVyA7ABAYi1GAUSGAoFc3RhdGUYAiABKAlCCbpIBnIEEAEYIBITCgt3YWl0X21pbGxpcxgDIAEoBBITCgticmVha19nbGFzcxgEIAEoCCJGCgxCdWRnZXRXYXJuZWQSGQoGYnVkZ2V0GAEgASgJQgm6SAZyBBABGEASDAoEdXNlZBgCIAEoBBINCgVsaW1pdBgDIAEoBCJqCg9SZXNvdXJjZUNoYW5nZWQSGwoIcmVzb3VyY2UYASABKAlCCbpIBnIEEAEYIBIfCgtyZXNvdXJjZV9pZBgCIAEoCUIKukgHcgUQARjIARIZCgZjaGFuZ2UYAyABKAlCCbpIBnIEEAEYIGIGcHJvdG8z", [file_buf_validate_validate, file_google_protobuf_timestamp, file_runwarden_options_v1_access]);
 
 /**
  * Event is one thing that happened in a service. Events are delivered at least once and counted
@@ -98,6 +98,14 @@ export type Event = Message<"runwarden.telemetry.v1.Event"> & {
      */
     value: ResourceChanged;
     case: "resourceChanged";
+  } | {
+    /**
+     * A budget or a limit of a run is nearly used up.
+     *
+     * @generated from field: runwarden.telemetry.v1.BudgetWarned budget_warned = 15;
+     */
+    value: BudgetWarned;
+    case: "budgetWarned";
   } | { case: undefined; value?: undefined };
 };
 
@@ -184,6 +192,27 @@ export type ToolCallChanged = Message<"runwarden.telemetry.v1.ToolCallChanged"> 
    * @generated from field: uint64 execution_millis = 5;
    */
   executionMillis: bigint;
+
+  /**
+   * Tokens that models read for the call, as its tool reports them; 0 before the call has ended.
+   *
+   * @generated from field: uint64 input_tokens = 6;
+   */
+  inputTokens: bigint;
+
+  /**
+   * Tokens that models wrote.
+   *
+   * @generated from field: uint64 output_tokens = 7;
+   */
+  outputTokens: bigint;
+
+  /**
+   * Cost in millionths of the deployment's currency.
+   *
+   * @generated from field: uint64 cost_micros = 8;
+   */
+  costMicros: bigint;
 };
 
 /**
@@ -279,6 +308,42 @@ export const ApprovalChangedSchema: GenMessage<ApprovalChanged> = /*@__PURE__*/
   messageDesc(file_runwarden_telemetry_v1_event, 4);
 
 /**
+ * BudgetWarned reports, once for each, that four fifths of a budget of a run are used up, or that the
+ * run has come near a limit.
+ *
+ * @generated from message runwarden.telemetry.v1.BudgetWarned
+ */
+export type BudgetWarned = Message<"runwarden.telemetry.v1.BudgetWarned"> & {
+  /**
+   * Name of the budget or limit, such as `run_tokens` or `run_events`.
+   *
+   * @generated from field: string budget = 1;
+   */
+  budget: string;
+
+  /**
+   * How much is used.
+   *
+   * @generated from field: uint64 used = 2;
+   */
+  used: bigint;
+
+  /**
+   * How much may be.
+   *
+   * @generated from field: uint64 limit = 3;
+   */
+  limit: bigint;
+};
+
+/**
+ * Describes the message runwarden.telemetry.v1.BudgetWarned.
+ * Use `create(BudgetWarnedSchema)` to create a new message.
+ */
+export const BudgetWarnedSchema: GenMessage<BudgetWarned> = /*@__PURE__*/
+  messageDesc(file_runwarden_telemetry_v1_event, 5);
+
+/**
  * ResourceChanged reports a change of a domain resource.
  *
  * @generated from message runwarden.telemetry.v1.ResourceChanged
@@ -311,5 +376,5 @@ export type ResourceChanged = Message<"runwarden.telemetry.v1.ResourceChanged"> 
  * Use `create(ResourceChangedSchema)` to create a new message.
  */
 export const ResourceChangedSchema: GenMessage<ResourceChanged> = /*@__PURE__*/
-  messageDesc(file_runwarden_telemetry_v1_event, 5);
+  messageDesc(file_runwarden_telemetry_v1_event, 6);
 

@@ -6,9 +6,9 @@ import type { GenEnum, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2"
 import { enumDesc, fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
 import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_duration, file_google_protobuf_struct, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
-import type { RetryPolicy } from "./tool_pb.ts";
+import type { RetryPolicy, ToolUsage } from "./tool_pb.ts";
 import { file_runwarden_tools_v1_tool } from "./tool_pb.ts";
-import type { ToolError, ToolUsage } from "./tool_provider_service_pb.ts";
+import type { ToolError } from "./tool_provider_service_pb.ts";
 import { file_runwarden_tools_v1_tool_provider_service } from "./tool_provider_service_pb.ts";
 import type { JsonObject, Message, UnknownEnum } from "@bufbuild/protobuf";
 

@@ -5,9 +5,10 @@
 import type { GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import { fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
 import { file_buf_validate_validate } from "../../../buf/validate/validate_pb.ts";
-import { file_google_protobuf_struct } from "@bufbuild/protobuf/wkt";
+import type { Duration } from "@bufbuild/protobuf/wkt";
+import { file_google_protobuf_duration, file_google_protobuf_struct } from "@bufbuild/protobuf/wkt";
 import { file_runwarden_options_v1_access } from "../../options/v1/access_pb.ts";
-import type { Effect, RetryPolicy, RiskClass, Tool } from "./tool_pb.ts";
+import type { Effect, RetryPolicy, RiskClass, Tool, ToolUsage } from "./tool_pb.ts";
 import { file_runwarden_tools_v1_tool } from "./tool_pb.ts";
 import type { JsonObject, Message } from "@bufbuild/protobuf";
 
@@ -15,7 +16,7 @@ import type { JsonObject, Message } from "@bufbuild/protobuf";
  * Describes the file runwarden/tools/v1/resolution.proto.
  */
 export const file_runwarden_tools_v1_resolution: GenFile = /*@__PURE__*/
-  fileDesc("CiNydW53YXJkZW4vdG9vbHMvdjEvcmVzb2x1dGlvbi5wcm90bxIScnVud2FyZGVuLnRvb2xzLnYxIoQBChJSZXNvbHZlVG9vbFJlcXVlc3QSIgoMd29ya3NwYWNlX2lkGAEgASgJQgy6SAVyA7ABAYi1GAESJAoEbmFtZRgCIAEoCUIWukgTchEQARjIATIKXlteXHgwMF0qJBIkCgd2ZXJzaW9uGAMgASgJQhO6SBByDhhAMgpeW15ceDAwXSokIj0KE1Jlc29sdmVUb29sUmVzcG9uc2USJgoEdG9vbBgBIAEoCzIYLnJ1bndhcmRlbi50b29scy52MS5Ub29sIqQBChhWYWxpZGF0ZUFyZ3VtZW50c1JlcXVlc3QSIgoMd29ya3NwYWNlX2lkGAEgASgJQgy6SAVyA7ABAYi1GAESMAoRZGVmaW5pdGlvbl9kaWdlc3QYAiABKAlCFbpIEnIQMg5eWzAtOWEtZl17NjR9JBIyCglhcmd1bWVudHMYAyABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0Qga6SAPIAQEiGwoZVmFsaWRhdGVBcmd1bWVudHNSZXNwb25zZSJ1ChJSZXNvbHZlUGxhblJlcXVlc3QSIgoMd29ya3NwYWNlX2lkGAEgASgJQgy6SAVyA7ABAYi1GAESOwoFc3RlcHMYAiADKAsyHy5ydW53YXJkZW4udG9vbHMudjEuUGxhbm5lZFN0ZXBCC7pICJIBBQgBEMgBIoUBCgtQbGFubmVkU3RlcBIkCgR0b29sGAEgASgJQha6SBNyERABGMgBMgpeW15ceDAwXSokEiQKB3ZlcnNpb24YAiABKAlCE7pIEHIOGEAyCl5bXlx4MDBdKiQSKgoJYXJndW1lbnRzGAMgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdCJGChNSZXNvbHZlUGxhblJlc3BvbnNlEi8KBXRvb2xzGAEgAygLMiAucnVud2FyZGVuLnRvb2xzLnYxLlJlc29sdmVkVG9vbCLcAQoMUmVzb2x2ZWRUb29sEhEKCWZ1bGxfbmFtZRgBIAEoCRIPCgd2ZXJzaW9uGAIgASgJEhkKEWRlZmluaXRpb25fZGlnZXN0GAMgASgJEjEKCnJpc2tfY2xhc3MYBCABKA4yHS5ydW53YXJkZW4udG9vbHMudjEuUmlza0NsYXNzEioKBmVmZmVjdBgFIAEoDjIaLnJ1bndhcmRlbi50b29scy52MS5FZmZlY3QSLgoFcmV0cnkYBiABKAsyHy5ydW53YXJkZW4udG9vbHMudjEuUmV0cnlQb2xpY3liBnByb3RvMw", [file_buf_validate_validate, file_google_protobuf_struct, file_runwarden_options_v1_access, file_runwarden_tools_v1_tool]);
+  fileDesc("CiNydW53YXJkZW4vdG9vbHMvdjEvcmVzb2x1dGlvbi5wcm90bxIScnVud2FyZGVuLnRvb2xzLnYxIoQBChJSZXNvbHZlVG9vbFJlcXVlc3QSIgoMd29ya3NwYWNlX2lkGAEgASgJQgy6SAVyA7ABAYi1GAESJAoEbmFtZRgCIAEoCUIWukgTchEQARjIATIKXlteXHgwMF0qJBIkCgd2ZXJzaW9uGAMgASgJQhO6SBByDhhAMgpeW15ceDAwXSokIj0KE1Jlc29sdmVUb29sUmVzcG9uc2USJgoEdG9vbBgBIAEoCzIYLnJ1bndhcmRlbi50b29scy52MS5Ub29sIqQBChhWYWxpZGF0ZUFyZ3VtZW50c1JlcXVlc3QSIgoMd29ya3NwYWNlX2lkGAEgASgJQgy6SAVyA7ABAYi1GAESMAoRZGVmaW5pdGlvbl9kaWdlc3QYAiABKAlCFbpIEnIQMg5eWzAtOWEtZl17NjR9JBIyCglhcmd1bWVudHMYAyABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0Qga6SAPIAQEiGwoZVmFsaWRhdGVBcmd1bWVudHNSZXNwb25zZSJ1ChJSZXNvbHZlUGxhblJlcXVlc3QSIgoMd29ya3NwYWNlX2lkGAEgASgJQgy6SAVyA7ABAYi1GAESOwoFc3RlcHMYAiADKAsyHy5ydW53YXJkZW4udG9vbHMudjEuUGxhbm5lZFN0ZXBCC7pICJIBBQgBEMgBIoUBCgtQbGFubmVkU3RlcBIkCgR0b29sGAEgASgJQha6SBNyERABGMgBMgpeW15ceDAwXSokEiQKB3ZlcnNpb24YAiABKAlCE7pIEHIOGEAyCl5bXlx4MDBdKiQSKgoJYXJndW1lbnRzGAMgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdCJGChNSZXNvbHZlUGxhblJlc3BvbnNlEi8KBXRvb2xzGAEgAygLMiAucnVud2FyZGVuLnRvb2xzLnYxLlJlc29sdmVkVG9vbCLCAgoMUmVzb2x2ZWRUb29sEhEKCWZ1bGxfbmFtZRgBIAEoCRIPCgd2ZXJzaW9uGAIgASgJEhkKEWRlZmluaXRpb25fZGlnZXN0GAMgASgJEjEKCnJpc2tfY2xhc3MYBCABKA4yHS5ydW53YXJkZW4udG9vbHMudjEuUmlza0NsYXNzEioKBmVmZmVjdBgFIAEoDjIaLnJ1bndhcmRlbi50b29scy52MS5FZmZlY3QSLgoFcmV0cnkYBiABKAsyHy5ydW53YXJkZW4udG9vbHMudjEuUmV0cnlQb2xpY3kSMgoPZGVmYXVsdF90aW1lb3V0GAcgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEjAKCW1heF91c2FnZRgIIAEoCzIdLnJ1bndhcmRlbi50b29scy52MS5Ub29sVXNhZ2ViBnByb3RvMw", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_struct, file_runwarden_options_v1_access, file_runwarden_tools_v1_tool]);
 
 /**
  * ResolveToolRequest names a tool as a plan does.
@@ -255,6 +256,20 @@ export type ResolvedTool = Message<"runwarden.tools.v1.ResolvedTool"> & {
    * @generated from field: runwarden.tools.v1.RetryPolicy retry = 6;
    */
   retry?: RetryPolicy | undefined;
+
+  /**
+   * How long a call may take whose step does not say; absent for as long as its run.
+   *
+   * @generated from field: google.protobuf.Duration default_timeout = 7;
+   */
+  defaultTimeout?: Duration | undefined;
+
+  /**
+   * The most that one call uses up; absent where that is not known.
+   *
+   * @generated from field: runwarden.tools.v1.ToolUsage max_usage = 8;
+   */
+  maxUsage?: ToolUsage | undefined;
 };
 
 /**

@@ -15,7 +15,7 @@ import type { JsonObject, Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file runwarden/tools/v1/tool.proto.
  */
 export const file_runwarden_tools_v1_tool: GenFile = /*@__PURE__*/
-  fileDesc("Ch1ydW53YXJkZW4vdG9vbHMvdjEvdG9vbC5wcm90bxIScnVud2FyZGVuLnRvb2xzLnYxIrcDCg5Ub29sRGVmaW5pdGlvbhIzCgRuYW1lGAEgASgJQiW6SCJyIBiAATIbXlthLXowLTlfXSsoXC5bYS16MC05X10rKSokEi4KB3ZlcnNpb24YAiABKAlCHbpIGnIYEAEYQDISXltBLVphLXowLTkuXystXSskEhcKBXRpdGxlGAMgASgJQgi6SAVyAxjIARIdCgtkZXNjcmlwdGlvbhgEIAEoCUIIukgFcgMYgEASOwoKcmlza19jbGFzcxgFIAEoDjIdLnJ1bndhcmRlbi50b29scy52MS5SaXNrQ2xhc3NCCLpIBYIBAhABEjQKBmVmZmVjdBgGIAEoDjIaLnJ1bndhcmRlbi50b29scy52MS5FZmZlY3RCCLpIBYIBAhABEjUKDGlucHV0X3NjaGVtYRgHIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3RCBrpIA8gBARIuCg1vdXRwdXRfc2NoZW1hGAggASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdBIuCgVyZXRyeRgJIAEoCzIfLnJ1bndhcmRlbi50b29scy52MS5SZXRyeVBvbGljeSL1AQoLUmV0cnlQb2xpY3kSHQoMbWF4X2F0dGVtcHRzGAEgASgNQge6SAQqAhhkEkUKD2luaXRpYWxfYmFja29mZhgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIRukgOqgELIgMIrAIyBBDAhD0SQQoLbWF4X2JhY2tvZmYYAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CEbpIDqoBCyIDCKwCMgQQwIQ9Ej0KEXJldHJ5YWJsZV9yZWFzb25zGAQgAygJQiK6SB+SARwQIBgBIhZyFDISXlthLXowLTlfXXsxLDEyOH0kIu8BCgRUb29sEhEKCWZ1bGxfbmFtZRgBIAEoCRIQCghwcm92aWRlchgCIAEoCRI2CgpkZWZpbml0aW9uGAMgASgLMiIucnVud2FyZGVuLnRvb2xzLnYxLlRvb2xEZWZpbml0aW9uEhkKEWRlZmluaXRpb25fZGlnZXN0GAQgASgJEg4KBmFjdGl2ZRgFIAEoCBIvCgtjcmVhdGVfdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoFcmV0cnkYByABKAsyHy5ydW53YXJkZW4udG9vbHMudjEuUmV0cnlQb2xpY3kqZwoJUmlza0NsYXNzEhoKFlJJU0tfQ0xBU1NfVU5TUEVDSUZJRUQQABISCg5SSVNLX0NMQVNTX0xPVxABEhUKEVJJU0tfQ0xBU1NfTUVESVVNEAISEwoPUklTS19DTEFTU19ISUdIEAMqVgoGRWZmZWN0EhYKEkVGRkVDVF9VTlNQRUNJRklFRBAAEg8KC0VGRkVDVF9SRUFEEAESEAoMRUZGRUNUX0tFWUVEEAISEQoNRUZGRUNUX1VOU0FGRRADYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_struct, file_google_protobuf_timestamp]);
+  fileDesc("Ch1ydW53YXJkZW4vdG9vbHMvdjEvdG9vbC5wcm90bxIScnVud2FyZGVuLnRvb2xzLnYxIrEECg5Ub29sRGVmaW5pdGlvbhIzCgRuYW1lGAEgASgJQiW6SCJyIBiAATIbXlthLXowLTlfXSsoXC5bYS16MC05X10rKSokEi4KB3ZlcnNpb24YAiABKAlCHbpIGnIYEAEYQDISXltBLVphLXowLTkuXystXSskEhcKBXRpdGxlGAMgASgJQgi6SAVyAxjIARIdCgtkZXNjcmlwdGlvbhgEIAEoCUIIukgFcgMYgEASOwoKcmlza19jbGFzcxgFIAEoDjIdLnJ1bndhcmRlbi50b29scy52MS5SaXNrQ2xhc3NCCLpIBYIBAhABEjQKBmVmZmVjdBgGIAEoDjIaLnJ1bndhcmRlbi50b29scy52MS5FZmZlY3RCCLpIBYIBAhABEjUKDGlucHV0X3NjaGVtYRgHIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3RCBrpIA8gBARIuCg1vdXRwdXRfc2NoZW1hGAggASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdBIuCgVyZXRyeRgJIAEoCzIfLnJ1bndhcmRlbi50b29scy52MS5SZXRyeVBvbGljeRJGCg9kZWZhdWx0X3RpbWVvdXQYCiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CErpID6oBDCIECICjBTIEEMCEPRIwCgltYXhfdXNhZ2UYCyABKAsyHS5ydW53YXJkZW4udG9vbHMudjEuVG9vbFVzYWdlIk0KCVRvb2xVc2FnZRIUCgxpbnB1dF90b2tlbnMYASABKAQSFQoNb3V0cHV0X3Rva2VucxgCIAEoBBITCgtjb3N0X21pY3JvcxgDIAEoBCL1AQoLUmV0cnlQb2xpY3kSHQoMbWF4X2F0dGVtcHRzGAEgASgNQge6SAQqAhhkEkUKD2luaXRpYWxfYmFja29mZhgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIRukgOqgELIgMIrAIyBBDAhD0SQQoLbWF4X2JhY2tvZmYYAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CEbpIDqoBCyIDCKwCMgQQwIQ9Ej0KEXJldHJ5YWJsZV9yZWFzb25zGAQgAygJQiK6SB+SARwQIBgBIhZyFDISXlthLXowLTlfXXsxLDEyOH0kIu8BCgRUb29sEhEKCWZ1bGxfbmFtZRgBIAEoCRIQCghwcm92aWRlchgCIAEoCRI2CgpkZWZpbml0aW9uGAMgASgLMiIucnVud2FyZGVuLnRvb2xzLnYxLlRvb2xEZWZpbml0aW9uEhkKEWRlZmluaXRpb25fZGlnZXN0GAQgASgJEg4KBmFjdGl2ZRgFIAEoCBIvCgtjcmVhdGVfdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoFcmV0cnkYByABKAsyHy5ydW53YXJkZW4udG9vbHMudjEuUmV0cnlQb2xpY3kqZwoJUmlza0NsYXNzEhoKFlJJU0tfQ0xBU1NfVU5TUEVDSUZJRUQQABISCg5SSVNLX0NMQVNTX0xPVxABEhUKEVJJU0tfQ0xBU1NfTUVESVVNEAISEwoPUklTS19DTEFTU19ISUdIEAMqVgoGRWZmZWN0EhYKEkVGRkVDVF9VTlNQRUNJRklFRBAAEg8KC0VGRkVDVF9SRUFEEAESEAoMRUZGRUNUX0tFWUVEEAISEQoNRUZGRUNUX1VOU0FGRRADYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_struct, file_google_protobuf_timestamp]);
 
 /**
  * ToolDefinition is what a provider offers: the immutable description of one version of one tool.
@@ -86,6 +86,24 @@ export type ToolDefinition = Message<"runwarden.tools.v1.ToolDefinition"> & {
    * @generated from field: runwarden.tools.v1.RetryPolicy retry = 9;
    */
   retry?: RetryPolicy | undefined;
+
+  /**
+   * How long a call may take from when it is admitted, repeats included, where the step of the plan
+   * does not say; never longer than its run may. Absent for as long as that.
+   *
+   * @generated from field: google.protobuf.Duration default_timeout = 10;
+   */
+  defaultTimeout?: Duration | undefined;
+
+  /**
+   * The most that one call uses up, as the provider promises: that much must be left in the budgets
+   * of the run and of its workspace's day when a call is admitted, and is held there until the call
+   * has ended and what it did use up is counted. Absent where the provider cannot tell: such a call
+   * is admitted while anything is left.
+   *
+   * @generated from field: runwarden.tools.v1.ToolUsage max_usage = 11;
+   */
+  maxUsage?: ToolUsage | undefined;
 };
 
 /**
@@ -94,6 +112,41 @@ export type ToolDefinition = Message<"runwarden.tools.v1.ToolDefinition"> & {
  */
 export const ToolDefinitionSchema: GenMessage<ToolDefinition> = /*@__PURE__*/
   messageDesc(file_runwarden_tools_v1_tool, 0);
+
+/**
+ * ToolUsage is what one call used up of what is paid for. More than 10^12 of anything counts as that.
+ *
+ * @generated from message runwarden.tools.v1.ToolUsage
+ */
+export type ToolUsage = Message<"runwarden.tools.v1.ToolUsage"> & {
+  /**
+   * Tokens that models read.
+   *
+   * @generated from field: uint64 input_tokens = 1;
+   */
+  inputTokens: bigint;
+
+  /**
+   * Tokens that models wrote.
+   *
+   * @generated from field: uint64 output_tokens = 2;
+   */
+  outputTokens: bigint;
+
+  /**
+   * Cost in millionths of the deployment's currency.
+   *
+   * @generated from field: uint64 cost_micros = 3;
+   */
+  costMicros: bigint;
+};
+
+/**
+ * Describes the message runwarden.tools.v1.ToolUsage.
+ * Use `create(ToolUsageSchema)` to create a new message.
+ */
+export const ToolUsageSchema: GenMessage<ToolUsage> = /*@__PURE__*/
+  messageDesc(file_runwarden_tools_v1_tool, 1);
 
 /**
  * RetryPolicy says how often and how soon a call that failed is sent again. It never makes a call of
@@ -137,7 +190,7 @@ export type RetryPolicy = Message<"runwarden.tools.v1.RetryPolicy"> & {
  * Use `create(RetryPolicySchema)` to create a new message.
  */
 export const RetryPolicySchema: GenMessage<RetryPolicy> = /*@__PURE__*/
-  messageDesc(file_runwarden_tools_v1_tool, 1);
+  messageDesc(file_runwarden_tools_v1_tool, 2);
 
 /**
  * Tool is a definition as the registry holds it.
@@ -200,7 +253,7 @@ export type Tool = Message<"runwarden.tools.v1.Tool"> & {
  * Use `create(ToolSchema)` to create a new message.
  */
 export const ToolSchema: GenMessage<Tool> = /*@__PURE__*/
-  messageDesc(file_runwarden_tools_v1_tool, 2);
+  messageDesc(file_runwarden_tools_v1_tool, 3);
 
 /**
  * RiskClass says how much harm a call of the tool can do.

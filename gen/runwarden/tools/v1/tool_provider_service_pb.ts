@@ -10,7 +10,7 @@ import { file_google_protobuf_duration, file_google_protobuf_struct } from "@buf
 import type { Status } from "../../../google/rpc/status_pb.ts";
 import { file_google_rpc_status } from "../../../google/rpc/status_pb.ts";
 import { file_runwarden_options_v1_access } from "../../options/v1/access_pb.ts";
-import type { ToolDefinition } from "./tool_pb.ts";
+import type { ToolDefinition, ToolUsage } from "./tool_pb.ts";
 import { file_runwarden_tools_v1_tool } from "./tool_pb.ts";
 import type { JsonObject, Message, UnknownEnum } from "@bufbuild/protobuf";
 
@@ -18,7 +18,7 @@ import type { JsonObject, Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file runwarden/tools/v1/tool_provider_service.proto.
  */
 export const file_runwarden_tools_v1_tool_provider_service: GenFile = /*@__PURE__*/
-  fileDesc("Ci5ydW53YXJkZW4vdG9vbHMvdjEvdG9vbF9wcm92aWRlcl9zZXJ2aWNlLnByb3RvEhJydW53YXJkZW4udG9vbHMudjEiEgoQTGlzdFRvb2xzUmVxdWVzdCJGChFMaXN0VG9vbHNSZXNwb25zZRIxCgV0b29scxgBIAMoCzIiLnJ1bndhcmRlbi50b29scy52MS5Ub29sRGVmaW5pdGlvbiLlAQoSRXhlY3V0ZVRvb2xSZXF1ZXN0EiIKDHdvcmtzcGFjZV9pZBgBIAEoCUIMukgFcgOwAQGItRgBEhgKBHRvb2wYAiABKAlCCrpIB3IFEAEYgAESGgoHdmVyc2lvbhgDIAEoCUIJukgGcgQQARhAEiMKD2lkZW1wb3RlbmN5X2tleRgEIAEoCUIKukgHcgUQARiAAhIyCglhcmd1bWVudHMYBSABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0Qga6SAPIAQESHAoGcnVuX2lkGAYgASgJQgy6SAVyA7ABAYi1GAUisAEKE0V4ZWN1dGVUb29sUmVzcG9uc2USKQoGcmVzdWx0GAEgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdEgAEi4KBWVycm9yGAIgASgLMh0ucnVud2FyZGVuLnRvb2xzLnYxLlRvb2xFcnJvckgAEiwKBXVzYWdlGAMgASgLMh0ucnVud2FyZGVuLnRvb2xzLnYxLlRvb2xVc2FnZUIQCgdvdXRjb21lEgW6SAIIASJNCglUb29sVXNhZ2USFAoMaW5wdXRfdG9rZW5zGAEgASgEEhUKDW91dHB1dF90b2tlbnMYAiABKAQSEwoLY29zdF9taWNyb3MYAyABKAQi+gEKCVRvb2xFcnJvchIaCgZyZWFzb24YASABKAlCCrpIB3IFEAEYgAESGQoHbWVzc2FnZRgCIAEoCUIIukgFcgMYgCASVQoIbWV0YWRhdGEYAyADKAsyKy5ydW53YXJkZW4udG9vbHMudjEuVG9vbEVycm9yLk1ldGFkYXRhRW50cnlCFrpIE5oBEBBAIgVyAxiAASoFcgMYgCASLgoLcmV0cnlfYWZ0ZXIYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24aLwoNTWV0YWRhdGFFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBInYKEUdldE91dGNvbWVSZXF1ZXN0EiIKDHdvcmtzcGFjZV9pZBgBIAEoCUIMukgFcgOwAQGItRgBEhgKBHRvb2wYAiABKAlCCrpIB3IFEAEYgAESIwoPaWRlbXBvdGVuY3lfa2V5GAMgASgJQgq6SAdyBRABGIACIn0KEkdldE91dGNvbWVSZXNwb25zZRIsCgdvdXRjb21lGAEgASgOMhsucnVud2FyZGVuLnRvb2xzLnYxLk91dGNvbWUSOQoIcmVzcG9uc2UYAiABKAsyJy5ydW53YXJkZW4udG9vbHMudjEuRXhlY3V0ZVRvb2xSZXNwb25zZSJ8ChdCYXRjaEV4ZWN1dGVUb29sUmVxdWVzdBIcCgppZGVudGl0aWVzGAEgAygJQgi6SAWSAQIQQBJDCgVpdGVtcxgCIAMoCzIoLnJ1bndhcmRlbi50b29scy52MS5CYXRjaEV4ZWN1dGVUb29sSXRlbUIKukgHkgEECAEQQCKhAQoUQmF0Y2hFeGVjdXRlVG9vbEl0ZW0SEAoIaWRlbnRpdHkYASABKA0SFgoOdGltZW91dF9taWxsaXMYAiABKAQSHgoMdHJhY2VfcGFyZW50GAMgASgJQgi6SAVyAxiAARI/CgdyZXF1ZXN0GAQgASgLMiYucnVud2FyZGVuLnRvb2xzLnYxLkV4ZWN1dGVUb29sUmVxdWVzdEIGukgD2AEDIlcKGEJhdGNoRXhlY3V0ZVRvb2xSZXNwb25zZRI7CgdyZXN1bHRzGAEgAygLMioucnVud2FyZGVuLnRvb2xzLnYxLkJhdGNoRXhlY3V0ZVRvb2xSZXN1bHQimgEKFkJhdGNoRXhlY3V0ZVRvb2xSZXN1bHQSDAoEaXRlbRgBIAEoDRI7CghyZXNwb25zZRgCIAEoCzInLnJ1bndhcmRlbi50b29scy52MS5FeGVjdXRlVG9vbFJlc3BvbnNlSAASIwoFZXJyb3IYAyABKAsyEi5nb29nbGUucnBjLlN0YXR1c0gAQhAKB291dGNvbWUSBbpIAggBKmgKB091dGNvbWUSFwoTT1VUQ09NRV9VTlNQRUNJRklFRBAAEhUKEU9VVENPTUVfQ09NUExFVEVEEAESGAoUT1VUQ09NRV9OT1RfRVhFQ1VURUQQAhITCg9PVVRDT01FX1VOS05PV04QAzLmAwoTVG9vbFByb3ZpZGVyU2VydmljZRJqCglMaXN0VG9vbHMSJC5ydW53YXJkZW4udG9vbHMudjEuTGlzdFRvb2xzUmVxdWVzdBolLnJ1bndhcmRlbi50b29scy52MS5MaXN0VG9vbHNSZXNwb25zZSIQkAIBirUYCQgCGgV0b29scxJwCgtFeGVjdXRlVG9vbBImLnJ1bndhcmRlbi50b29scy52MS5FeGVjdXRlVG9vbFJlcXVlc3QaJy5ydW53YXJkZW4udG9vbHMudjEuRXhlY3V0ZVRvb2xSZXNwb25zZSIQkAIAirUYCQgCGgV0b29scxKBAQoQQmF0Y2hFeGVjdXRlVG9vbBIrLnJ1bndhcmRlbi50b29scy52MS5CYXRjaEV4ZWN1dGVUb29sUmVxdWVzdBosLnJ1bndhcmRlbi50b29scy52MS5CYXRjaEV4ZWN1dGVUb29sUmVzcG9uc2UiEJACAIq1GAkIAhoFdG9vbHMwARJtCgpHZXRPdXRjb21lEiUucnVud2FyZGVuLnRvb2xzLnYxLkdldE91dGNvbWVSZXF1ZXN0GiYucnVud2FyZGVuLnRvb2xzLnYxLkdldE91dGNvbWVSZXNwb25zZSIQkAIBirUYCQgCGgV0b29sc2IGcHJvdG8z", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_struct, file_google_rpc_status, file_runwarden_options_v1_access, file_runwarden_tools_v1_tool]);
+  fileDesc("Ci5ydW53YXJkZW4vdG9vbHMvdjEvdG9vbF9wcm92aWRlcl9zZXJ2aWNlLnByb3RvEhJydW53YXJkZW4udG9vbHMudjEiEgoQTGlzdFRvb2xzUmVxdWVzdCJGChFMaXN0VG9vbHNSZXNwb25zZRIxCgV0b29scxgBIAMoCzIiLnJ1bndhcmRlbi50b29scy52MS5Ub29sRGVmaW5pdGlvbiLlAQoSRXhlY3V0ZVRvb2xSZXF1ZXN0EiIKDHdvcmtzcGFjZV9pZBgBIAEoCUIMukgFcgOwAQGItRgBEhgKBHRvb2wYAiABKAlCCrpIB3IFEAEYgAESGgoHdmVyc2lvbhgDIAEoCUIJukgGcgQQARhAEiMKD2lkZW1wb3RlbmN5X2tleRgEIAEoCUIKukgHcgUQARiAAhIyCglhcmd1bWVudHMYBSABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0Qga6SAPIAQESHAoGcnVuX2lkGAYgASgJQgy6SAVyA7ABAYi1GAUisAEKE0V4ZWN1dGVUb29sUmVzcG9uc2USKQoGcmVzdWx0GAEgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdEgAEi4KBWVycm9yGAIgASgLMh0ucnVud2FyZGVuLnRvb2xzLnYxLlRvb2xFcnJvckgAEiwKBXVzYWdlGAMgASgLMh0ucnVud2FyZGVuLnRvb2xzLnYxLlRvb2xVc2FnZUIQCgdvdXRjb21lEgW6SAIIASL6AQoJVG9vbEVycm9yEhoKBnJlYXNvbhgBIAEoCUIKukgHcgUQARiAARIZCgdtZXNzYWdlGAIgASgJQgi6SAVyAxiAIBJVCghtZXRhZGF0YRgDIAMoCzIrLnJ1bndhcmRlbi50b29scy52MS5Ub29sRXJyb3IuTWV0YWRhdGFFbnRyeUIWukgTmgEQEEAiBXIDGIABKgVyAxiAIBIuCgtyZXRyeV9hZnRlchgEIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhovCg1NZXRhZGF0YUVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEidgoRR2V0T3V0Y29tZVJlcXVlc3QSIgoMd29ya3NwYWNlX2lkGAEgASgJQgy6SAVyA7ABAYi1GAESGAoEdG9vbBgCIAEoCUIKukgHcgUQARiAARIjCg9pZGVtcG90ZW5jeV9rZXkYAyABKAlCCrpIB3IFEAEYgAIifQoSR2V0T3V0Y29tZVJlc3BvbnNlEiwKB291dGNvbWUYASABKA4yGy5ydW53YXJkZW4udG9vbHMudjEuT3V0Y29tZRI5CghyZXNwb25zZRgCIAEoCzInLnJ1bndhcmRlbi50b29scy52MS5FeGVjdXRlVG9vbFJlc3BvbnNlInwKF0JhdGNoRXhlY3V0ZVRvb2xSZXF1ZXN0EhwKCmlkZW50aXRpZXMYASADKAlCCLpIBZIBAhBAEkMKBWl0ZW1zGAIgAygLMigucnVud2FyZGVuLnRvb2xzLnYxLkJhdGNoRXhlY3V0ZVRvb2xJdGVtQgq6SAeSAQQIARBAIqEBChRCYXRjaEV4ZWN1dGVUb29sSXRlbRIQCghpZGVudGl0eRgBIAEoDRIWCg50aW1lb3V0X21pbGxpcxgCIAEoBBIeCgx0cmFjZV9wYXJlbnQYAyABKAlCCLpIBXIDGIABEj8KB3JlcXVlc3QYBCABKAsyJi5ydW53YXJkZW4udG9vbHMudjEuRXhlY3V0ZVRvb2xSZXF1ZXN0Qga6SAPYAQMiVwoYQmF0Y2hFeGVjdXRlVG9vbFJlc3BvbnNlEjsKB3Jlc3VsdHMYASADKAsyKi5ydW53YXJkZW4udG9vbHMudjEuQmF0Y2hFeGVjdXRlVG9vbFJlc3VsdCKaAQoWQmF0Y2hFeGVjdXRlVG9vbFJlc3VsdBIMCgRpdGVtGAEgASgNEjsKCHJlc3BvbnNlGAIgASgLMicucnVud2FyZGVuLnRvb2xzLnYxLkV4ZWN1dGVUb29sUmVzcG9uc2VIABIjCgVlcnJvchgDIAEoCzISLmdvb2dsZS5ycGMuU3RhdHVzSABCEAoHb3V0Y29tZRIFukgCCAEqaAoHT3V0Y29tZRIXChNPVVRDT01FX1VOU1BFQ0lGSUVEEAASFQoRT1VUQ09NRV9DT01QTEVURUQQARIYChRPVVRDT01FX05PVF9FWEVDVVRFRBACEhMKD09VVENPTUVfVU5LTk9XThADMuYDChNUb29sUHJvdmlkZXJTZXJ2aWNlEmoKCUxpc3RUb29scxIkLnJ1bndhcmRlbi50b29scy52MS5MaXN0VG9vbHNSZXF1ZXN0GiUucnVud2FyZGVuLnRvb2xzLnYxLkxpc3RUb29sc1Jlc3BvbnNlIhCQAgGKtRgJCAIaBXRvb2xzEnAKC0V4ZWN1dGVUb29sEiYucnVud2FyZGVuLnRvb2xzLnYxLkV4ZWN1dGVUb29sUmVxdWVzdBonLnJ1bndhcmRlbi50b29scy52MS5FeGVjdXRlVG9vbFJlc3BvbnNlIhCQAgCKtRgJCAIaBXRvb2xzEoEBChBCYXRjaEV4ZWN1dGVUb29sEisucnVud2FyZGVuLnRvb2xzLnYxLkJhdGNoRXhlY3V0ZVRvb2xSZXF1ZXN0GiwucnVud2FyZGVuLnRvb2xzLnYxLkJhdGNoRXhlY3V0ZVRvb2xSZXNwb25zZSIQkAIAirUYCQgCGgV0b29sczABEm0KCkdldE91dGNvbWUSJS5ydW53YXJkZW4udG9vbHMudjEuR2V0T3V0Y29tZVJlcXVlc3QaJi5ydW53YXJkZW4udG9vbHMudjEuR2V0T3V0Y29tZVJlc3BvbnNlIhCQAgGKtRgJCAIaBXRvb2xzYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_struct, file_google_rpc_status, file_runwarden_options_v1_access, file_runwarden_tools_v1_tool]);
 
 /**
  * ListToolsRequest asks for the provider's tools.
@@ -158,41 +158,6 @@ export const ExecuteToolResponseSchema: GenMessage<ExecuteToolResponse> = /*@__P
   messageDesc(file_runwarden_tools_v1_tool_provider_service, 3);
 
 /**
- * ToolUsage is what one call used up of what is paid for. More than 10^12 of anything counts as that.
- *
- * @generated from message runwarden.tools.v1.ToolUsage
- */
-export type ToolUsage = Message<"runwarden.tools.v1.ToolUsage"> & {
-  /**
-   * Tokens that models read.
-   *
-   * @generated from field: uint64 input_tokens = 1;
-   */
-  inputTokens: bigint;
-
-  /**
-   * Tokens that models wrote.
-   *
-   * @generated from field: uint64 output_tokens = 2;
-   */
-  outputTokens: bigint;
-
-  /**
-   * Cost in millionths of the deployment's currency.
-   *
-   * @generated from field: uint64 cost_micros = 3;
-   */
-  costMicros: bigint;
-};
-
-/**
- * Describes the message runwarden.tools.v1.ToolUsage.
- * Use `create(ToolUsageSchema)` to create a new message.
- */
-export const ToolUsageSchema: GenMessage<ToolUsage> = /*@__PURE__*/
-  messageDesc(file_runwarden_tools_v1_tool_provider_service, 4);
-
-/**
  * ToolError is a failure that a tool reports as its result.
  *
  * @generated from message runwarden.tools.v1.ToolError
@@ -233,7 +198,7 @@ export type ToolError = Message<"runwarden.tools.v1.ToolError"> & {
  * Use `create(ToolErrorSchema)` to create a new message.
  */
 export const ToolErrorSchema: GenMessage<ToolError> = /*@__PURE__*/
-  messageDesc(file_runwarden_tools_v1_tool_provider_service, 5);
+  messageDesc(file_runwarden_tools_v1_tool_provider_service, 4);
 
 /**
  * GetOutcomeRequest names a call by its key.
@@ -268,7 +233,7 @@ export type GetOutcomeRequest = Message<"runwarden.tools.v1.GetOutcomeRequest"> 
  * Use `create(GetOutcomeRequestSchema)` to create a new message.
  */
 export const GetOutcomeRequestSchema: GenMessage<GetOutcomeRequest> = /*@__PURE__*/
-  messageDesc(file_runwarden_tools_v1_tool_provider_service, 6);
+  messageDesc(file_runwarden_tools_v1_tool_provider_service, 5);
 
 /**
  * GetOutcomeResponse says what is known of the call.
@@ -296,7 +261,7 @@ export type GetOutcomeResponse = Message<"runwarden.tools.v1.GetOutcomeResponse"
  * Use `create(GetOutcomeResponseSchema)` to create a new message.
  */
 export const GetOutcomeResponseSchema: GenMessage<GetOutcomeResponse> = /*@__PURE__*/
-  messageDesc(file_runwarden_tools_v1_tool_provider_service, 7);
+  messageDesc(file_runwarden_tools_v1_tool_provider_service, 6);
 
 /**
  * BatchExecuteToolRequest is calls of ExecuteTool that were due at the same moment.
@@ -324,7 +289,7 @@ export type BatchExecuteToolRequest = Message<"runwarden.tools.v1.BatchExecuteTo
  * Use `create(BatchExecuteToolRequestSchema)` to create a new message.
  */
 export const BatchExecuteToolRequestSchema: GenMessage<BatchExecuteToolRequest> = /*@__PURE__*/
-  messageDesc(file_runwarden_tools_v1_tool_provider_service, 8);
+  messageDesc(file_runwarden_tools_v1_tool_provider_service, 7);
 
 /**
  * BatchExecuteToolItem is one call of ExecuteTool. Whatever is wrong with it fails this call alone.
@@ -366,7 +331,7 @@ export type BatchExecuteToolItem = Message<"runwarden.tools.v1.BatchExecuteToolI
  * Use `create(BatchExecuteToolItemSchema)` to create a new message.
  */
 export const BatchExecuteToolItemSchema: GenMessage<BatchExecuteToolItem> = /*@__PURE__*/
-  messageDesc(file_runwarden_tools_v1_tool_provider_service, 9);
+  messageDesc(file_runwarden_tools_v1_tool_provider_service, 8);
 
 /**
  * BatchExecuteToolResponse carries the results that were ready at the same moment.
@@ -387,7 +352,7 @@ export type BatchExecuteToolResponse = Message<"runwarden.tools.v1.BatchExecuteT
  * Use `create(BatchExecuteToolResponseSchema)` to create a new message.
  */
 export const BatchExecuteToolResponseSchema: GenMessage<BatchExecuteToolResponse> = /*@__PURE__*/
-  messageDesc(file_runwarden_tools_v1_tool_provider_service, 10);
+  messageDesc(file_runwarden_tools_v1_tool_provider_service, 9);
 
 /**
  * BatchExecuteToolResult is what ExecuteTool would have answered.
@@ -431,7 +396,7 @@ export type BatchExecuteToolResult = Message<"runwarden.tools.v1.BatchExecuteToo
  * Use `create(BatchExecuteToolResultSchema)` to create a new message.
  */
 export const BatchExecuteToolResultSchema: GenMessage<BatchExecuteToolResult> = /*@__PURE__*/
-  messageDesc(file_runwarden_tools_v1_tool_provider_service, 11);
+  messageDesc(file_runwarden_tools_v1_tool_provider_service, 10);
 
 /**
  * Outcome is what a provider knows of a call.
