@@ -23,6 +23,7 @@ import {
   leaseLost,
   sealLocked,
 } from "./admission.ts"
+import { type Answer, afterAnswer, settledBy } from "./answer.ts"
 import type { ClaimItem } from "./execution-group-store.ts"
 import {
   type ExecutionKey,
@@ -31,7 +32,6 @@ import {
   requestCancel,
   seeEpoch,
 } from "./execution-store.ts"
-import { type Answer, afterAnswer, settledBy } from "./ledger.ts"
 import type { LedgerWriter } from "./ledger-writer.ts"
 import { type AnswerRules, askProvider, callProvider, type ProviderCall } from "./provider-call.ts"
 import { type Executed, giveBack, recordOutcome } from "./recording.ts"

@@ -13,8 +13,9 @@ import {
 } from "../../gen/runwarden/tools/v1/tool_provider_service_pb.ts"
 import { RunwardenError, reasonOf } from "../../mesh/errors.ts"
 import { wasNeverSent } from "../../mesh/never-sent.ts"
+import type { Answer, Report } from "./answer.ts"
 import { maxAmount } from "./definition.ts"
-import type { Answer, Report, ToolFailure } from "./ledger.ts"
+import type { ToolFailure } from "./ledger.ts"
 import type { PinnedTool } from "./pinned-tool.ts"
 import type { ProviderClient } from "./registry.ts"
 

@@ -3,6 +3,7 @@
 import type { Database } from "../../mesh/database.ts"
 import type { Runtime } from "../../mesh/service.ts"
 import { type Held, inProgress } from "./admission.ts"
+import type { AttemptFailure } from "./answer.ts"
 import type { ClaimItem } from "./execution-group-store.ts"
 import {
   type ExecutionKey,
@@ -10,7 +11,7 @@ import {
   findExecution,
   outcomeValues,
 } from "./execution-store.ts"
-import type { AttemptFailure, Outcome } from "./ledger.ts"
+import type { Outcome } from "./ledger.ts"
 import type { LedgerWriter } from "./ledger-writer.ts"
 
 /** What a request is answered. */

@@ -8,7 +8,8 @@
  * catalogue.ts          what names and digests mean, remembered; plan-resolution.ts: for whole plans
  *   pinned-tool.ts      one version, read and compiled; retry-policy.ts: how it is repeated
  * executor.ts           records, sends, records
- *   ledger.ts           what may be done under one key (pure); provider-call.ts: what an answer means
+ *   ledger.ts           what may be done under one key (pure); answer.ts: what follows an answer
+ *   provider-call.ts    how an answer is read
  *   ledger-writer.ts    claims and outcomes of many calls at once; execution-group-store.ts: their SQL
  *   admission.ts        what to do where a key is taken; execution-store.ts: SQL for one call
  *   recording.ts        how a sending ends

@@ -20,8 +20,9 @@ import {
   ToolSchema,
 } from "../../gen/runwarden/tools/v1/tool_pb.ts"
 import { ToolErrorSchema } from "../../gen/runwarden/tools/v1/tool_provider_service_pb.ts"
+import type { AttemptFailure } from "./answer.ts"
 import type { ExecutionRow } from "./execution-store.ts"
-import type { AttemptFailure, LedgerState, Usage } from "./ledger.ts"
+import type { LedgerState, Usage } from "./ledger.ts"
 import { fullNameOf, type PinnedTool } from "./pinned-tool.ts"
 import { retryPolicyOf } from "./retry-policy.ts"
 import type { ProviderRow, ToolRow } from "./tool-store.ts"

@@ -4,7 +4,7 @@
  * this and nothing else.
  */
 import type { RunEvent } from "../../gen/runwarden/orchestrator/v1/run_event_pb.ts"
-import type { HistoryEntry } from "./history.ts"
+import type { HistoryEntry, StartedRun } from "./history.ts"
 import type { LedgerLine } from "./ledger-file.ts"
 
 export interface RunRow {
@@ -129,4 +129,18 @@ export interface World {
   readonly belongings: readonly Belonging[]
   readonly ledger: readonly LedgerLine[]
   readonly counts: ReadonlyMap<string, Counts>
+}
+
+/** Every acknowledged StartRun. */
+export function startedIn(history: readonly HistoryEntry[]): readonly StartedRun[] {
+  return history.filter((entry) => entry.kind === "run_started")
+}
+
+/** Runs that a restore undid. */
+export function lostIn(history: readonly HistoryEntry[]): ReadonlySet<string> {
+  return new Set(history.flatMap((entry) => (entry.kind === "run_lost" ? [entry.runId] : [])))
+}
+
+export function effectsIn(ledger: readonly LedgerLine[]): readonly LedgerLine[] {
+  return ledger.filter(({ kind }) => kind === "effect")
 }
