@@ -9,7 +9,7 @@ import { actingAs, memberSubject } from "../../mesh/identity.ts"
 import type { Cluster } from "./cluster.ts"
 import type { History } from "./history.ts"
 import { readLedger } from "./ledger-file.ts"
-import type { TestWorkspace } from "./workload.ts"
+import type { TestWorkspace } from "./test-workspace.ts"
 import type {
   ApprovalRow,
   Belonging,

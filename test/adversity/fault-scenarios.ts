@@ -3,9 +3,9 @@ import { leaseMs } from "./cluster.ts"
 import { sleep } from "./faults.ts"
 import { hasBeenRefused } from "./late-delivery.ts"
 import type { RunShape } from "./plans.ts"
+import { mixedShapes } from "./run-shapes.ts"
 import type { Scenario, ScenarioContext } from "./scenario.ts"
 import { wireFaults } from "./tcp-proxy.ts"
-import { mixedShapes } from "./workload.ts"
 
 /** A fault that goes on until it is told to stop. */
 type Fault = (context: ScenarioContext, signal: AbortSignal) => Promise<void>

@@ -11,8 +11,8 @@ import { findPostgresBinaries } from "../../mesh/postgres-binaries.ts"
 import type { Cluster } from "./cluster.ts"
 import { sleep } from "./faults.ts"
 import { onIdleDatabase } from "./orchestrator-database.ts"
+import { mixedShapes } from "./run-shapes.ts"
 import type { Scenario } from "./scenario.ts"
-import { mixedShapes } from "./workload.ts"
 
 const sizeMb = 64
 const fullMs = 3_000

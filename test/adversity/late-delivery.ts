@@ -8,8 +8,8 @@ import { actingAs, memberSubject } from "../../mesh/identity.ts"
 import type { Cluster } from "./cluster.ts"
 import { open } from "./dump.ts"
 import { sleep } from "./faults.ts"
+import { mixedShapes } from "./run-shapes.ts"
 import type { Scenario, ScenarioContext } from "./scenario.ts"
-import { mixedShapes } from "./workload.ts"
 
 interface SentCall {
   readonly workspaceId: string

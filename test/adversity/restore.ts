@@ -11,8 +11,8 @@ import { open } from "./dump.ts"
 import { sleep } from "./faults.ts"
 import { readLedger } from "./ledger-file.ts"
 import { restoreSnapshot, takeSnapshot } from "./orchestrator-database.ts"
+import { mixedShapes } from "./run-shapes.ts"
 import type { Scenario, ScenarioContext } from "./scenario.ts"
-import { mixedShapes } from "./workload.ts"
 
 export const restore: Scenario = {
   name: "restore of one database",

@@ -2,36 +2,21 @@
  * Clients that never give up: they start runs, answer approvals, settle what nobody can tell, and
  * cancel, each request repeated under its one id until it is acknowledged.
  *
- * Owns: the workspaces of one scenario, their people, and what is known of their runs.
+ * Owns: the workspaces of one scenario, and what is known of their runs; the answers are approver.ts's.
  */
-import type { Client, ConnectError } from "@connectrpc/connect"
-import { ActorKind } from "../../gen/runwarden/gateway/v1/member_pb.ts"
-import { MembershipService } from "../../gen/runwarden/gateway/v1/membership_service_pb.ts"
-import { WorkspaceService } from "../../gen/runwarden/gateway/v1/workspace_service_pb.ts"
+import type { Client } from "@connectrpc/connect"
 import { Role } from "../../gen/runwarden/options/v1/access_pb.ts"
-import { ApprovalState } from "../../gen/runwarden/orchestrator/v1/approval_pb.ts"
-import { Answer, ApprovalService } from "../../gen/runwarden/orchestrator/v1/approval_service_pb.ts"
 import { type Run, RunState } from "../../gen/runwarden/orchestrator/v1/run_pb.ts"
 import { RunService } from "../../gen/runwarden/orchestrator/v1/run_service_pb.ts"
-import { ToolCallState } from "../../gen/runwarden/orchestrator/v1/tool_call_pb.ts"
-import { ToolCallService } from "../../gen/runwarden/orchestrator/v1/tool_call_service_pb.ts"
-import { createMeshClient } from "../../mesh/client.ts"
-import { createGatewayTransport } from "../../mesh/client-transport.ts"
 import { type Reason, reasonOf } from "../../mesh/errors.ts"
-import { actingAs, memberSubject } from "../../mesh/identity.ts"
 import { newId } from "../../mesh/ids.ts"
+import { Approver } from "./approver.ts"
 import type { Cluster } from "./cluster.ts"
+import { sleep } from "./faults.ts"
 import type { History, StartedRun } from "./history.ts"
-import { readLedger } from "./ledger-file.ts"
+import { Patience } from "./patience.ts"
 import { planRun, type RunShape } from "./plans.ts"
-import { createRandom } from "./random.ts"
-
-export interface TestWorkspace {
-  readonly workspaceId: string
-  readonly adminId: string
-  readonly memberId: string
-  readonly approverId: string
-}
+import { addWorkspace, as, type TestWorkspace } from "./test-workspace.ts"
 
 interface LiveRun {
   readonly started: StartedRun
@@ -39,32 +24,19 @@ interface LiveRun {
   readonly ended: PromiseWithResolvers<void>
 }
 
-const callTimeoutMs = 4_000
 const pollMs = 250
-/** What a fault may do to any request; everything else is a surprise. */
-const passing: readonly Reason[] = [
-  "DEPENDENCY_UNAVAILABLE",
-  "DEADLINE_EXCEEDED",
-  "SHUTTING_DOWN",
-  "CANCELLED",
-  "LIMIT_EXCEEDED",
-]
-
 const stateNames = new Map<number, string>(
   Object.entries(RunState).map(([name, value]) => [value, name.toLowerCase()]),
 )
 
 export class Workload implements AsyncDisposable {
-  readonly #cluster: Cluster
   readonly #history: History
-  readonly #passing: ReadonlySet<Reason | undefined>
   readonly #runs: Client<typeof RunService>
-  readonly #calls: Client<typeof ToolCallService>
-  readonly #approvals: Client<typeof ApprovalService>
+  readonly #patience: Patience
+  readonly #approver: Approver
   readonly #live = new Map<string, LiveRun>()
   readonly #all: LiveRun[] = []
   readonly #starting = new Set<Promise<void>>()
-  readonly #answering = new Set<string>()
   readonly #stop = new AbortController()
   readonly #loops: Promise<void>[] = []
   readonly workspaces: readonly TestWorkspace[]
@@ -78,13 +50,14 @@ export class Workload implements AsyncDisposable {
     workspaces: readonly TestWorkspace[],
     mayRefuse: readonly Reason[],
   ) {
-    this.#passing = new Set([...passing, ...mayRefuse])
-    this.#cluster = cluster
     this.#history = history
+    this.#patience = new Patience(history, mayRefuse, this.#stop.signal)
+    this.#approver = new Approver({
+      ...{ cluster, history, patience: this.#patience },
+      isLive: (runId) => this.#live.has(runId),
+    })
     this.workspaces = workspaces
     this.#runs = cluster.client(RunService, "orchestrator")
-    this.#calls = cluster.client(ToolCallService, "orchestrator")
-    this.#approvals = cluster.client(ApprovalService, "orchestrator")
     this.#loops = workspaces.map((workspace) => this.#watch(workspace))
   }
 
@@ -153,7 +126,7 @@ export class Workload implements AsyncDisposable {
     const { workspaceId, memberId } = workspace
     const requestId = newId()
     const { plan, steps } = planRun(`run ${number}`, shape)
-    const { run } = await this.#persist("StartRun", workspaceId, () =>
+    const { run } = await this.#patience.persist("StartRun", workspaceId, () =>
       this.#runs.startRun({ workspaceId, requestId, plan }, as(workspace, memberId, Role.MEMBER)),
     )
     const runId = run?.runId ?? ""
@@ -179,7 +152,7 @@ export class Workload implements AsyncDisposable {
     const cancel = async () => {
       await Promise.race([sleep(afterMs), ended.promise])
       const as_ = as(workspace, workspace.memberId, Role.MEMBER)
-      const answer = await this.#persist("CancelRun", workspaceId, () =>
+      const answer = await this.#patience.persist("CancelRun", workspaceId, () =>
         this.#runs.cancelRun({ workspaceId, runId, requestId }, as_).catch((error: unknown) => {
           // It has ended by itself.
           if (reasonOf(error) === "ILLEGAL_TRANSITION") return undefined
@@ -205,9 +178,9 @@ export class Workload implements AsyncDisposable {
           if (!live.has(started.runId)) await this.#lookAt(workspace, started.runId)
         }
         const waiting = [...live.values()].filter(({ state }) => state === RunState.REQUIRES_ACTION)
-        if (waiting.length > 0) await this.#answer(workspace)
+        if (waiting.length > 0) await this.#approver.answer(workspace)
       } catch (error) {
-        this.#judge("watch", workspaceId, error)
+        this.#patience.judge("watch", workspaceId, error)
       }
     }
   }
@@ -257,160 +230,4 @@ export class Workload implements AsyncDisposable {
     this.#live.delete(runId)
     this.endedCount++
   }
-
-  /** Says yes to whatever asks, and settles by the provider's own record what nobody else can. */
-  async #answer(workspace: TestWorkspace): Promise<void> {
-    const { workspaceId, approverId } = workspace
-    const asApprover = as(workspace, approverId, Role.APPROVER)
-    const { approvals } = await this.#approvals.listApprovals(
-      { workspaceId, states: [ApprovalState.PENDING], pageSize: 200 },
-      asApprover,
-    )
-    for (const { approvalId, digest, runId } of approvals) {
-      this.#once(approvalId, async () => {
-        const requestId = newId()
-        const { approval } = await this.#persist("Decide", workspaceId, () =>
-          this.#approvals
-            .decide(
-              { workspaceId, requestId, approvalId, digest, answer: Answer.APPROVE },
-              asApprover,
-            )
-            .catch((error: unknown) => {
-              // Its run was cancelled meanwhile.
-              if (reasonOf(error) === "APPROVAL_NOT_PENDING" || this.#isGone(runId, error)) {
-                return { approval: undefined }
-              }
-              throw error
-            }),
-        )
-        if (approval?.state !== ApprovalState.APPROVED) return
-        this.#history.note({
-          kind: "approval_decided",
-          ...{ workspaceId, runId, approvalId, digest, deciderId: approverId, answer: "approved" },
-        })
-      })
-    }
-    const { toolCalls } = await this.#calls.listToolCalls(
-      { workspaceId, states: [ToolCallState.OUTCOME_UNKNOWN], pageSize: 200 },
-      asApprover,
-    )
-    for (const { toolCallId, runId, stepIndex, idempotencyKey } of toolCalls) {
-      this.#once(toolCallId, async () => {
-        const line = readLedger(this.#cluster.ledgerFile).find(
-          ({ kind, key }) => kind === "effect" && key === idempotencyKey,
-        )
-        const requestId = newId()
-        const outcome =
-          line === undefined
-            ? ({ case: "error", value: { reason: "not_noted", message: "Looked it up." } } as const)
-            : ({ case: "result", value: { next: line.text } } as const)
-        await this.#persist("SettleToolCall", workspaceId, () =>
-          this.#calls
-            .settleToolCall({ workspaceId, requestId, toolCallId, outcome }, asApprover)
-            .catch((error: unknown) => {
-              // It was settled while it was being listed.
-              if (reasonOf(error) === "ILLEGAL_TRANSITION" || this.#isGone(runId, error)) return
-              throw error
-            }),
-        )
-        this.#history.note({ kind: "call_settled", workspaceId, runId, stepIndex })
-      })
-    }
-  }
-
-  /** Whether a restore has undone the run meanwhile. */
-  #isGone(runId: string, error: unknown): boolean {
-    return reasonOf(error) === "NOT_FOUND" && !this.#live.has(runId)
-  }
-
-  /** One person has one thing in hand once. */
-  #once(id: string, work: () => Promise<void>): void {
-    if (this.#answering.has(id)) return
-    this.#answering.add(id)
-    work()
-      .catch(() => {})
-      .finally(() => this.#answering.delete(id))
-  }
-
-  /** Asks until there is an answer, or one that no fault explains. */
-  async #persist<T>(what: string, workspaceId: string, ask: () => Promise<T>): Promise<T> {
-    for (;;) {
-      try {
-        return await ask()
-      } catch (error) {
-        if (this.#stop.signal.aborted || !this.#judge(what, workspaceId, error)) throw error
-        await sleep(50 + Math.random() * 100)
-      }
-    }
-  }
-
-  /** Whether a fault explains this; a surprise is noted. */
-  #judge(what: string, workspaceId: string, error: unknown): boolean {
-    const reason = reasonOf(error)
-    if (this.#passing.has(reason)) return true
-    const text = reason ?? (error as ConnectError).message ?? String(error)
-    this.#history.note({ kind: "surprise", workspaceId, what: `${what}: ${text}` })
-    return false
-  }
-}
-
-/** Runs whose classes take turns; every so-manieth has a step that needs a yes. */
-export function mixedShapes(
-  count: number,
-  seed: number,
-  every: Partial<RunShape> = {},
-): RunShape[] {
-  const random = createRandom(seed)
-  return Array.from({ length: count }, (_, n): RunShape => {
-    const effect = (["read", "keyed", "unsafe"] as const)[n % 3] ?? "read"
-    return {
-      effect,
-      stepCount: 3,
-      ...(random.next() < 0.25 ? { highStep: Math.floor(random.between(0, 3)) } : {}),
-      ...(effect === "unsafe" && random.next() < 0.25 ? { isBlind: true } : {}),
-      ...every,
-    }
-  })
-}
-
-async function addWorkspace(cluster: Cluster, history: History): Promise<TestWorkspace> {
-  const operator = createMeshClient(
-    WorkspaceService,
-    createGatewayTransport({ url: cluster.edgeUrl, apiKey: cluster.operatorKey }),
-  )
-  const { workspace, admin, secret } = await operator.createWorkspace({
-    requestId: newId(),
-    displayName: "Adversity",
-    adminDisplayName: "Ada",
-  })
-  const workspaceId = workspace?.workspaceId ?? ""
-  const members = createMeshClient(
-    MembershipService,
-    createGatewayTransport({ url: cluster.edgeUrl, apiKey: secret }),
-  )
-  const add = async (displayName: string, role: Role) => {
-    const kind = ActorKind.USER
-    const request = { workspaceId, requestId: newId(), displayName, role, kind }
-    const { member } = await members.addMember(request)
-    return member?.actorId ?? ""
-  }
-  const memberId = await add("Mel", Role.MEMBER)
-  const approverId = await add("Abe", Role.APPROVER)
-  const adminId = admin?.actorId ?? ""
-  for (const [actorId, role] of [
-    [adminId, "admin"],
-    [memberId, "member"],
-    [approverId, "approver"],
-  ] as const) {
-    history.note({ kind: "member_added", workspaceId, actorId, role })
-  }
-  return { workspaceId, adminId, memberId, approverId }
-}
-
-function as({ workspaceId }: TestWorkspace, actorId: string, role: Role) {
-  return actingAs(memberSubject(workspaceId, actorId, role), { timeoutMs: callTimeoutMs })
-}
-
-function sleep(ms: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, ms))
 }
