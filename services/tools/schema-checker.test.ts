@@ -20,7 +20,17 @@ describe("a schema that is taken", () => {
     ["uses definitions", object({ a: { $ref: "#/$defs/a" } }, { $defs: { a: text } })],
     ["has a property called $ref", object({ $ref: text, $id: text })],
     ["has examples that look like schemas", object({ a: { ...text, default: { $id: "x" } } })],
-    ["bounds its unique items", object({ a: { type: "array", uniqueItems: true, maxItems: 10 } })],
+    ["contains itself", object({ a: { $ref: "#" } })],
+    ["has an identifier", object({ a: { $ref: "#/$defs/a" } }, { $id: "x", $defs: { a: text } })],
+    [
+      "is of draft 7",
+      object(
+        { a: { type: "array", items: [text], additionalItems: false } },
+        { $schema: "http://json-schema.org/draft-07/schema#", dependencies: { a: ["b"] } },
+      ),
+    ],
+    ["is of draft 6", object({}, { $schema: "http://json-schema.org/draft-06/schema#" })],
+    ["has remarks of its author", object({ a: { ...text, "x-order": 1 } })],
   ]
   it.each(taken)("%s", (_, schema) => {
     expect(faultIn(schema)).toBeUndefined()
@@ -28,58 +38,81 @@ describe("a schema that is taken", () => {
 })
 
 describe("a schema that is refused", () => {
-  const doubling = Object.fromEntries(
-    Array.from({ length: 25 }, (_, i) => {
-      const ref = { $ref: `#/$defs/d${i + 1}` }
-      return [`d${i}`, { allOf: [ref, ref] }]
-    }),
-  )
   let nested: JsonObject = text
-  for (let depth = 0; depth < 20; depth++) nested = object({ a: nested })
+  for (let depth = 0; depth < 40; depth++) nested = object({ a: nested })
+  const refs = Object.fromEntries(
+    Array.from({ length: 251 }, (_, i) => [`p${i}`, { $ref: "#/$defs/a" }]),
+  )
+  const patterns = Array.from({ length: 201 }, (_, i) => ({ pattern: `^a${i}$` }))
   const refused: readonly [string, JsonObject, RegExp][] = [
     ["is of no object", { type: "string" }, /must be "object"/],
     ["has no type", {}, /must be "object"/],
     ["is too large", object({ a: { ...text, description: "x".repeat(70_000) } }), /larger than/],
-    ["is too deep", nested, /deeper than/],
+    ["is too deep", nested, /deeper than 64/],
+    [
+      "has too many subschemas",
+      object({ a: { anyOf: Array.from({ length: 501 }, () => ({})) } }),
+      /500 subschemas/,
+    ],
+    ["has too many references", object(refs, { $defs: { a: text } }), /250 references/],
     ["points outside", object({ a: { $ref: "https://example.com/x" } }), /outside the schema/],
     ["points to a file", object({ a: { $ref: "other.json#/a" } }), /outside the schema/],
     ["points to nothing", object({ a: { $ref: "#/$defs/none" } }), /points to nothing/],
-    ["contains itself", object({ a: { $ref: "#" } }), /recursion/],
-    ["loops in place", object({}, { allOf: [{ $ref: "#/allOf/0" }] }), /recursion/],
-    [
-      "doubles at every level",
-      object({ a: { $ref: "#/$defs/d0" } }, { $defs: { ...doubling, d25: text } }),
-      /more than/,
-    ],
-    ["has an id", object({}, { $id: "https://example.com/x" }), /\$id is refused/],
-    ["is asynchronous", object({}, { $async: true }), /\$async is refused/],
+    ["points to no schema", object({ a: { $ref: "#/type" } }), /is no schema/],
     ["uses dynamic references", object({ a: { $dynamicRef: "#x" } }), /\$dynamicRef is refused/],
+    ["loops in place", object({}, { allOf: [{ $ref: "#/allOf/0" }] }), /without end/],
+    [
+      "loops in place over several references",
+      object({ a: { $ref: "#/$defs/b" } }, { $defs: { b: { not: { $ref: "#/properties/a" } } } }),
+      /without end/,
+    ],
+    ["has identifiers inside", object({ a: { $id: "x" } }), /properties\/a\/\$id is refused/],
+    ["has anchors", object({ a: { $anchor: "x" } }), /\$anchor is refused/],
+    ["asks for what Ajv misjudges", object({ a: { unevaluatedItems: false } }), /is refused/],
+    [
+      "has unevaluated properties beside a condition",
+      object({}, { unevaluatedProperties: false, if: object({ a: text }) }),
+      /both unevaluatedProperties and if/,
+    ],
+    ["needs a prototype", object({}, { required: ["__proto__"] }), /__proto__/],
+    [
+      "names a prototype",
+      JSON.parse('{"type":"object","properties":{"__proto__":{}}}'),
+      /__proto__/,
+    ],
+    ["is asynchronous", object({}, { $async: true }), /\$async is refused/],
     [
       "is of another draft",
-      object({}, { $schema: "http://json-schema.org/draft-07/schema#" }),
-      /2020-12/,
+      object({}, { $schema: "https://json-schema.org/draft/2019-09/schema" }),
+      /not draft 2020-12, 7 or 6/,
     ],
     [
       "has a keyword that nobody knows",
       object({ a: { type: "string", lenght: 3 } }),
-      /unknown keyword/,
+      /#\/properties\/a\/lenght is an unknown keyword/,
+    ],
+    [
+      "has a keyword of an older draft",
+      object({}, { dependencies: { a: ["b"] } }),
+      /unknown keyword in draft 2020-12/,
     ],
     [
       "has a format that nobody knows",
       object({ a: { type: "string", format: "colour" } }),
       /unknown format/,
     ],
-    [
-      "has a pattern that can run away",
-      object({ a: { type: "string", pattern: "(?=a)b" } }),
-      /compile/,
-    ],
-    [
-      "has unbounded unique items",
-      object({ a: { type: "array", uniqueItems: true } }),
-      /uniqueItems/,
-    ],
-    ["has a broken type", object({ a: { type: "text" } }), /compile/],
+    ["has a broken type", object({ a: { type: "text" } }), /properties\/a\/type must be/],
+    ["has a list for a schema", object({ a: { items: [text] } }), /is no schema/],
+    ["has a schema for a list", object({ a: { anyOf: text } }), /no list of schemas/],
+    ["has a number for a schema", object({ a: 3 }), /is no schema/],
+    ["has a text for a number", object({ a: { minLength: "3" } }), /minLength must be integer/],
+    ["has a broken count", object({ a: { minItems: -1 } }), /minItems must be >= 0/],
+    ["has a step of nothing", object({ a: { multipleOf: 0 } }), /multipleOf must be > 0/],
+    ["has an enum that is no list", object({ a: { enum: "a" } }), /enum must be array/],
+    ["needs what is no name", object({}, { required: [1] }), /required\/0 must be string/],
+    ["has a pattern that can look around", object({ a: { pattern: "(?=a)b" } }), /looks around/],
+    ["has a pattern that grows", object({ a: { pattern: "(a{100}){100}" } }), /repeats too much/],
+    ["has too many patterns", object({ a: { anyOf: patterns } }), /more than 200 patterns/],
   ]
   it.each(refused)("%s", (_, schema, message) => {
     expect(faultIn(schema)).toMatch(message)
@@ -119,5 +152,26 @@ describe("check", () => {
 
   it("does not take a property of every object for one of the value", () => {
     expect(compileSchema(object({}, { required: ["toString"] }))({})).toHaveLength(1)
+  })
+
+  it("compares members that have the names of methods", () => {
+    const one = object({ a: { enum: [{}] }, b: { const: { valueOf: 1 } } })
+    expect(compileSchema(one)({ a: { toString: null }, b: { valueOf: 2 } })).toHaveLength(2)
+  })
+
+  it("goes on after a fault, and stops at fifty", () => {
+    const list = object({ a: { type: "array", items: text } })
+    expect(compileSchema(list)({ a: Array.from({ length: 200 }, (_, i) => i) })).toHaveLength(50)
+  })
+
+  it("escapes names in pointers", () => {
+    expect(compileSchema(object({ "a/b~c": text }))({ "a/b~c": 1 })[0]?.pointer).toBe("/a~1b~0c")
+  })
+
+  it("compares numbers exactly", () => {
+    const cents = object({ a: { multipleOf: 0.01 } })
+    expect(compileSchema(cents)({ a: 19.99 })).toEqual([])
+    expect(compileSchema(cents)({ a: 19.999 })).toHaveLength(1)
+    expect(compileSchema(cents)({ a: 0.000000001 })).toHaveLength(1)
   })
 })

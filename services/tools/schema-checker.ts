@@ -1,9 +1,22 @@
-import type { JsonObject } from "@bufbuild/protobuf"
-import type { ErrorObject, ValidateFunction } from "ajv"
+/**
+ * JSON Schemas of tools, compiled by Ajv: which are taken, and what they find.
+ *
+ * schema-limits.ts     what a schema may look like; schema-dialect.ts: the drafts
+ * schema-keywords.ts   keywords whose cost depends on the value; schema-value.ts: how values compare
+ * schema-pattern.ts    patterns, by RE2; schema-format.ts: formats
+ * schema-meter.ts      what one check may cost
+ */
+import type { JsonObject, JsonValue } from "@bufbuild/protobuf"
+import { Ajv, type ErrorObject, type Options, type ValidateFunction } from "ajv"
 import { Ajv2020 } from "ajv/dist/2020.js"
-import formats from "ajv-formats"
-import { RE2JS } from "re2js"
-import { faultOfSchema } from "./schema-limits.ts"
+import draft6 from "ajv/dist/refs/json-schema-draft-06.json" with { type: "json" }
+import type { Dialect } from "./schema-dialect.ts"
+import { formatsOf } from "./schema-format.ts"
+import { replaceKeywords } from "./schema-keywords.ts"
+import { prepareSchema, type Reading } from "./schema-limits.ts"
+import { OverBudget, SchemaMeter } from "./schema-meter.ts"
+import { createPatternBook } from "./schema-pattern.ts"
+import { SchemaRefusal } from "./schema-refusal.ts"
 
 /** One place where a value breaks its schema. */
 export interface SchemaFault {
@@ -13,68 +26,93 @@ export interface SchemaFault {
 }
 
 /** Finds what is wrong with a value; nothing where it fits. */
-export type SchemaCheck = (value: JsonObject) => readonly SchemaFault[]
+export type SchemaCheck = (value: JsonValue) => readonly SchemaFault[]
 
 const maxFaults = 50
 const noFaults: readonly SchemaFault[] = []
+const overBudget: readonly SchemaFault[] = [
+  { pointer: "", description: "takes too many steps to check against the schema" },
+]
 
-/** Why a schema cannot be used, or undefined. */
+/** Why a schema of a tool cannot be used, or undefined. */
 export function faultIn(schema: JsonObject): string | undefined {
-  const fault = faultOfSchema(schema)
-  if (fault !== undefined) return fault
+  if (schema.type !== "object") return 'The schema is not of an object: "type" must be "object".'
   try {
-    compile(schema)({})
-    return undefined
+    const check = readSchema(schema, { strict: true })
+    return check({}) === overBudget ? "No value can be checked against the schema." : undefined
   } catch (error) {
-    return `The schema does not compile: ${messageOf(error)}.`
+    if (error instanceof SchemaRefusal) return error.message
+    throw error
   }
 }
 
-/** The check of a schema without a fault. Compiling takes milliseconds: keep what comes of it. */
+/** The check of a schema of a tool without a fault. Compiling takes milliseconds: keep it. */
 export function compileSchema(schema: JsonObject): SchemaCheck {
-  const validate = compile(schema)
-  return (value) => (validate(value) ? noFaults : faultsOf(validate.errors ?? []))
+  return readSchema(schema, { strict: true })
+}
+
+/** The check of any schema. Throws SchemaRefusal, which says why, for one that cannot be used. */
+export function readSchema(sent: JsonValue, reading: Reading): SchemaCheck {
+  const { dialect, schema } = prepareSchema(sent, reading)
+  requireForm(dialect, schema)
+  const meter = new SchemaMeter()
+  const validate = compile(dialect, schema, meter)
+  return (value) => {
+    meter.restart()
+    try {
+      return validate(value) ? noFaults : faultsOf(validate.errors ?? [])
+    } catch (error) {
+      // A value may also be nested deeper than the stack allows a recursive schema to follow.
+      if (error instanceof OverBudget || error instanceof RangeError) return overBudget
+      throw error
+    } finally {
+      validate.errors = null
+    }
+  }
+}
+
+const shared: Options = { strict: false, allErrors: true, logger: false, validateFormats: false }
+
+/** They validate schemas, and never see one that they would have to keep. */
+const metaschemas: Partial<Record<Dialect["draft"], Ajv>> = {}
+
+function requireForm({ draft }: Dialect, schema: JsonValue): void {
+  if (typeof schema === "boolean") return
+  metaschemas[draft] ??= metaschemaOf(draft)
+  const ajv = metaschemas[draft]
+  if (ajv.validateSchema(schema as JsonObject) === true) return
+  const [fault] = ajv.errors ?? []
+  throw new SchemaRefusal(`#${fault?.instancePath ?? ""} ${fault?.message ?? "is no schema"}.`)
+}
+
+function metaschemaOf(draft: Dialect["draft"]): Ajv {
+  if (draft === "2020-12") return new Ajv2020(shared)
+  return draft === "6" ? new Ajv({ ...shared, meta: false }).addMetaSchema(draft6) : new Ajv(shared)
 }
 
 /** A compiler of its own for each schema: one that is shared keeps every schema it ever saw. */
-function compile(schema: JsonObject): ValidateFunction {
-  const ajv = new Ajv2020({
-    allErrors: true,
-    strictSchema: true,
-    strictTypes: false,
-    strictTuples: false,
-    strictRequired: false,
+function compile({ draft }: Dialect, schema: JsonValue, meter: SchemaMeter): ValidateFunction {
+  const patterns = createPatternBook(meter)
+  const options: Options = {
+    ...shared,
     validateFormats: true,
+    formats: formatsOf(meter),
     ownProperties: true,
+    meta: false,
+    validateSchema: false,
     addUsedSchema: false,
-    logger: false,
-    code: { regExp: linearRegExp },
-  })
-  formats.default(ajv)
-  return ajv.compile(schema)
-}
-
-/** Providers write patterns and users the text: RE2 takes a time that grows with the text alone. */
-const linearRegExp = Object.assign((pattern: string) => new LinearPattern(pattern), {
-  code: "linearRegExp",
-})
-
-class LinearPattern {
-  readonly #pattern: string
-  readonly #expression: RE2JS
-
-  constructor(pattern: string) {
-    this.#pattern = pattern
-    this.#expression = RE2JS.compile(pattern)
+    inlineRefs: false,
+    $comment: (cost) => meter.spend(Number(cost)),
+    code: { regExp: Object.assign(patterns.read, { code: "linearRegExp" }) },
   }
-
-  test(text: string): boolean {
-    return this.#expression.test(text)
-  }
-
-  /** Ajv shares patterns by this text: two that had the same would be one. */
-  toString(): string {
-    return this.#pattern
+  const ajv = draft === "2020-12" ? new Ajv2020(options) : new Ajv(options)
+  replaceKeywords(ajv, meter)
+  try {
+    return ajv.compile(schema as JsonObject | boolean)
+  } catch (error) {
+    if (error instanceof SchemaRefusal) throw error
+    const why = error instanceof Error ? error.message.slice(0, 300) : "unknown fault"
+    throw new SchemaRefusal(`The schema does not compile: ${why}.`)
   }
 }
 
@@ -87,18 +125,7 @@ function faultsOf(errors: readonly ErrorObject[]): readonly SchemaFault[] {
 
 /** Ajv's message, with the name or values that it leaves to the parameters. */
 function describe(message: string, params: ErrorObject["params"]): string {
-  const { additionalProperty, unevaluatedProperty, allowedValues } = params
+  const { additionalProperty, unevaluatedProperty } = params
   const name: unknown = additionalProperty ?? unevaluatedProperty
-  if (typeof name === "string") return `${message}: ${JSON.stringify(name).slice(0, 100)}`
-  if (Array.isArray(allowedValues)) {
-    return `${message}: ${allowedValues
-      .map((one) => JSON.stringify(one))
-      .join(", ")
-      .slice(0, 300)}`
-  }
-  return message
-}
-
-function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message.slice(0, 300) : "unknown fault"
+  return typeof name === "string" ? `${message}: ${JSON.stringify(name).slice(0, 100)}` : message
 }

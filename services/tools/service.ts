@@ -3,7 +3,7 @@
  *
  * registry.ts           asks the providers for their tools, by loops of its own
  *   readings.ts, definition.ts   what a definition may be; sync-plan.ts: what an answer changes
- *   schema-checker.ts   JSON Schemas; schema-limits.ts: what they may look like
+ *   schema-checker.ts   JSON Schemas, with a map of its own siblings
  *   tool-store.ts       SQL of the registry
  * catalogue.ts          what names and digests mean, remembered; plan-resolution.ts: for whole plans
  *   pinned-tool.ts      one version, read and compiled; retry-policy.ts: how it is repeated

@@ -67,14 +67,15 @@ export type ToolDefinition = Message<"runwarden.tools.v1.ToolDefinition"> & {
   effect: Effect;
 
   /**
-   * JSON Schema (2020-12) of the arguments; an object schema.
+   * JSON Schema of the arguments; an object schema, of draft 2020-12 unless `$schema` names draft 7
+   * or 6.
    *
    * @generated from field: google.protobuf.Struct input_schema = 7;
    */
   inputSchema?: JsonObject | undefined;
 
   /**
-   * JSON Schema (2020-12) of the result; absent where any JSON object is a result.
+   * JSON Schema of the result, as above; absent where any JSON object is a result.
    *
    * @generated from field: google.protobuf.Struct output_schema = 8;
    */
