@@ -57,6 +57,7 @@ const service = stack.use(
     {
       database,
       providers: [{ name: "projects", address: "local:1" }],
+      mcpServers: [],
       refreshMs: 600_000,
       execution: { leaseMs: 10_000, probeTimeoutMs: 1_000, maxResultBytes: 262_144 },
     },

@@ -1,7 +1,7 @@
 /**
- * Which failed calls certainly never reached the peer. Only the channel itself can say so: its word
- * is told from a peer's by the metadata, of which every answer that came over a connection has some,
- * in its headers or, where it has none, in its trailers.
+ * Which failed calls certainly never reached the peer. Only what carries them can say so. The word of
+ * a gRPC channel is told from a peer's by the metadata, of which every answer that came over a
+ * connection has some, in its headers or, where it has none, in its trailers.
  */
 import type { StatusObject } from "@grpc/grpc-js"
 
@@ -18,6 +18,12 @@ export function noteIfUnsent(error: object, { metadata, details }: StatusObject)
   if (Object.keys(metadata.getMap()).length > 0) return
   const isWaiting = stillWaiting.test(details) && !details.includes(earlierAttempts)
   if (isWaiting || noConnection.test(details)) unsent.add(error)
+}
+
+/** Notes of an error that its call never left, and returns it: for whoever carries calls by itself. */
+export function neverSent<E extends Error>(error: E): E {
+  unsent.add(error)
+  return error
 }
 
 /** Whether a call failed without ever having left, whatever its error was wrapped into since. */

@@ -12,7 +12,7 @@ const patterns = [
   "^[^\\x00]*$",
   "^[a-z0-9_]{1,128}$",
   "^[a-z0-9]+(-[a-z0-9]+)*@[1-9][0-9]{0,8}$",
-  "^[a-z0-9_]+(\\.[a-z0-9_]+)*$",
+  "^[A-Za-z0-9_-]+(\\.[A-Za-z0-9_-]+)*$",
 ]
 
 test("a pattern matches what RE2 says that it matches", () => {

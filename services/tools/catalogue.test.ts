@@ -25,7 +25,7 @@ beforeAll(async () => {
   await database.shared(async (tx) => {
     await insertProviders(tx, ["projects"])
     await insertTool(tx, "projects", tool)
-    await markOffered(tx, "projects", [{ name: "look", version: "1.0.0" }])
+    await markOffered(tx, "projects", [{ name: "look", version: "1.0.0" }], { activatesNew: true })
   })
 })
 

@@ -1,7 +1,8 @@
 import { z } from "zod"
-import { type Environment, milliseconds, readAll, readEnv } from "../../mesh/config.ts"
+import { ConfigError, type Environment, milliseconds, readAll, readEnv } from "../../mesh/config.ts"
 import { type DatabaseConfig, readDatabaseConfig } from "../../mesh/database.ts"
 import type { ExecutorConfig } from "./executor.ts"
+import { type McpServer, readMcpServers } from "./mcp-servers.ts"
 
 /** A service that offers tools. Its name is the first part of their names and its token's audience. */
 export interface ProviderTarget {
@@ -12,6 +13,7 @@ export interface ProviderTarget {
 export interface ToolsConfig {
   readonly database: DatabaseConfig
   readonly providers: readonly ProviderTarget[]
+  readonly mcpServers: readonly McpServer[]
   /** How often each provider is asked for its tools. */
   readonly refreshMs: number
   readonly execution: ExecutorConfig
@@ -39,21 +41,30 @@ const shape = {
     { name: "projects", address: "127.0.0.1:7106" },
     { name: "retrieval", address: "127.0.0.1:7104" },
   ]),
+  TOOLS_MCP_SERVERS: z.string().optional(),
   TOOLS_REFRESH_MS: milliseconds.default(30_000),
   TOOLS_MAX_RESULT_BYTES: z.coerce.number().int().min(1_024).max(1_048_576).default(262_144),
   TOOLS_LEASE_MS: milliseconds.min(1_000).max(60_000).default(10_000),
   TOOLS_PROBE_TIMEOUT_MS: milliseconds.default(1_000),
 }
 
-/** Pure: reads `TOOLS_*`, and throws one error that lists everything that is wrong. */
+/** Reads `TOOLS_*` and the file that they name. Throws one error that lists everything that is wrong. */
 export function readConfig(env: Environment): ToolsConfig {
   const [database, settings] = readAll(
     () => readDatabaseConfig("tools", env),
     () => readEnv(shape, env),
   )
+  const providers = settings.TOOLS_PROVIDERS
+  const path = settings.TOOLS_MCP_SERVERS
+  const mcpServers = path === undefined ? [] : readMcpServers(path, env)
+  const twice = mcpServers.filter(({ name }) => providers.some((target) => target.name === name))
+  if (twice.length > 0) {
+    throw new ConfigError(twice.map(({ name }) => `${name} is in TOOLS_PROVIDERS and in ${path}`))
+  }
   return {
     database,
-    providers: settings.TOOLS_PROVIDERS,
+    providers,
+    mcpServers,
     refreshMs: settings.TOOLS_REFRESH_MS,
     execution: {
       leaseMs: settings.TOOLS_LEASE_MS,

@@ -30,7 +30,7 @@ export interface RefusedDefinition {
   readonly digest: string
 }
 
-const namePattern = /^[a-z0-9_]+(\.[a-z0-9_]+)*$/
+const namePattern = /^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$/
 const versionPattern = /^[A-Za-z0-9._+-]+$/
 const maxNameLength = 128
 const maxVersionLength = 64
@@ -46,6 +46,10 @@ const lineBreaksAndTabs = /[\n\t]/g
 /** Variation selectors and the letters that show nothing: none of them is in the classes above. */
 const blankCharacters =
   /\u034f|\u115f|\u1160|\u17b4|\u17b5|\u3164|[\ufe00-\ufe0f]|\uffa0|[\u{e0100}-\u{e01ef}]/u
+const hidingCharacters = new RegExp(
+  `(?![\\n\\t])(?:${hiddenCharacters.source}|${blankCharacters.source})`,
+  "gu",
+)
 const latin = /\p{Script=Latin}/u
 const latinLookAlikes =
   /\p{Script=Cyrillic}|\p{Script=Greek}|\p{Script=Armenian}|\p{Script=Cherokee}/u
@@ -80,6 +84,11 @@ export function escaped(text: string, maxLength: number): string {
     .slice(0, maxLength)
 }
 
+/** Text without what does not show: invisible characters, controls, private use. */
+export function visibleText(text: string): string {
+  return text.replaceAll(hidingCharacters, "")
+}
+
 function declaredOr<Value extends number>(
   fallback: Value,
   declared: number,
@@ -91,7 +100,7 @@ function declaredOr<Value extends number>(
 function faultOf(sent: ToolDefinition): string | undefined {
   const { name, version, title, description, riskClass, effect, inputSchema, outputSchema } = sent
   if (name.length > maxNameLength || !namePattern.test(name)) {
-    return "The name is not of lower-case words, digits and underscores, joined by dots."
+    return "The name is not of ASCII letters, digits, underscores and hyphens, joined by dots."
   }
   if (version.length > maxVersionLength || !versionPattern.test(version)) {
     return "The version is not of letters, digits, dots, underscores, plus and minus signs."

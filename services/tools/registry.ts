@@ -30,18 +30,26 @@ import {
   recordRefresh,
 } from "./tool-store.ts"
 
-export type ProviderClient = Client<typeof ToolProviderService>
+/** How a provider is asked, whatever carries it. */
+export type ProviderClient = Pick<
+  Client<typeof ToolProviderService>,
+  "listTools" | "executeTool" | "getOutcome"
+>
 
 export interface RegistryDeps {
   readonly database: Database
   readonly runtime: Runtime
   readonly catalogue: Catalogue
   readonly providers: ReadonlyMap<string, ProviderClient>
+  /** Of those, whose tools may change without that anybody has looked at them. */
+  readonly strangers: ReadonlySet<string>
   readonly refreshMs: number
 }
 
 export interface Registry extends AsyncDisposable {
   start(signal: AbortSignal): Promise<void>
+  /** Asks a provider now, because its tools may have changed. */
+  refresh(provider: string): void
   /** What an offered tool's name means, where that is remembered. */
   known(name: string, version: string): FoundTool | undefined
   /** What a name means now; undefined when nobody offers it. Throws AMBIGUOUS_TOOL. */
@@ -108,6 +116,9 @@ export function createRegistry(deps: RegistryDeps): Registry {
       await database.shared((tx) => insertProviders(tx, names), { name: "insert providers" })
       loops.push(...names.map(keepFresh))
     },
+    refresh(provider) {
+      if (!stopping.signal.aborted) void ask(provider)
+    },
     known(name, version) {
       const found = catalogue.known(name, version)
       return found?.row.offered === true ? found : undefined
@@ -122,7 +133,7 @@ export function createRegistry(deps: RegistryDeps): Registry {
     },
     async [Symbol.asyncDispose]() {
       stopping.abort()
-      await Promise.all(loops)
+      await Promise.all([...loops, ...asking.values()])
     },
   }
 }
@@ -133,7 +144,7 @@ async function refreshProvider(
   name: string,
   signal: AbortSignal,
 ): Promise<boolean> {
-  const { database, runtime, providers, readings } = deps
+  const { database, runtime, providers, strangers, readings } = deps
   try {
     const client = providers.get(name)
     if (client === undefined) throw new Error(`provider ${name} is not configured`)
@@ -156,7 +167,7 @@ async function refreshProvider(
           const isFirst = await insertQuarantined(tx, name, tool, "definition_changed")
           if (isFirst) isNew.add(tool.digest)
         }
-        await markOffered(tx, name, plan.offered)
+        await markOffered(tx, name, plan.offered, { activatesNew: !strangers.has(name) })
         await recordRefresh(tx, name, plan.refused)
         return { plan, isNew }
       },

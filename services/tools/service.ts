@@ -2,6 +2,9 @@
  * The tools service: what runs may do, and the ledger of what they did.
  *
  * registry.ts           asks the providers for their tools, by loops of its own
+ * mcp-server.ts         an MCP server as a provider; mcp-servers.ts: those of the deployment
+ *   mcp-provider.ts     a provider's contract in terms of MCP; mcp-definition.ts, mcp-answer.ts: its words
+ *   mcp-sessions.ts     conversations by workspace; mcp-session.ts: one; mcp-stdio.ts, mcp-http.ts: what carries it
  *   readings.ts, definition.ts   what a definition may be; sync-plan.ts: what an answer changes
  *   schema-checker.ts   JSON Schemas, with a map of its own siblings
  *   tool-store.ts       SQL of the registry
@@ -31,6 +34,7 @@ import { executionHandlers } from "./execution-handlers.ts"
 import { createExecutor } from "./executor.ts"
 import { ledgerHandlers } from "./ledger-handlers.ts"
 import { createLedgerWriter } from "./ledger-writer.ts"
+import { mcpProviderOf } from "./mcp-server.ts"
 import { createRegistry, type ProviderClient } from "./registry.ts"
 import { registryHandlers } from "./registry-handlers.ts"
 import { createRunningCalls } from "./running-calls.ts"
@@ -56,14 +60,32 @@ export const toolsModule: ServiceModule<ToolsConfig> = {
 export function createTools(config: ToolsConfig, deps: ToolsDeps): Service {
   const stack = new AsyncDisposableStack()
   const { runtime } = deps
-  const providerNames = config.providers.map(({ name }) => name)
-  const providers = new Map(config.providers.map((target) => [target.name, deps.provider(target)]))
   const database = stack.use(
     openDatabase(config.database, { runtime, migrations: join(import.meta.dirname, "migrations") }),
   )
   const { refreshMs, execution } = config
+  const strangers = new Map(
+    config.mcpServers.map((server) => {
+      const onToolsChanged = () => registry.refresh(server.name)
+      return [server.name, stack.use(mcpProviderOf(server, { config, runtime, onToolsChanged }))]
+    }),
+  )
+  const providers = new Map<string, ProviderClient>([
+    ...config.providers.map((target) => [target.name, deps.provider(target)] as const),
+    ...strangers,
+  ])
+  const providerNames = [...providers.keys()]
   const catalogue = createCatalogue(database, providerNames)
-  const registry = stack.use(createRegistry({ database, runtime, catalogue, providers, refreshMs }))
+  const registry = stack.use(
+    createRegistry({
+      database,
+      runtime,
+      catalogue,
+      providers,
+      strangers: new Set(strangers.keys()),
+      refreshMs,
+    }),
+  )
   const { leaseMs } = execution
   const writer = stack.use(createLedgerWriter({ database, runtime, leaseMs }))
   const running = stack.use(createRunningCalls({ database, runtime, leaseMs }))

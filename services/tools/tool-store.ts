@@ -100,40 +100,38 @@ export async function insertQuarantined(
 }
 
 /**
- * Marks what the provider offers now, and makes the version that was first seen last the active one
- * of each tool. The index allows one active version, so the old one steps down first.
+ * Marks what the provider offers now, and the version of each tool that is in force: the one that was
+ * first seen last where new versions come into force by themselves, otherwise the one that was first
+ * seen at all. The index allows one active version, so the old one steps down first.
  */
 export async function markOffered(
   tx: Tx,
   provider: string,
   offered: readonly { readonly name: string; readonly version: string }[],
+  { activatesNew }: { readonly activatesNew: boolean },
 ): Promise<void> {
   await tx.query(
-    `with now_offered as (select * from unnest($2::text[], $3::text[]) as t (name, version)),
-     newest as (
-       select distinct on (v.name) v.name, v.version
-       from tool_versions v join now_offered using (name, version)
-       where v.provider = $1::text
-       order by v.name, v.seen_order desc
-     )
-     update tool_versions v
-     set offered = exists (
-           select from now_offered o where o.name = v.name and o.version = v.version),
-       active = v.active and exists (
-           select from newest n where n.name = v.name and n.version = v.version)
-     where v.provider = $1::text`,
+    `update tool_versions v
+     set offered = o.name is not null, active = v.active and o.name is not null
+     from tool_versions t left join unnest($2::text[], $3::text[]) as o (name, version)
+       on o.name = t.name and o.version = t.version
+     where t.provider = $1::text and v.provider = t.provider and v.name = t.name
+       and v.version = t.version and v.offered <> (o.name is not null)`,
     [provider, offered.map((one) => one.name), offered.map((one) => one.version)],
   )
+  const inForce = `select distinct on (name) name, version from tool_versions
+     where provider = $1::text and (offered or not $2::boolean)
+     order by name, case when $2::boolean then -seen_order else seen_order end`
   await tx.query(
-    `update tool_versions v set active = true
-     from (
-       select distinct on (name) name, version from tool_versions
-       where provider = $1::text and offered
-       order by name, seen_order desc
-     ) newest
-     where v.provider = $1::text and v.name = newest.name and v.version = newest.version
-       and not v.active`,
-    [provider],
+    `update tool_versions v set active = false from (${inForce}) f
+     where v.provider = $1::text and v.name = f.name and v.version <> f.version and v.active`,
+    [provider, activatesNew],
+  )
+  await tx.query(
+    `update tool_versions v set active = true from (${inForce}) f
+     where v.provider = $1::text and v.name = f.name and v.version = f.version
+       and v.offered and not v.active`,
+    [provider, activatesNew],
   )
 }
 

@@ -20,6 +20,7 @@ import {
 import { newId } from "../../mesh/ids.ts"
 import { createLocalTransport } from "../../mesh/local-transport.ts"
 import { testClient, testDatabase, testRuntime } from "../../mesh/testing.ts"
+import type { McpServer } from "./mcp-servers.ts"
 import { createTools } from "./service.ts"
 
 export const standardTools = [
@@ -61,6 +62,7 @@ export async function startTools(
     provider.tools = [...standardTools]
   },
   leaseMs = 10_000,
+  mcpServers: readonly McpServer[] = [],
 ): Promise<Started> {
   const stack = new AsyncDisposableStack()
   const database = stack.use(await testDatabase("tools", { poolSize: 20 }))
@@ -89,8 +91,13 @@ export async function startTools(
     const config = {
       database,
       providers: [...offers.keys()].map((name) => ({ name, address: "local:1" })),
+      mcpServers,
       refreshMs: 200,
-      execution: { leaseMs, probeTimeoutMs: 200, maxResultBytes: 4_096 },
+      execution: {
+        leaseMs,
+        probeTimeoutMs: 200,
+        maxResultBytes: mcpServers.length === 0 ? 4_096 : 65_536,
+      },
     }
     const service = stack.use(
       createTools(config, {
