@@ -1,4 +1,5 @@
 import type { JsonObject, MessageInitShape } from "@bufbuild/protobuf"
+import { durationMs } from "@bufbuild/protobuf/wkt"
 import type { Command } from "commander"
 import { VerdictSchema } from "../gen/runwarden/moderation/v1/decision_pb.ts"
 import { OrphanCauseSchema } from "../gen/runwarden/orchestrator/v1/orphan_pb.ts"
@@ -28,7 +29,7 @@ import { enumsOption, enumText, enumValue } from "./enum-text.ts"
 import { CliError } from "./failure.ts"
 import { addPageOptions, type PageOptions, printList } from "./paging.ts"
 import { stateText, tellDenial } from "./run-text.ts"
-import { ageOf, timeText } from "./time-text.ts"
+import { ageOf, spanText, timeText } from "./time-text.ts"
 
 type ListOptions = PageOptions & {
   readonly run?: string
@@ -169,6 +170,8 @@ function tellCall({ out, io }: Context, call: ToolCall | undefined): void {
     ["rules", call.matchedRules.join(", ")],
     ["approval", call.approvalId],
     ["attempts", String(call.attempts)],
+    ["timeout", call.timeout === undefined ? "" : spanText(durationMs(call.timeout))],
+    ["uses at most", maxUsageText(call)],
     ["from steps", call.provenance.join(", ")],
     ["key", call.idempotencyKey],
     ["digest", call.argumentsDigest],
@@ -233,4 +236,9 @@ function readObject(text: string): JsonObject {
     // The message below says what is needed.
   }
   throw new CliError(`--result takes a JSON object such as '{"id": "4711"}'.`)
+}
+
+function maxUsageText({ maxTokens, maxCostMicros }: ToolCall): string {
+  if (maxTokens + maxCostMicros === 0n) return ""
+  return `${maxTokens} tokens, cost ${Number(maxCostMicros) / 1e6}`
 }

@@ -1,3 +1,4 @@
+import { join } from "node:path"
 import { create } from "@bufbuild/protobuf"
 import { durationFromMs } from "@bufbuild/protobuf/wkt"
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest"
@@ -5,9 +6,10 @@ import { Role } from "../../gen/runwarden/options/v1/access_pb.ts"
 import { type Run, RunState } from "../../gen/runwarden/orchestrator/v1/run_pb.ts"
 import { ToolCallState } from "../../gen/runwarden/orchestrator/v1/tool_call_pb.ts"
 import { ToolUsageSchema } from "../../gen/runwarden/tools/v1/tool_pb.ts"
+import { type Database, openDatabase } from "../../mesh/database.ts"
 import { actingAs, memberSubject } from "../../mesh/identity.ts"
 import { newId } from "../../mesh/ids.ts"
-import { until } from "../../mesh/testing.ts"
+import { testRuntime, until } from "../../mesh/testing.ts"
 import {
   createPeers,
   inWorkspace,
@@ -18,17 +20,23 @@ import {
 
 let orchestrator: Orchestrator
 let other: Orchestrator
+let database: Database
 const peers = createPeers()
 const defaults = { ...peers.script }
 
 beforeAll(async () => {
   orchestrator = await startOrchestrator({ peers })
   other = await startOrchestrator({ peers, database: orchestrator.database })
+  database = openDatabase(orchestrator.database, {
+    runtime: testRuntime("orchestrator"),
+    migrations: join(import.meta.dirname, "migrations"),
+  })
 })
 afterEach(() => {
   Object.assign(peers.script, defaults)
 })
 afterAll(async () => {
+  await database[Symbol.asyncDispose]()
   await other[Symbol.asyncDispose]()
   await orchestrator[Symbol.asyncDispose]()
 })
@@ -183,6 +191,38 @@ describe("what a tool declares to use up at most", () => {
     expect(await me.budget()).toMatchObject({ dailyTokens: 200n, dailyReservedTokens: 0n })
   })
 
+  it("is given back to the day on which it was held, and used on the day on which it ends", async () => {
+    const me = withBudget()
+    const { workspaceId } = me
+    peers.script.declared = declaring(100n)
+    peers.script.usage = () => usage(80n)
+    const gate = Promise.withResolvers<void>()
+    peers.script.execute = async () => {
+      await gate.promise
+      return {}
+    }
+    await me.set({ maxDailyTokens: 1_000n })
+    const { runId } = await me.start(steps(1))
+    await until(async () => (await me.budget()).dailyReservedTokens === 100n)
+    await database.worker([workspaceId], async (tx) => {
+      await tx.query("update workspace_usage set day = day - 1, reserved_tokens = 130")
+      await tx.query("update tool_calls set start_time = start_time - interval '1 day'")
+    })
+    await database.tenant(workspaceId, (tx) =>
+      tx.query("update workspace_budgets set count_time = count_time - interval '2 days'"),
+    )
+    gate.resolve()
+    await me.ended(runId)
+    expect(await me.budget()).toMatchObject({ dailyTokens: 80n, dailyReservedTokens: 0n })
+    const days = await database.tenant(workspaceId, (tx) =>
+      tx.query("select tokens, reserved_tokens as held from workspace_usage order by day"),
+    )
+    expect(days).toEqual([
+      { tokens: 0, held: 30 },
+      { tokens: 80, held: 0 },
+    ])
+  })
+
   it("must be left in the budget of the run", async () => {
     const me = withBudget()
     peers.script.declared = declaring(100n, 10n)
@@ -207,7 +247,10 @@ describe("the time that a tool declares", () => {
     peers.script.execute = () => new Promise(() => {})
     const run = await me.start([{ tool: "low.read" }], { timeout: durationFromMs(60_000) })
     await me.reaches(run.runId, RunState.FAILED)
-    expect((await me.callsOf(run.runId))[0]).toMatchObject({ reason: "deadline_exceeded" })
+    expect((await me.callsOf(run.runId))[0]).toMatchObject({
+      reason: "deadline_exceeded",
+      timeout: durationFromMs(250),
+    })
   })
 
   it("gives way to the step's, and to the run's deadline", async () => {

@@ -1,5 +1,5 @@
 import { create } from "@bufbuild/protobuf"
-import { timestampFromDate } from "@bufbuild/protobuf/wkt"
+import { durationFromMs, timestampFromDate } from "@bufbuild/protobuf/wkt"
 import { type ToolCall, ToolCallSchema } from "../../gen/runwarden/orchestrator/v1/tool_call_pb.ts"
 import { etagOf, toDenial } from "./run-message.ts"
 import type { ToolCallRecord } from "./snapshot.ts"
@@ -41,6 +41,13 @@ export function toToolCall(call: ToolCallRecord, view: "whole" | "listed" = "who
     ...(call.moderationOutcome === undefined
       ? {}
       : { moderationOutcome: verdictEnum[call.moderationOutcome] }),
+    ...(call.timeoutMs === undefined ? {} : { timeout: durationFromMs(call.timeoutMs) }),
+    ...(call.maxUsage === undefined
+      ? {}
+      : {
+          maxTokens: BigInt(call.maxUsage.tokens),
+          maxCostMicros: BigInt(call.maxUsage.costMicros),
+        }),
     ...(call.startTime === undefined ? {} : { startTime: timestampFromDate(call.startTime) }),
     ...(call.endTime === undefined ? {} : { endTime: timestampFromDate(call.endTime) }),
   })

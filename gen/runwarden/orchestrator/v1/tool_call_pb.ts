@@ -4,8 +4,8 @@
 
 import type { GenEnum, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import { enumDesc, fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
-import type { Timestamp } from "@bufbuild/protobuf/wkt";
-import { file_google_protobuf_struct, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
+import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
+import { file_google_protobuf_duration, file_google_protobuf_struct, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
 import type { PolicyDenial } from "../../errors/v1/policy_denial_pb.ts";
 import { file_runwarden_errors_v1_policy_denial } from "../../errors/v1/policy_denial_pb.ts";
 import type { Verdict } from "../../moderation/v1/decision_pb.ts";
@@ -20,7 +20,7 @@ import type { JsonObject, Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file runwarden/orchestrator/v1/tool_call.proto.
  */
 export const file_runwarden_orchestrator_v1_tool_call: GenFile = /*@__PURE__*/
-  fileDesc("CilydW53YXJkZW4vb3JjaGVzdHJhdG9yL3YxL3Rvb2xfY2FsbC5wcm90bxIZcnVud2FyZGVuLm9yY2hlc3RyYXRvci52MSKzCAoIVG9vbENhbGwSFAoMd29ya3NwYWNlX2lkGAEgASgJEhQKDHRvb2xfY2FsbF9pZBgCIAEoCRIOCgZydW5faWQYAyABKAkSEgoKc3RlcF9pbmRleBgEIAEoDRIXCg9pZGVtcG90ZW5jeV9rZXkYBSABKAkSDAoEdG9vbBgGIAEoCRIUCgx0b29sX3ZlcnNpb24YByABKAkSGQoRZGVmaW5pdGlvbl9kaWdlc3QYCCABKAkSMQoKcmlza19jbGFzcxgJIAEoDjIdLnJ1bndhcmRlbi50b29scy52MS5SaXNrQ2xhc3MSKgoGZWZmZWN0GAogASgOMhoucnVud2FyZGVuLnRvb2xzLnYxLkVmZmVjdBINCgV0aXRsZRgLIAEoCRI3CgVzdGF0ZRgMIAEoDjIoLnJ1bndhcmRlbi5vcmNoZXN0cmF0b3IudjEuVG9vbENhbGxTdGF0ZRIOCgZyZWFzb24YDSABKAkSOAoNcG9saWN5X2RlbmlhbBgOIAEoCzIhLnJ1bndhcmRlbi5lcnJvcnMudjEuUG9saWN5RGVuaWFsEioKCWFyZ3VtZW50cxgPIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3QSGAoQYXJndW1lbnRzX2RpZ2VzdBgQIAEoCRISCgpwcm92ZW5hbmNlGBEgAygNEjEKB3ZlcmRpY3QYEiABKA4yIC5ydW53YXJkZW4ubW9kZXJhdGlvbi52MS5WZXJkaWN0EhMKC2RlY2lzaW9uX2lkGBMgASgJEhYKDnBvbGljeV92ZXJzaW9uGBQgASgJEhUKDW1hdGNoZWRfcnVsZXMYFSADKAkSPAoSbW9kZXJhdGlvbl9vdXRjb21lGBYgASgOMiAucnVud2FyZGVuLm1vZGVyYXRpb24udjEuVmVyZGljdBITCgthcHByb3ZhbF9pZBgXIAEoCRIQCghhdHRlbXB0cxgYIAEoDRIpCgZyZXN1bHQYGSABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0SAASLgoFZXJyb3IYGiABKAsyHS5ydW53YXJkZW4udG9vbHMudjEuVG9vbEVycm9ySAASEgoKc2V0dGxlcl9pZBgbIAEoCRIQCgh0cmFjZV9pZBgcIAEoCRIMCgRldGFnGB0gASgJEi8KC2NyZWF0ZV90aW1lGB4gASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgt1cGRhdGVfdGltZRgfIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoKc3RhcnRfdGltZRggIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLAoIZW5kX3RpbWUYISABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wQgkKB291dGNvbWUqhwMKDVRvb2xDYWxsU3RhdGUSHwobVE9PTF9DQUxMX1NUQVRFX1VOU1BFQ0lGSUVEEAASHAoYVE9PTF9DQUxMX1NUQVRFX1BST1BPU0VEEAESHgoaVE9PTF9DQUxMX1NUQVRFX01PREVSQVRJTkcQAhIlCiFUT09MX0NBTExfU1RBVEVfQVdBSVRJTkdfQVBQUk9WQUwQAxIZChVUT09MX0NBTExfU1RBVEVfUkVBRFkQBBIdChlUT09MX0NBTExfU1RBVEVfRVhFQ1VUSU5HEAUSHQoZVE9PTF9DQUxMX1NUQVRFX1NVQ0NFRURFRBAGEhoKFlRPT0xfQ0FMTF9TVEFURV9GQUlMRUQQBxIjCh9UT09MX0NBTExfU1RBVEVfT1VUQ09NRV9VTktOT1dOEAgSGgoWVE9PTF9DQUxMX1NUQVRFX0RFTklFRBAJEhsKF1RPT0xfQ0FMTF9TVEFURV9FWFBJUkVEEAoSHQoZVE9PTF9DQUxMX1NUQVRFX0NBTkNFTExFRBALYgZwcm90bzM", [file_google_protobuf_struct, file_google_protobuf_timestamp, file_runwarden_errors_v1_policy_denial, file_runwarden_moderation_v1_decision, file_runwarden_tools_v1_tool, file_runwarden_tools_v1_tool_provider_service]);
+  fileDesc("CilydW53YXJkZW4vb3JjaGVzdHJhdG9yL3YxL3Rvb2xfY2FsbC5wcm90bxIZcnVud2FyZGVuLm9yY2hlc3RyYXRvci52MSKMCQoIVG9vbENhbGwSFAoMd29ya3NwYWNlX2lkGAEgASgJEhQKDHRvb2xfY2FsbF9pZBgCIAEoCRIOCgZydW5faWQYAyABKAkSEgoKc3RlcF9pbmRleBgEIAEoDRIXCg9pZGVtcG90ZW5jeV9rZXkYBSABKAkSDAoEdG9vbBgGIAEoCRIUCgx0b29sX3ZlcnNpb24YByABKAkSGQoRZGVmaW5pdGlvbl9kaWdlc3QYCCABKAkSMQoKcmlza19jbGFzcxgJIAEoDjIdLnJ1bndhcmRlbi50b29scy52MS5SaXNrQ2xhc3MSKgoGZWZmZWN0GAogASgOMhoucnVud2FyZGVuLnRvb2xzLnYxLkVmZmVjdBINCgV0aXRsZRgLIAEoCRI3CgVzdGF0ZRgMIAEoDjIoLnJ1bndhcmRlbi5vcmNoZXN0cmF0b3IudjEuVG9vbENhbGxTdGF0ZRIOCgZyZWFzb24YDSABKAkSOAoNcG9saWN5X2RlbmlhbBgOIAEoCzIhLnJ1bndhcmRlbi5lcnJvcnMudjEuUG9saWN5RGVuaWFsEioKCWFyZ3VtZW50cxgPIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3QSGAoQYXJndW1lbnRzX2RpZ2VzdBgQIAEoCRISCgpwcm92ZW5hbmNlGBEgAygNEjEKB3ZlcmRpY3QYEiABKA4yIC5ydW53YXJkZW4ubW9kZXJhdGlvbi52MS5WZXJkaWN0EhMKC2RlY2lzaW9uX2lkGBMgASgJEhYKDnBvbGljeV92ZXJzaW9uGBQgASgJEhUKDW1hdGNoZWRfcnVsZXMYFSADKAkSPAoSbW9kZXJhdGlvbl9vdXRjb21lGBYgASgOMiAucnVud2FyZGVuLm1vZGVyYXRpb24udjEuVmVyZGljdBITCgthcHByb3ZhbF9pZBgXIAEoCRIQCghhdHRlbXB0cxgYIAEoDRIpCgZyZXN1bHQYGSABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0SAASLgoFZXJyb3IYGiABKAsyHS5ydW53YXJkZW4udG9vbHMudjEuVG9vbEVycm9ySAASEgoKc2V0dGxlcl9pZBgbIAEoCRIQCgh0cmFjZV9pZBgcIAEoCRIMCgRldGFnGB0gASgJEi8KC2NyZWF0ZV90aW1lGB4gASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgt1cGRhdGVfdGltZRgfIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoKc3RhcnRfdGltZRggIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLAoIZW5kX3RpbWUYISABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEioKB3RpbWVvdXQYIiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SEgoKbWF4X3Rva2VucxgjIAEoBBIXCg9tYXhfY29zdF9taWNyb3MYJCABKARCCQoHb3V0Y29tZSqHAwoNVG9vbENhbGxTdGF0ZRIfChtUT09MX0NBTExfU1RBVEVfVU5TUEVDSUZJRUQQABIcChhUT09MX0NBTExfU1RBVEVfUFJPUE9TRUQQARIeChpUT09MX0NBTExfU1RBVEVfTU9ERVJBVElORxACEiUKIVRPT0xfQ0FMTF9TVEFURV9BV0FJVElOR19BUFBST1ZBTBADEhkKFVRPT0xfQ0FMTF9TVEFURV9SRUFEWRAEEh0KGVRPT0xfQ0FMTF9TVEFURV9FWEVDVVRJTkcQBRIdChlUT09MX0NBTExfU1RBVEVfU1VDQ0VFREVEEAYSGgoWVE9PTF9DQUxMX1NUQVRFX0ZBSUxFRBAHEiMKH1RPT0xfQ0FMTF9TVEFURV9PVVRDT01FX1VOS05PV04QCBIaChZUT09MX0NBTExfU1RBVEVfREVOSUVEEAkSGwoXVE9PTF9DQUxMX1NUQVRFX0VYUElSRUQQChIdChlUT09MX0NBTExfU1RBVEVfQ0FOQ0VMTEVEEAtiBnByb3RvMw", [file_google_protobuf_duration, file_google_protobuf_struct, file_google_protobuf_timestamp, file_runwarden_errors_v1_policy_denial, file_runwarden_moderation_v1_decision, file_runwarden_tools_v1_tool, file_runwarden_tools_v1_tool_provider_service]);
 
 /**
  * ToolCall is one step of a run: proposed, moderated, perhaps approved, executed.
@@ -114,7 +114,7 @@ export type ToolCall = Message<"runwarden.orchestrator.v1.ToolCall"> & {
 
   /**
    * Why the call ended badly or waits, in lower_snake_case, as in `Run.reason`; besides
-   * `tool_unavailable` (it could not be delivered) and `run_ended` (its run ended before it). Where
+   * `tool_unavailable` (it could not be delivered), `result_too_large` (it was carried out) and `run_ended` (its run ended before it). Where
    * it is `tool_failed`, the tool's own reason stands in `error`.
    *
    * @generated from field: string reason = 13;
@@ -270,6 +270,29 @@ export type ToolCall = Message<"runwarden.orchestrator.v1.ToolCall"> & {
    * @generated from field: google.protobuf.Timestamp end_time = 33;
    */
   endTime?: Timestamp | undefined;
+
+  /**
+   * How long it may take from when it is admitted, repeats included: what its step says, or else its
+   * tool's version; absent for as long as its run may.
+   *
+   * @generated from field: google.protobuf.Duration timeout = 34;
+   */
+  timeout?: Duration | undefined;
+
+  /**
+   * The most tokens that one such call uses up, as its tool's version declares: that many are held in
+   * budgets while it is carried out. 0 where it declares none.
+   *
+   * @generated from field: uint64 max_tokens = 35;
+   */
+  maxTokens: bigint;
+
+  /**
+   * The same of cost.
+   *
+   * @generated from field: uint64 max_cost_micros = 36;
+   */
+  maxCostMicros: bigint;
 };
 
 /**
