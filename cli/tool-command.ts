@@ -12,7 +12,7 @@ import {
   RiskClassSchema,
   type ToolDefinition,
 } from "../gen/runwarden/tools/v1/tool_pb.ts"
-import { shortened, visibleJson } from "../mesh/visible-text.ts"
+import { shortened, visible, visibleJson } from "../mesh/visible-text.ts"
 import { type Cli, type Context, command, group } from "./command.ts"
 import { enumText } from "./enum-text.ts"
 import { addPageOptions, type PageOptions, printList } from "./paging.ts"
@@ -93,6 +93,7 @@ async function getTool(context: Context, name: string, version: string): Promise
     out.line()
     out.heading("Arguments (JSON Schema)")
     out.line(visibleJson(definition.inputSchema ?? {}))
+    for (const change of definition.schemaChanges) out.line(`changed: ${visible(change)}`)
     if (definition.outputSchema !== undefined) {
       out.line()
       out.heading("Result (JSON Schema)")

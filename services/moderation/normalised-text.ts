@@ -1,4 +1,4 @@
-import { toLatin } from "./look-alikes.ts"
+import { toLatin } from "../../mesh/look-alikes.ts"
 
 // Characters that a reader does not see. Some are no format characters (Hangul fillers, variation
 // selectors, the Braille blank), which is why the general category Cf alone does not do.

@@ -6,7 +6,7 @@
  *   expression.ts, expression-bounds.ts   CEL under a meter
  *   pattern-book.ts, word-book.ts         RE2 patterns and word lists over texts
  *   pattern-need.ts, literal-scan.ts      which patterns could occur in a text at all
- *   content-text.ts, normalised-text.ts, look-alikes.ts   the texts, in every form that is judged
+ *   content-text.ts, normalised-text.ts   the texts, in every form that is judged
  *   slices.ts           gives way to the event loop between steps
  * evaluation.ts         a judgement with digest and latency, whatever goes wrong
  * policy-book.ts        compiled versions, and which one judges whom

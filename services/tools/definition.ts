@@ -11,6 +11,8 @@ import {
   ToolDefinitionSchema,
 } from "../../gen/runwarden/tools/v1/tool_pb.ts"
 import { canonicalJson, digestOf } from "../../mesh/canonical.ts"
+import { toLatin } from "../../mesh/look-alikes.ts"
+import { normaliseSchema } from "./foreign-schema.ts"
 import { faultOfRetry } from "./retry-policy.ts"
 import { faultIn } from "./schema-checker.ts"
 
@@ -51,8 +53,8 @@ const hidingCharacters = new RegExp(
   "gu",
 )
 const latin = /\p{Script=Latin}/u
-const latinLookAlikes =
-  /\p{Script=Cyrillic}|\p{Script=Greek}|\p{Script=Armenian}|\p{Script=Cherokee}/u
+const otherScripts =
+  /\p{Script=Cyrillic}|\p{Script=Greek}|\p{Script=Armenian}|\p{Script=Cherokee}/gu
 
 /** Checks a definition as a provider sent it, and fills in risk class and effect. */
 export function readDefinition(sent: ToolDefinition): AcceptedDefinition | RefusedDefinition {
@@ -60,9 +62,11 @@ export function readDefinition(sent: ToolDefinition): AcceptedDefinition | Refus
     ...sent,
     riskClass: declaredOr(RiskClass.HIGH, sent.riskClass, [RiskClass.LOW, RiskClass.MEDIUM]),
     effect: declaredOr(Effect.UNSAFE, sent.effect, [Effect.READ, Effect.KEYED]),
+    schemaChanges: [],
   })
   try {
-    const message = faultOf(sent)
+    normaliseSchemas(definition)
+    const message = faultOf(sent, definition)
     if (message !== undefined) return refused(definition, message)
     return { kind: "accepted", definition, digest: digestOfDefinition(definition) }
   } catch (error) {
@@ -97,8 +101,24 @@ function declaredOr<Value extends number>(
   return allowed.find((value) => value === declared) ?? fallback
 }
 
-function faultOf(sent: ToolDefinition): string | undefined {
-  const { name, version, title, description, riskClass, effect, inputSchema, outputSchema } = sent
+/** Writes its schemas as JSON Schema, and beside them what was changed. */
+function normaliseSchemas(definition: ToolDefinition): void {
+  const { inputSchema, outputSchema, schemaChanges } = definition
+  if (inputSchema !== undefined) {
+    const { schema, changes } = normaliseSchema(inputSchema)
+    definition.inputSchema = schema
+    schemaChanges.push(...changes.map((change) => `input_schema${change}`))
+  }
+  if (outputSchema !== undefined) {
+    const { schema, changes } = normaliseSchema(outputSchema)
+    definition.outputSchema = schema
+    schemaChanges.push(...changes.map((change) => `output_schema${change}`))
+  }
+}
+
+function faultOf(sent: ToolDefinition, normalised: ToolDefinition): string | undefined {
+  const { name, version, title, description, riskClass, effect } = sent
+  const { inputSchema, outputSchema } = normalised
   if (name.length > maxNameLength || !namePattern.test(name)) {
     return "The name is not of ASCII letters, digits, underscores and hyphens, joined by dots."
   }
@@ -171,9 +191,14 @@ function faultOfText(text: string, path: string): string | undefined {
   }
   const mixed = visible
     .split(/[^\p{L}\p{M}\p{N}]+/u)
-    .find((word) => latin.test(word) && latinLookAlikes.test(word))
+    .find((word) => latin.test(word) && hasLookAlike(word))
   if (mixed === undefined) return undefined
   return `${path} mixes Latin letters with others that look like them: ${escaped(mixed, 100)}.`
+}
+
+/** A letter of another script that is drawn like a Latin one; an ε in a formula is none. */
+function hasLookAlike(word: string): boolean {
+  return [...word.matchAll(otherScripts)].some(([letter]) => toLatin(letter) !== letter)
 }
 
 function refused(definition: ToolDefinition, message: string): RefusedDefinition {

@@ -6,7 +6,7 @@
  *   mcp-provider.ts     a provider's contract in terms of MCP; mcp-definition.ts, mcp-answer.ts: its words
  *   mcp-sessions.ts     conversations by workspace; mcp-session.ts: one; mcp-stdio.ts, mcp-http.ts: what carries it
  *   readings.ts, definition.ts   what a definition may be; sync-plan.ts: what an answer changes
- *   schema-checker.ts   JSON Schemas, with a map of its own siblings
+ *   schema-checker.ts   JSON Schemas, with a map of its own siblings; foreign-schema.ts: what is nearly one
  *   tool-store.ts       SQL of the registry
  * catalogue.ts          what names and digests mean, remembered; plan-resolution.ts: for whole plans
  *   pinned-tool.ts      one version, read and compiled; retry-policy.ts: how it is repeated

@@ -5,9 +5,12 @@
  * 1. A version keeps the definition that it was first taken with: another one under a known version
  *    goes to quarantine, and the known one stays offered.
  * 2. One answer that defines a new version twice and differently defines it not at all.
+ * 3. A new name that looks like another one of the same answer is not taken: a known one stays, and
+ *    of two new ones neither is.
  */
 import { type JsonObject, toJson } from "@bufbuild/protobuf"
 import { Effect, RiskClass, ToolDefinitionSchema } from "../../gen/runwarden/tools/v1/tool_pb.ts"
+import { looksOf } from "../../mesh/look-alikes.ts"
 import type { AcceptedDefinition, RefusedDefinition } from "./definition.ts"
 import type { NewTool, RefusedTool, RiskClass as RiskName, ToolRow } from "./tool-store.ts"
 
@@ -32,6 +35,8 @@ export function planSync(
   const quarantined: NewTool[] = []
   const refused: RefusedTool[] = []
   const offered: NewTool[] = []
+  const knownNames = new Set(known.map(({ name }) => name))
+  const byLooks = namesByLooks(read)
 
   for (const one of read) if (one.kind === "refused") refused.push(invalid(one, one.message))
   for (const tools of groupedByVersion(read).values()) {
@@ -40,6 +45,11 @@ export function planSync(
     const digest = digests.get(versionKey(first))
     if (digest === undefined && tools.length > 1) {
       refused.push(...tools.map((tool) => invalid(tool, doubleDefinition))) // (2)
+      continue
+    }
+    const twin = byLooks.get(looksOf(first.name))?.find((name) => name !== first.name)
+    if (twin !== undefined && !knownNames.has(first.name)) {
+      refused.push(...tools.map((tool) => invalid(tool, `The name looks like ${twin}.`))) // (3)
       continue
     }
     offered.push(first)
@@ -56,6 +66,20 @@ export function planSync(
     refused: refused.slice(0, maxRefusedShown),
     offered: offered.map(({ name, version }) => ({ name, version })),
   }
+}
+
+/** The names of an answer, those together that look alike. */
+function namesByLooks(
+  read: readonly (AcceptedDefinition | RefusedDefinition)[],
+): ReadonlyMap<string, readonly string[]> {
+  const names = new Map<string, string[]>()
+  for (const one of read) {
+    if (one.kind !== "accepted") continue
+    const { name } = one.definition
+    const alike = names.get(looksOf(name)) ?? []
+    if (!alike.includes(name)) names.set(looksOf(name), [...alike, name])
+  }
+  return names
 }
 
 /** The different definitions of each version that can be stored. */

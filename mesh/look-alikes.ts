@@ -70,3 +70,17 @@ const anyLookAlike = new RegExp(`[${[...latinOf.keys()].join("")}]`, "gu")
 export function toLatin(text: string): string {
   return text.replace(anyLookAlike, (letter) => latinOf.get(letter) ?? letter)
 }
+
+/**
+ * The same text for names of ASCII characters that a reader may take for each other: by case, `1` for
+ * `l`, `0` for `o`, `rn` for `m`, `vv` for `w`, one dash for another.
+ */
+export function looksOf(name: string): string {
+  return name
+    .replaceAll(/[I|1]/g, "l")
+    .toLowerCase()
+    .replaceAll("0", "o")
+    .replaceAll("rn", "m")
+    .replaceAll("vv", "w")
+    .replaceAll("-", "_")
+}
