@@ -98,7 +98,9 @@ describe.skipIf(!hasData)("functions of BFCL", () => {
     const refused = calls.flatMap(({ id, name, tool, args, options }) =>
       alternatives(args, options).flatMap((other) => {
         const [fault] = tool.check(other)
-        return fault === undefined ? [] : [`${id} ${name}${fault.pointer}: ${fault.description.split(/[":]/)[0]}`]
+        return fault === undefined
+          ? []
+          : [`${id} ${name}${fault.pointer}: ${fault.description.split(/[":]/)[0]}`]
       }),
     )
     const others = refused.filter((one) => !broken.includes(one))
