@@ -1,15 +1,8 @@
 import type { Tx } from "../../mesh/database.ts"
-import { type Exhaustion, isFull, type MaxUsage, type Meter } from "./budget.ts"
+import { type DayUse, dayMeters, type Exhaustion, isFull, type MaxUsage } from "./budget.ts"
 
 /** A workspace's budget, and what was used of it today. */
-export interface WorkspaceBudgetRecord {
-  /** 0 for any amount, of each. */
-  readonly maxCalls: number
-  readonly maxTokens: number
-  readonly maxCostMicros: number
-  readonly calls: number
-  readonly tokens: number
-  readonly costMicros: number
+export interface WorkspaceBudgetRecord extends DayUse {
   /** What is held for calls that have not ended. */
   readonly reservedTokens: number
   readonly reservedCostMicros: number
@@ -83,14 +76,9 @@ export async function findExhaustion(
   wanted: MaxUsage | undefined,
 ): Promise<Exhaustion | undefined> {
   const { resetTime, ...budget } = await findBudget(tx, workspaceId)
-  const { calls, maxCalls, maxTokens, maxCostMicros } = budget
   const tokens = budget.tokens + budget.reservedTokens
   const costMicros = budget.costMicros + budget.reservedCostMicros
-  const meters: readonly Meter[] = [
-    { budget: "workspace_daily_tool_calls", used: calls, limit: maxCalls },
-    { budget: "workspace_daily_tokens", used: tokens, limit: maxTokens },
-    { budget: "workspace_daily_cost_micros", used: costMicros, limit: maxCostMicros },
-  ]
-  const full = meters.find((meter) => meter.limit > 0 && isFull(meter, wanted))
+  const meters = dayMeters({ ...budget, tokens, costMicros })
+  const full = meters.find((meter) => isFull(meter, wanted))
   return full === undefined ? undefined : { ...full, resetTime }
 }

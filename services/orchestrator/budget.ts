@@ -96,6 +96,26 @@ function amountOf(budget: BudgetName, wanted: MaxUsage | undefined): number {
   }
 }
 
+/** What a workspace has used up on a day, and of how much; 0 for any amount. */
+export interface DayUse {
+  readonly calls: number
+  readonly tokens: number
+  readonly costMicros: number
+  readonly maxCalls: number
+  readonly maxTokens: number
+  readonly maxCostMicros: number
+}
+
+/** The budgets of a workspace's day. */
+export function dayMeters(day: DayUse): readonly Meter[] {
+  const all: readonly Meter[] = [
+    { budget: "workspace_daily_tool_calls", used: day.calls, limit: day.maxCalls },
+    { budget: "workspace_daily_tokens", used: day.tokens, limit: day.maxTokens },
+    { budget: "workspace_daily_cost_micros", used: day.costMicros, limit: day.maxCostMicros },
+  ]
+  return all.filter(({ limit }) => limit > 0)
+}
+
 /** The budgets of which four fifths are used up now and were not `before`. */
 export function warningsOf(budget: RunBudget, before: RunUse, now: RunUse): readonly Meter[] {
   const earlier = readMeters(budget, before)

@@ -7,6 +7,7 @@
  * one did, so that no row is left behind without its workspace being due.
  */
 import type { Database, Statement } from "../../mesh/database.ts"
+import type { DayUse } from "./budget.ts"
 
 /** A workspace that this replica delivers for, until its lease ends. */
 export interface DeliveryClaim {
@@ -25,6 +26,14 @@ export interface DeliveredRow {
   readonly hash: Uint8Array
   readonly runTime: Date
   readonly traceId: string
+  /** What telemetry does not know yet of the workspace's budget: the same with each of its rows. */
+  readonly warning: DayWarning | null
+}
+
+/** A day on which four fifths of a budget of a workspace were used up. */
+export interface DayWarning extends DayUse {
+  readonly day: string
+  readonly time: string
 }
 
 /** Takes workspaces that are due and that nobody delivers for, the longest due first. */
@@ -63,15 +72,39 @@ export function readUndelivered(
 const undelivered: Statement = {
   name: "read-undelivered",
   text: `select h.workspace_id as "workspaceId", j.position, j.run_id as "runId", j.entries,
-      j.create_time as "createTime", j.hash, r.create_time as "runTime", r.trace_id as "traceId"
+      j.create_time as "createTime", j.hash, r.create_time as "runTime", r.trace_id as "traceId",
+      w.warning
     from unnest($1::uuid[]) as due (workspace_id)
     join journal_heads h on h.workspace_id = due.workspace_id
+    left join lateral (
+      select json_build_object('day', u.day, 'time', u.warn_time, 'calls', u.calls,
+        'tokens', u.tokens, 'costMicros', u.cost_micros, 'maxCalls', b.max_calls,
+        'maxTokens', b.max_tokens, 'maxCostMicros', b.max_cost_micros) as warning
+      from workspace_usage u join workspace_budgets b on b.workspace_id = u.workspace_id
+      where u.workspace_id = h.workspace_id and u.warn_time is not null and not u.is_told
+      order by u.day limit 1) w on true
     cross join lateral (
       select * from journal j
       where j.workspace_id = h.workspace_id and j.position > h.delivered_position
       order by j.position limit $2::integer) j
     join runs r on r.workspace_id = j.workspace_id and r.run_id = j.run_id
     order by h.workspace_id, j.position`,
+}
+
+/** Notes of which days of workspaces telemetry has been warned. */
+export async function settleWarnings(
+  database: Database,
+  warned: readonly { readonly workspaceId: string; readonly day: string }[],
+): Promise<void> {
+  const workspaceIds = warned.map(({ workspaceId }) => workspaceId)
+  await database.batch(workspaceIds, warnedOf, [workspaceIds, warned.map(({ day }) => day)])
+}
+
+const warnedOf: Statement = {
+  name: "settle-warnings",
+  text: `update workspace_usage u set is_told = true
+    from unnest($1::uuid[], $2::date[]) as w (workspace_id, day)
+    where u.workspace_id = w.workspace_id and u.day = w.day`,
 }
 
 /** Notes how far each workspace was delivered; what was appended since is due at once. */

@@ -19,13 +19,15 @@ import { newId } from "../../mesh/ids.ts"
 import type { Runtime } from "../../mesh/service.ts"
 import {
   claimDueJournals,
+  type DayWarning,
   type DeliveredRow,
   type DeliveryClaim,
   postponeDelivery,
   readUndelivered,
   settleDelivered,
+  settleWarnings,
 } from "./journal-delivery-store.ts"
-import { toTelemetry } from "./journal-events.ts"
+import { toTelemetry, toWarning } from "./journal-events.ts"
 import { pause, retryDelay } from "./pause.ts"
 
 export interface JournalDelivery extends AsyncDisposable {
@@ -106,6 +108,10 @@ export function createJournalDelivery({
     const sent = workspaces.filter(({ events }) => events.length > 0)
     if (sent.length > 0) await sendEvents({ runtime, telemetry }, sent, stop.signal)
     reached("during_outbox_publish")
+    const warned = [...batches].flatMap(([workspaceId, { warning }]) =>
+      warning === undefined ? [] : [{ workspaceId, day: warning.day }],
+    )
+    if (warned.length > 0) await settleWarnings(database, warned)
     const positions = workspaceIds.map((id): [string, number] => [id, batches.get(id)?.last ?? 0])
     await settleDelivered(database, owner, new Map(positions))
     const isFull = [...batches.values()].some((batch) => batch.rows >= rowsEach)
@@ -138,9 +144,16 @@ export function createJournalDelivery({
 /** What of one workspace is sent at once. */
 interface Batch {
   readonly events: ReturnType<typeof toTelemetry>
+  readonly warning: DayWarning | undefined
   /** Position of the last row of it. */
   last: number
   rows: number
+}
+
+function newBatch({ workspaceId, warning }: DeliveredRow): Batch {
+  const event = warning === null ? undefined : toWarning(workspaceId, warning)
+  const events = event === undefined ? [] : [event]
+  return { events, warning: warning ?? undefined, last: 0, rows: 0 }
 }
 
 /** The rows as batches by workspace, up to what one request may hold. */
@@ -151,7 +164,7 @@ function gather(rows: readonly DeliveredRow[]) {
     const events = toTelemetry(row)
     if (count > 0 && count + events.length > maxEvents) return { batches, isCut: true }
     count += events.length
-    const batch = batches.get(row.workspaceId) ?? { events: [], last: 0, rows: 0 }
+    const batch = batches.get(row.workspaceId) ?? newBatch(row)
     batches.set(row.workspaceId, batch)
     batch.events.push(...events)
     batch.last = row.position

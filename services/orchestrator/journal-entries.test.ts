@@ -157,6 +157,7 @@ const row = {
   hash: Buffer.alloc(32, 0xab),
   createTime: new Date(5_000),
   runTime: new Date(3_000),
+  warning: null,
 }
 
 function idOf(index: number): string {

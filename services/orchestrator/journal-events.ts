@@ -3,10 +3,12 @@
  * every one on the way there.
  */
 
+import { createHash } from "node:crypto"
 import type { MessageInitShape } from "@bufbuild/protobuf"
 import { timestampFromDate } from "@bufbuild/protobuf/wkt"
 import type { EventSchema } from "../../gen/runwarden/telemetry/v1/event_pb.ts"
-import type { DeliveredRow } from "./journal-delivery-store.ts"
+import { dayMeters } from "./budget.ts"
+import type { DayWarning, DeliveredRow } from "./journal-delivery-store.ts"
 import { entryKinds } from "./journal-entries.ts"
 import { JournalEntryReader } from "./journal-entry-reader.ts"
 import {
@@ -43,6 +45,24 @@ export function toTelemetry(row: DeliveredRow): TelemetryEvent[] {
     events.push({ eventId: idOf(index), occurTime, runId, traceId, payload })
   }
   return events
+}
+
+/**
+ * The event that a workspace comes near a budget of its day: the one of which most is used up. Its id
+ * follows from the day, so that sent again it is the same.
+ */
+export function toWarning(workspaceId: string, warning: DayWarning): TelemetryEvent | undefined {
+  const [meter] = dayMeters(warning).toSorted(
+    (one, other) => other.used / other.limit - one.used / one.limit,
+  )
+  // The budget was taken away meanwhile.
+  if (meter === undefined) return undefined
+  const { budget, used, limit } = meter
+  const value = { budget, used: BigInt(used), limit: BigInt(limit) }
+  const hash = createHash("sha256").update(`${workspaceId} ${warning.day}`).digest("hex")
+  const eventId = `${hash.slice(0, 8)}-${hash.slice(8, 12)}-8${hash.slice(13, 16)}-8${hash.slice(17, 20)}-${hash.slice(20, 32)}`
+  const occurTime = timestampFromDate(new Date(warning.time))
+  return { eventId, occurTime, payload: { case: "budgetWarned", value } }
 }
 
 /**

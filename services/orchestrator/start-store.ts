@@ -26,6 +26,7 @@ import {
 import { maxChanges } from "./change-sql.ts"
 import { compareRuns } from "./change-store.ts"
 import { chargeSql } from "./charge-sql.ts"
+import { ensureJournals } from "./journal-head-store.ts"
 import { appendSql, requireHeads } from "./journal-sql.ts"
 import { type Clock, clockFrom, type ToolCallRecord } from "./snapshot.ts"
 
@@ -59,9 +60,6 @@ export interface StartStore extends AsyncDisposable {
   /** The clock of the database, once it has been heard. */
   clock(): Clock | undefined
 }
-
-/** As many workspaces as are remembered to have a journal. */
-const maxKnown = 10_000
 
 /** `maxOpenApprovals` may wait in a workspace: a start that would ask one more is LIMIT_EXCEEDED. */
 export function createStartStore(database: Database, maxOpenApprovals: number): StartStore {
@@ -144,19 +142,6 @@ interface Reply {
   readonly time: Date
 }
 
-/** Before the runs: a statement does not see what it has just inserted, and could not lock it. */
-async function ensureJournals(
-  database: Pick<Database, "batch">,
-  workspaceIds: readonly string[],
-  known: Set<string>,
-): Promise<void> {
-  const fresh = workspaceIds.filter((workspaceId) => !known.has(workspaceId))
-  if (fresh.length === 0) return
-  await database.batch(fresh, ensureStatement, [fresh])
-  if (known.size > maxKnown) known.clear()
-  for (const workspaceId of fresh) known.add(workspaceId)
-}
-
 function startRow(n: number, { change, key, timeoutMs, begin, lease }: Start, content: Content) {
   const { run } = change
   return {
@@ -226,12 +211,6 @@ function plannedRow(n: number, { run }: Change, call: ToolCallRecord) {
     approval_id: call.approvalId,
     attempts: call.attempts,
   }
-}
-
-const ensureStatement: Statement = {
-  name: "ensure-journals",
-  text: `insert into journal_heads (workspace_id) select unnest($1::uuid[])
-    on conflict (workspace_id) do nothing`,
 }
 
 /** What only some starts do: ask somebody, or take what a call may use up. */
