@@ -16,6 +16,7 @@ import { countApprovals, type GivenAnswer, isGlassBroken } from "./approval-answ
 import type { CallUsage, MaxUsage } from "./budget.ts"
 import { JournalEntries } from "./journal-entries.ts"
 import type { Judgement } from "./judgement.ts"
+import { askAgainAt } from "./next-move.ts"
 import { isTerminalRun, type RunEffect, type RunEvent, transitionRun } from "./run.ts"
 import type { ApprovalRecord, Denial, RunRecord, Snapshot, ToolCallRecord } from "./snapshot.ts"
 import {
@@ -299,7 +300,11 @@ export class Change {
   /** When a run that waits now must be looked at again, should nobody answer. */
   #waitsUntil(): Date {
     const pending = [...this.#approvals.values()].find(({ state }) => state === "pending")
-    const { deadline } = this.#run
+    const { deadline, stepIndex } = this.#run
+    if (this.call(stepIndex).state === "outcome_unknown") {
+      const now = this.before.clock.now()
+      return askAgainAt(new Date(now), deadline, now)
+    }
     return pending !== undefined && pending.expireTime < deadline ? pending.expireTime : deadline
   }
 

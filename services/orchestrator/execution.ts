@@ -249,7 +249,7 @@ function unanswered({ effect }: ToolCallRecord, reason: string): Outcome {
 }
 
 /** What the ledger's row says; undefined while the call is in flight. */
-function outcomeOf(execution: Execution | undefined): Outcome | undefined {
+export function outcomeOf(execution: Execution | undefined): Outcome | undefined {
   const outcome = endOf(execution)
   const usage = execution?.usage
   if (outcome === undefined || usage === undefined) return outcome

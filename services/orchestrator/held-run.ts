@@ -19,7 +19,8 @@
  *                                       ledger by the same key
  *   requires_action  awaiting_approval  Decide, or expiry                     approval or run expires
  *   requires_action  ready              a claim, which Decide made due        at once
- *   requires_action  outcome_unknown    SettleToolCall, or expiry             run expires
+ *   requires_action  outcome_unknown    SettleToolCall, or a claim, which     when to ask again, or
+ *                                       asks the provider again; or expiry    run expires
  *   requires_action  succeeded, failed  a claim, which the settling made due  at once
  *   cancelling       executing          its owner, told by poll or notice,    when its lease ends
  *                                       settles the call

@@ -22,6 +22,8 @@ export type Move =
       readonly call: ToolCallRecord
       readonly approval: ApprovalRecord
     }
+  /** Somebody may know by now what became of it. */
+  | { readonly kind: "ask_outcome"; readonly call: ToolCallRecord }
   | { readonly kind: "pass_settled_on"; readonly call: ToolCallRecord }
 
 export interface MoveOptions {
@@ -64,10 +66,22 @@ export function nextMove(snapshot: Snapshot, options: MoveOptions): Move {
       return { kind: "rest", until: expireTime < run.deadline ? expireTime : run.deadline }
     }
     case "outcome_unknown":
-      return { kind: "rest", until: run.deadline }
+      return { kind: "ask_outcome", call }
     default:
       throw new Error(`a live run has a call that is ${call.state}`)
   }
+}
+
+const firstAskMs = 5_000
+const longestAskMs = 600_000
+
+/**
+ * When to ask again about a call that nobody has known of since then: at longer and longer intervals,
+ * which come of how long that is and need no memory of their own; at the deadline at the latest.
+ */
+export function askAgainAt(since: Date, deadline: Date, now: number): Date {
+  const waitMs = Math.min(Math.max(now - since.getTime(), firstAskMs), longestAskMs)
+  return new Date(Math.min(now + waitMs, deadline.getTime()))
 }
 
 function approvalOf({ approval }: Snapshot): ApprovalRecord {

@@ -30,8 +30,9 @@ import { HeldRun, type HeldRunDeps } from "./held-run.ts"
 import type { Judgement } from "./judgement.ts"
 import type { Lease } from "./lease.ts"
 import { createRequester, goOnAsRequester, type Requester } from "./membership.ts"
-import { nextMove } from "./next-move.ts"
+import { askAgainAt, nextMove } from "./next-move.ts"
 import { concludeCall, expire, passOn, quarantine } from "./outcome.ts"
+import { askOutcome, settleFound } from "./outcome-asking.ts"
 import type { RetryBudgets } from "./retry-budget.ts"
 import { again, done, type Ending, type Origin, RunTurns, type Turn } from "./run-turn.ts"
 import type { ApprovalRecord, RunRecord, Snapshot, ToolCallRecord } from "./snapshot.ts"
@@ -122,6 +123,8 @@ export class RunDriver {
         return move.mustWaitForTurn ? this.#prepareInTurn(move.call) : this.#prepare(move.call)
       case "use_approval":
         return this.#useApproval(move.call, move.approval)
+      case "ask_outcome":
+        return this.#askOutcome(move.call)
       case "pass_settled_on":
         return this.#passSettledOn(move.call)
     }
@@ -166,7 +169,17 @@ export class RunDriver {
     })
   }
 
-  /** The current call was settled by a person: its result is judged and passed on like any other. */
+  /** Records what became of a call that nobody knew of, or rests until it is time to ask again. */
+  async #askOutcome(call: ToolCallRecord): Promise<Turn> {
+    const { run, clock } = this.#held.snapshot
+    const found = await askOutcome(this.#deps, run, call, this.#lease.lost)
+    if (found !== undefined) {
+      return this.#turns.store((change) => settleFound(change, call.stepIndex, found))
+    }
+    return this.#turns.restUntil(askAgainAt(call.updateTime, run.deadline, clock.now()))
+  }
+
+  /** The current call was settled: its result is judged and passed on like any other. */
   async #passSettledOn(call: ToolCallRecord): Promise<Turn> {
     return this.#asMember(async (change) => {
       const judgement = await judgeOutcome(this.#deps, this.#setting, call)

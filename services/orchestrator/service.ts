@@ -10,7 +10,7 @@
  * answers.ts, answered-change.ts, bulk-cancel.ts, watch.ts, run-wait.ts, rest-poller.ts   what else callers do
  * executor.ts, claim-loop.ts, heartbeat.ts, lease.ts, suspicion.ts   who carries a run out
  * run-driver.ts, run-turn.ts, next-move.ts, call-end.ts, held-run.ts   and how far
- * membership.ts, step.ts, judgement.ts, execution.ts   ask, resolve, judge, act, execute
+ * membership.ts, step.ts, judgement.ts, execution.ts, outcome-asking.ts   ask, resolve, judge, act, execute
  * question.ts, rule-books.ts, backing.ts   what people are asked, by which rules, and whether it holds
  * change-store.ts, change-rows.ts, start-store.ts   many changes in one statement
  * journal-sql.ts, journal-chain.ts, journal-delivery.ts, journal-events.ts   what happened, for ever

@@ -118,6 +118,8 @@ function unexplainedEnds(world: World, mayEnd: readonly string[]): string[] {
     if (mayEnd.includes(`${state} ${reason}`)) return []
     // An unsafe call whose answer was lost may turn out never to have run.
     const mayFail = run.steps.some(({ effect, mode }) => effect === "unsafe" || mode !== "")
+    const isTooBig = run.steps.some(({ mode }) => mode === "too_big")
+    if (isTooBig && state === "failed" && reason === "result_too_large") return []
     if (mayFail && state === "failed" && reason === "tool_failed") return []
     return [`run ${runId} (${run.steps[0]?.effect}) ended ${state} ${reason}`]
   })
