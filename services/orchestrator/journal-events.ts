@@ -92,8 +92,12 @@ function payloadOf(entry: JournalEntryReader, elapsedMs: number): Payload | unde
       if (state === undefined || passing.has(state)) return undefined
       const executionMillis = BigInt(entry.number(6))
       const [stepIndex, tool, reason] = [entry.number(2), entry.text(3), entry.text(5)]
-      const value = { stepIndex, tool, state, reason, executionMillis, ...usageOf(entry) }
-      return { case: "toolCallChanged", value }
+      const value = { stepIndex, tool, state, reason, executionMillis }
+      const usage = usageOf(entry)
+      return {
+        case: "toolCallChanged",
+        value: usage === undefined ? value : { ...value, ...usage },
+      }
     }
     case entryKinds.contentModerated: {
       const subject = subjects[entry.number(1)] ?? ""
@@ -119,11 +123,9 @@ function payloadOf(entry: JournalEntryReader, elapsedMs: number): Payload | unde
 
 /** What a call used up; nothing where it reports nothing, as most do. */
 function usageOf(entry: JournalEntryReader) {
-  const [inputTokens, outputTokens, costMicros] = [
-    entry.number(7),
-    entry.number(8),
-    entry.number(9),
-  ]
+  const inputTokens = entry.number(7)
+  const outputTokens = entry.number(8)
+  const costMicros = entry.number(9)
   if (inputTokens + outputTokens + costMicros === 0) return undefined
   return {
     inputTokens: BigInt(inputTokens),

@@ -1,14 +1,7 @@
 /** A run's budget where its calls are admitted: asked before, charged with the call itself. */
-import {
-  type CallUsage,
-  type Exhaustion,
-  exhaustionOf,
-  isFull,
-  type RunUse,
-  warningsOf,
-} from "./budget.ts"
+import { type CallUsage, type Exhaustion, exhaustionOf, type RunUse, warningsOf } from "./budget.ts"
 import type { Change } from "./change.ts"
-import { limitMeters, limitReasons, type Place, type RunLimits } from "./run-limits.ts"
+import { limitReasons, type Place, type RunLimits, reachedLimit } from "./run-limits.ts"
 
 /** The budget or limit of the run that has no room for a step's call; undefined where it fits. */
 export function runExhaustion(
@@ -16,8 +9,8 @@ export function runExhaustion(
   stepIndex: number,
   limits: RunLimits,
 ): Exhaustion | undefined {
-  const full = limitMeters(place, limits).find((meter) => isFull(meter))
-  if (full !== undefined) return { ...full, resetTime: undefined }
+  const reached = reachedLimit(place, limits)
+  if (reached !== undefined) return { ...reached, resetTime: undefined }
   const { budget } = place.run
   if (budget === undefined) return undefined
   return exhaustionOf(budget, useOf(place, stepIndex), place.before.calls[stepIndex]?.maxUsage)

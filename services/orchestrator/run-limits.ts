@@ -28,21 +28,15 @@ export const limitReasons = {
   run_payload_bytes: "payload_limit_reached",
 } as const
 
-interface Size {
-  readonly events: number
-  readonly payloadBytes: number
-}
-
 /** A run as it will be, with what a change has added to its history by now. */
 export type Place = Pick<Change, "run" | "before"> & Partial<Pick<Change, "entries">>
 
-/** How far a run has come to its limits. */
-export function limitMeters(place: Place, limits: RunLimits): readonly Meter[] {
-  const { events, payloadBytes } = sizeOf(place)
-  return [
-    { budget: "run_events", used: events, limit: limits.events.most },
-    { budget: "run_payload_bytes", used: payloadBytes, limit: limits.payloadBytes.most },
-  ]
+/** The limit that a run has come to; undefined where it may go on. */
+export function reachedLimit(place: Place, limits: RunLimits): Meter | undefined {
+  const events = eventsOf(place)
+  if (events >= limits.events.most) return eventMeter(events, limits)
+  const { payloadBytes } = place.run
+  return payloadBytes >= limits.payloadBytes.most ? payloadMeter(payloadBytes, limits) : undefined
 }
 
 /**
@@ -51,20 +45,14 @@ export function limitMeters(place: Place, limits: RunLimits): readonly Meter[] {
  */
 export function warnOfLimits(change: Change, limits: RunLimits): void {
   const { run, before } = change
-  if (isTerminalRun(run.state)) return
   const isNew = run.revision === 0
-  const earlier = isNew ? { events: 0, payloadBytes: 0 } : sizeOf({ run: before.run, before })
-  const now = sizeOf(change)
-  if (crosses(limits.events, earlier.events, now.events)) {
-    change.entries.budgetWarned({
-      ...{ budget: "run_events", used: now.events, limit: limits.events.most },
-    })
-  }
-  if (crosses(limits.payloadBytes, earlier.payloadBytes, now.payloadBytes)) {
-    change.entries.budgetWarned({
-      ...{ budget: "run_payload_bytes", used: now.payloadBytes, limit: limits.payloadBytes.most },
-    })
-  }
+  const events = eventsOf(change)
+  const { payloadBytes } = run
+  const isLong = crosses(limits.events, isNew ? 0 : before.run.eventCount, events)
+  const isLarge = crosses(limits.payloadBytes, isNew ? 0 : before.run.payloadBytes, payloadBytes)
+  if ((!isLong && !isLarge) || isTerminalRun(run.state)) return
+  if (isLong) change.entries.budgetWarned(eventMeter(events, limits))
+  if (isLarge) change.entries.budgetWarned(payloadMeter(payloadBytes, limits))
 }
 
 /** A store whose changes warn. */
@@ -78,8 +66,16 @@ export function warningOfLimits(changes: ChangeStore, limits: RunLimits): Change
   }
 }
 
-function sizeOf({ run, entries }: Place): Size {
-  return { events: run.eventCount + (entries?.count ?? 0), payloadBytes: run.payloadBytes }
+function eventsOf({ run, entries }: Place): number {
+  return run.eventCount + (entries?.count ?? 0)
+}
+
+function eventMeter(used: number, { events }: RunLimits): Meter {
+  return { budget: "run_events", used, limit: events.most }
+}
+
+function payloadMeter(used: number, { payloadBytes }: RunLimits): Meter {
+  return { budget: "run_payload_bytes", used, limit: payloadBytes.most }
 }
 
 function crosses({ warnAt }: Limit, earlier: number, now: number): boolean {

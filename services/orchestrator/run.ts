@@ -91,7 +91,7 @@ export function transitionRun(state: RunState, event: RunEvent): RunTransition {
 }
 
 export function isTerminalRun(state: RunState): state is TerminalRunState {
-  return nextRunStates(state).length === 0
+  return terminalStates.has(state)
 }
 
 /** The states that a run can reach from here in one step. */
@@ -133,3 +133,8 @@ const everyEvent: readonly RunEvent[] = [
   { kind: "cancel", isExecuting: true },
   { kind: "call_ended" },
 ]
+
+/** By the table, once: this is asked with every change. */
+const terminalStates: ReadonlySet<RunState> = new Set(
+  runStates.filter((state) => nextRunStates(state).length === 0),
+)

@@ -54,7 +54,7 @@ function entry(
 }
 
 function usageOf({ inputTokens, outputTokens, costMicros }: ToolCallChanged): Amounts | undefined {
-  if (inputTokens + outputTokens + costMicros === 0n) return undefined
+  if (inputTokens === 0n && outputTokens === 0n && costMicros === 0n) return undefined
   return [toAmount(inputTokens), toAmount(outputTokens), toAmount(costMicros)]
 }
 

@@ -309,7 +309,8 @@ export const ApprovalChangedSchema: GenMessage<ApprovalChanged> = /*@__PURE__*/
 
 /**
  * BudgetWarned reports, once for each, that four fifths of a budget of a run are used up, or that the
- * run has come near a limit.
+ * run has come near a limit; or, outside runs and once a day, that four fifths of a budget of the
+ * workspace are.
  *
  * @generated from message runwarden.telemetry.v1.BudgetWarned
  */

@@ -197,7 +197,8 @@ export type Metrics = Message<"runwarden.telemetry.v1.Metrics"> & {
   costMicros?: bigint | undefined;
 
   /**
-   * Runs that were warned of a budget or a limit, by its name, such as `run_tokens`.
+   * Warnings that a budget or a limit is nearly used up, by its name, such as `run_tokens` or
+   * `workspace_daily_tokens`: of each, one for a run, or for a day of the workspace.
    *
    * @generated from field: map<string, uint32> budget_warnings_by_name = 25;
    */
