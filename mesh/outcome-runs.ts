@@ -56,7 +56,8 @@ export const runOutcomes = {
       },
       outcome_unknown: {
         label: "outcome unknown",
-        explanation: "A call may or may not have taken effect, and is not repeated by guess.",
+        explanation:
+          "A call may or may not have taken effect, and is not repeated by guess. Its tool is asked again from time to time.",
         next: "Find out what the tool did, and settle the call.",
       },
       quarantined: {

@@ -223,7 +223,7 @@ export type ToolCall = Message<"runwarden.orchestrator.v1.ToolCall"> & {
   } | { case: undefined; value?: undefined };
 
   /**
-   * Member who settled an unknown outcome; empty where nobody had to.
+   * Member who settled an unknown outcome; empty where nobody had to, or the provider did.
    *
    * @generated from field: string settler_id = 27;
    */
@@ -366,7 +366,8 @@ export const ToolCallState = {
   FAILED: 7,
 
   /**
-   * It may or may not have taken effect. A person settles it with SettleToolCall.
+   * It may or may not have taken effect. Its provider, which is asked again from time to time, or a
+   * person with SettleToolCall settles it.
    *
    * @generated from enum value: TOOL_CALL_STATE_OUTCOME_UNKNOWN = 8;
    */
