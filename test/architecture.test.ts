@@ -138,6 +138,22 @@ describe("a library has one door", () => {
   })
 })
 
+describe("the way out", () => {
+  test("undici is imported by the egress alone, and nobody else fetches", () => {
+    expect(
+      breaks((it) => it.to !== "undici" || it.from === "mesh/egress.ts" || isTest(it.from)),
+    ).toEqual([])
+    const offenders = sources.filter(
+      (file) =>
+        /^(services|mesh)\//.test(file) &&
+        !/-harness\.ts$/.test(file) &&
+        /(?<![.\w])fetch\(/.test(readFileSync(path.join(root, file), "utf8")) &&
+        file !== "mesh/egress.ts",
+    )
+    expect(offenders).toEqual([])
+  })
+})
+
 describe("files", () => {
   test("process.env is read in a main.ts, and by what only tests load", () => {
     const offenders = sources.filter(

@@ -1,10 +1,13 @@
 /**
  * What carries a conversation with an MCP server over Streamable HTTP.
  *
- * 1. Redirects stay within the server's origin, and headers with secrets with them.
+ * 1. Redirects stay within the server's origin, and headers with secrets with them. Requests leave by
+ *    the egress alone: the server may stand where the configuration says, and nothing else may be
+ *    reached through it.
  * 2. One message is read up to its cap while it streams in: more than that ends the response.
  */
 import { StreamableHTTPClientTransport, type Transport } from "@modelcontextprotocol/client"
+import { createEgress } from "../../mesh/egress.ts"
 
 export interface HttpOptions {
   readonly url: URL
@@ -13,9 +16,10 @@ export interface HttpOptions {
 }
 
 export function httpTransport({ url, headers, maxMessageBytes }: HttpOptions): Transport {
-  return new StreamableHTTPClientTransport(url, {
+  const egress = createEgress({ configured: [url.origin] })
+  const transport = new StreamableHTTPClientTransport(url, {
     requestInit: { headers: { ...headers } },
-    fetch: async (input, init) => capped(await fetch(input, init), maxMessageBytes),
+    fetch: async (input, init) => capped(await egress.fetch(input, init), maxMessageBytes),
     redirectPolicy: "same-origin", // (1)
     // A stream that breaks is not resumed: its call is lost, and what that means is decided above.
     reconnectionOptions: {
@@ -25,6 +29,12 @@ export function httpTransport({ url, headers, maxMessageBytes }: HttpOptions): T
       maxRetries: 0,
     },
   })
+  const close = transport.close.bind(transport)
+  transport.close = async () => {
+    await close()
+    await egress[Symbol.asyncDispose]()
+  }
+  return transport
 }
 
 /** The response with a body that fails once one of its messages is longer than `maxBytes`. */
