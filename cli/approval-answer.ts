@@ -134,10 +134,10 @@ async function answerMany(
     }
     tellApprovals(out, approvals)
   }
-  const isWaiting = approvals.some(({ state }) => state === ApprovalState.PENDING)
-  if (options.yes !== true && isWaiting) {
-    const these = approvals.length === 1 ? "this one" : `these ${approvals.length}`
-    const question = kind === "reject" ? `Reject ${these}?` : `Let exactly ${these} run, each once?`
+  const waiting = approvals.filter(({ state }) => state === ApprovalState.PENDING).length
+  if (options.yes !== true && waiting > 0) {
+    const [these, once] = waiting === 1 ? ["this one", "once"] : [`these ${waiting}`, "each once"]
+    const question = kind === "reject" ? `Reject ${these}?` : `Let exactly ${these} run, ${once}?`
     if (!(await askYesNo(io, `\n${question} [y/N] `))) throw unanswered("they still wait")
   }
   const sent = await eachOf(read, (one) => {
@@ -175,7 +175,9 @@ function tellAnswered(context: Context, all: readonly Answered[]): void {
   for (const one of all) {
     if ("failure" in one) {
       const { message, reason } = one.failure
-      out.marked("failure", `${one.approvalId} not answered: ${message} (${reason})`)
+      const text = `${one.approvalId} not answered: ${message} (${reason})`
+      if (out.isQuiet) out.failure({ ...one.failure, message: text })
+      else out.marked("failure", text)
     } else if (out.isQuiet) {
       out.line(one.approvalId)
     } else if (one.response.approval !== undefined) {

@@ -148,6 +148,9 @@ test("several are answered at once, each by itself: what fails leaves the others
   expect(answered.stderr).toContain("2 of 4 answered.")
   expect(await stateOf(first)).toBe("APPROVAL_STATE_APPROVED")
   expect(await stateOf(second)).toBe("APPROVAL_STATE_APPROVED")
+  const quiet = await cli(["approval", "confirm", "-q", second, missing, "--yes"], "approver")
+  expect(quiet.stdout).toBe(`${second}\n`)
+  expect(quiet.stderr).toContain(`Error: ${missing} not answered`)
 
   const again = await cli(
     ["-o", "json", "approval", "confirm", first, missing, "--yes"],
@@ -164,7 +167,7 @@ test("several are answered at once, each by itself: what fails leaves the others
 })
 
 test("a person sees all of what would run and answers once, and only what --digest names", async () => {
-  const [first = "", second = ""] = await waiting(2)
+  const [first = "", second = "", third = ""] = await waiting(3)
   const reject = ["approval", "reject", first, second]
   expect((await cli(reject, "approver")).stderr).toContain("There is no terminal to ask on")
   const no = await cli(reject, "approver", { typed: "n\n" })
@@ -177,8 +180,10 @@ test("a person sees all of what would run and answers once, and only what --dige
   expect(yes.stdout).toMatch(new RegExp(`✗ ${first} rejected`))
   expect(yes.stdout).toMatch(new RegExp(`✗ ${second} not answered: .*approval_content_changed`))
   expect(await stateOf(second)).toBe("APPROVAL_STATE_PENDING")
-  const both = await cli(["approval", "confirm", first, second], "approver", { typed: "y\n" })
+  const confirm = ["approval", "confirm", first, second, third]
+  const both = await cli(confirm, "approver", { typed: "y\n" })
   expect(both.stderr).toContain("Let exactly these 2 run, each once? [y/N]")
-  expect(both.stdout.match(/What would run/g)).toHaveLength(2)
+  expect(both.stdout.match(/What would run/g)).toHaveLength(3)
+  expect(await stateOf(third)).toBe("APPROVAL_STATE_APPROVED")
   expect(await stateOf(second)).toBe("APPROVAL_STATE_APPROVED")
 })
