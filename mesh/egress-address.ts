@@ -1,3 +1,4 @@
+import { isIPv4, isIPv6 } from "node:net"
 import ipaddr from "ipaddr.js"
 
 /**
@@ -13,16 +14,20 @@ const globalUnicast = ipaddr.IPv6.parseCIDR("2000::/3")
 
 /** The kind of an address; what is no address is forbidden. */
 export function kindOfAddress(text: string): AddressKind {
-  const bare = text.replace(/%.*$/, "")
-  if (!ipaddr.isValid(bare) || (!bare.includes(":") && !/^\d+(\.\d+){3}$/.test(bare))) {
-    return "forbidden"
-  }
-  const address = unmapped(ipaddr.parse(bare))
+  const written = canonical(text.replace(/%.*$/, ""))
+  if (written === undefined) return "forbidden"
+  const address = unmapped(ipaddr.parse(written))
   const range = address.range()
   if (privateRanges.has(range)) return "private"
   if (range !== "unicast") return "forbidden"
   if (address instanceof ipaddr.IPv4) return "public"
   return address.match(globalUnicast) && !hasEmbeddedIpv4(address) ? "public" : "forbidden"
+}
+
+/** An address in its one usual form: in others, ipaddr.js reads `::8.8.8.8` as a mapped one. */
+function canonical(text: string): string | undefined {
+  if (isIPv4(text)) return text
+  return isIPv6(text) ? new URL(`http://[${text}]/`).hostname.slice(1, -1) : undefined
 }
 
 /** The IPv4 address that an IPv6 one stands for: mapped, or translated by NAT64. */

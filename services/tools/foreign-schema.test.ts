@@ -86,6 +86,22 @@ describe("what nobody can read stays, and is refused with the schema", () => {
   })
 })
 
+test("a pattern that cannot be used is left to a format that is enforced, and only then", () => {
+  const lookAround = "^(?!\\.)[a-z.]+@[a-z.]+$"
+  const of = (more: JsonObject) => normaliseSchema({ type: "object", properties: { a: more } })
+  const left = of({ type: "string", format: "email", pattern: lookAround })
+  expect(left.schema.properties).toEqual({ a: { type: "string", format: "email" } })
+  expect(left.changes).toHaveLength(1)
+  expect(compileSchema(left.schema)({ a: "no address" })).toHaveLength(1)
+  for (const more of [
+    { type: "string", format: "email", pattern: "@example\\.com$" },
+    { type: "string", format: "password", pattern: lookAround },
+    { type: "string", pattern: lookAround },
+  ]) {
+    expect(of(more)).toEqual({ schema: { type: "object", properties: { a: more } }, changes: [] })
+  }
+})
+
 test("the rewritten schema is enforced", () => {
   const check = compileSchema(
     normaliseSchema({ type: "dict", properties: { a: { type: "float" } } }).schema,

@@ -9,6 +9,8 @@
  */
 import type { JsonObject, JsonValue } from "@bufbuild/protobuf"
 import { type Dialect, defaultDialect, dialectNamed } from "./schema-dialect.ts"
+import { isEnforcedFormat } from "./schema-format.ts"
+import { isUsablePattern } from "./schema-pattern.ts"
 
 export interface NormalisedSchema {
   readonly schema: JsonObject
@@ -60,6 +62,7 @@ function visit(schema: JsonValue, path: string, dialect: Dialect, tell: Tell): v
   }
   rewriteType(schema, path, tell)
   rewriteNullable(schema, path, tell)
+  leaveToFormat(schema, path, tell)
   // Whether a member may be left out is said by `required` of the schema above it.
   if (isFlag(schema.optional)) {
     tell(`${path}/optional: ${JSON.stringify(schema.optional)} was taken out.`)
@@ -102,6 +105,15 @@ function rewriteNullable(schema: JsonObject, path: string, tell: Tell): void {
     tell(`${path}/nullable: ${nullable} was taken out.`)
   }
   delete schema.nullable
+}
+
+/** Libraries write a format as a pattern too, often one that looks around: the format is enforced. */
+function leaveToFormat(schema: JsonObject, path: string, tell: Tell): void {
+  const { format, pattern } = schema
+  if (typeof format !== "string" || typeof pattern !== "string") return
+  if (!isEnforcedFormat(format) || isUsablePattern(pattern)) return
+  tell(`${path}/pattern: ${JSON.stringify(pattern)} was left to the format ${format}.`)
+  delete schema.pattern
 }
 
 /** The name in JSON Schema; the same for one that is unknown, and undefined for anything at all. */

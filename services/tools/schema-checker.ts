@@ -14,7 +14,7 @@ import type { Dialect } from "./schema-dialect.ts"
 import { formatsOf } from "./schema-format.ts"
 import { replaceKeywords } from "./schema-keywords.ts"
 import { prepareSchema, type Reading } from "./schema-limits.ts"
-import { OverBudget, SchemaMeter } from "./schema-meter.ts"
+import { maxSteps, maxStepsToExplain, OverBudget, SchemaMeter } from "./schema-meter.ts"
 import { createPatternBook } from "./schema-pattern.ts"
 import { SchemaRefusal } from "./schema-refusal.ts"
 
@@ -56,22 +56,33 @@ export function readSchema(sent: JsonValue, reading: Reading): SchemaCheck {
   const { dialect, schema } = prepareSchema(sent, reading)
   requireForm(dialect, schema)
   const meter = new SchemaMeter()
-  const validate = compile(dialect, schema, meter)
+  const decide = compile(dialect, schema, meter, { allErrors: false })
+  let explain: ValidateFunction | undefined
   return (value) => {
-    meter.restart()
-    try {
-      return validate(value) ? noFaults : faultsOf(validate.errors ?? [])
-    } catch (error) {
-      // A value may also be nested deeper than the stack allows a recursive schema to follow.
-      if (error instanceof OverBudget || error instanceof RangeError) return overBudget
-      throw error
-    } finally {
-      validate.errors = null
-    }
+    meter.restart(maxSteps)
+    const decided = run(decide, value)
+    if (decided === undefined) return overBudget
+    if (decided.length === 0) return noFaults
+    explain ??= compile(dialect, schema, meter, { allErrors: true })
+    meter.restart(maxStepsToExplain)
+    return run(explain, value) ?? decided
   }
 }
 
-const shared: Options = { strict: false, allErrors: true, logger: false, validateFormats: false }
+/** What is wrong with a value; undefined where that takes too many steps. */
+function run(validate: ValidateFunction, value: JsonValue): readonly SchemaFault[] | undefined {
+  try {
+    return validate(value) ? noFaults : faultsOf(validate.errors ?? [])
+  } catch (error) {
+    // A value may also be nested deeper than the stack allows a recursive schema to follow.
+    if (error instanceof OverBudget || error instanceof RangeError) return undefined
+    throw error
+  } finally {
+    validate.errors = null
+  }
+}
+
+const shared: Options = { strict: false, logger: false, validateFormats: false }
 
 /** They validate schemas, and never see one that they would have to keep. */
 const metaschemas: Partial<Record<Dialect["draft"], Ajv>> = {}
@@ -91,10 +102,16 @@ function metaschemaOf(draft: Dialect["draft"]): Ajv {
 }
 
 /** A compiler of its own for each schema: one that is shared keeps every schema it ever saw. */
-function compile({ draft }: Dialect, schema: JsonValue, meter: SchemaMeter): ValidateFunction {
+function compile(
+  { draft }: Dialect,
+  schema: JsonValue,
+  meter: SchemaMeter,
+  { allErrors }: { readonly allErrors: boolean },
+): ValidateFunction {
   const patterns = createPatternBook(meter)
   const options: Options = {
     ...shared,
+    allErrors,
     validateFormats: true,
     formats: formatsOf(meter),
     ownProperties: true,

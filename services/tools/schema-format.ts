@@ -30,6 +30,11 @@ const tests: ReadonlyMap<string, (text: string) => boolean> = new Map([
   ["url", testOf("uri")],
 ])
 
+/** Whether a text is held to a format. */
+export function isEnforcedFormat(name: string): boolean {
+  return tests.has(name)
+}
+
 export function isKnownFormat(name: string): boolean {
   return tests.has(name) || Object.hasOwn(others, name)
 }

@@ -213,9 +213,9 @@ function keepReference(schema: JsonObject): void {
   for (const keyword of Object.keys(schema)) if (!kept.includes(keyword)) delete schema[keyword]
 }
 
-/** Steps for one look: a keyword each, and each name that is asked for. */
+/** Steps for one look: two for itself, a keyword each, and each name that is asked for. */
 function costOf(schema: JsonObject): number {
-  let cost = 1
+  let cost = 2
   for (const [keyword, value] of Object.entries(schema)) {
     const isNamed = ["required", "properties", "dependentRequired", "dependencies"].includes(
       keyword,

@@ -8,12 +8,14 @@ export class OverBudget extends Error {}
 
 /** A step is a tenth of a microsecond or so: one keyword at one value, or 32 characters. */
 export const maxSteps = 400_000
+/** To find every fault of a value that has one, as Ajv keeps each of them. */
+export const maxStepsToExplain = 30_000
 
 export class SchemaMeter {
-  #left = maxSteps
+  #left = 0
 
-  restart(): void {
-    this.#left = maxSteps
+  restart(steps: number): void {
+    this.#left = steps
   }
 
   spend(steps: number): void {

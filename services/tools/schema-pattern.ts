@@ -6,7 +6,7 @@
  * 2. The size of what RE2 makes of the patterns of one schema is bounded before it is made.
  */
 import { RE2JS } from "re2js"
-import type { SchemaMeter } from "./schema-meter.ts"
+import { SchemaMeter } from "./schema-meter.ts"
 import { SchemaRefusal } from "./schema-refusal.ts"
 
 export interface SchemaPattern {
@@ -56,6 +56,17 @@ export function createPatternBook(meter: SchemaMeter): PatternBook {
       made.set(pattern, known)
       return known
     },
+  }
+}
+
+/** Whether a pattern can be used as it is. */
+export function isUsablePattern(pattern: string): boolean {
+  try {
+    createPatternBook(new SchemaMeter()).read(pattern)
+    return true
+  } catch (error) {
+    if (error instanceof SchemaRefusal) return false
+    throw error
   }
 }
 
