@@ -17,6 +17,8 @@ import { type Cli, type Context, command, group } from "./command.ts"
 import { enumText } from "./enum-text.ts"
 import { addPageOptions, type PageOptions, printList } from "./paging.ts"
 import { ageOf, spanText, timeText } from "./time-text.ts"
+import { toolLockCommands } from "./tool-lock-command.ts"
+import { toolVersionCommands } from "./tool-version-command.ts"
 
 type ListOptions = PageOptions & { readonly provider?: string; readonly query?: string }
 
@@ -32,9 +34,12 @@ export function toolCommands(cli: Cli): Command {
     }),
     command<{ readonly version?: string }>(cli, "get <name>", "show a tool with its schemas", {
       examples: ["tool get project.create", "tool get projects/project.create --version 1.0.0"],
-      configure: (made) => made.option("--version <version>", "the active one where absent"),
+      configure: (made) =>
+        made.alias("show").option("--version <version>", "the one in use where absent"),
       action: (context, options, [name = ""]) => getTool(context, name, options.version ?? ""),
     }),
+    ...toolVersionCommands(cli),
+    ...toolLockCommands(cli),
     command(cli, "providers", "show the providers, and why a tool may be missing", {
       examples: ["tool providers"],
       action: listProviders,
@@ -86,7 +91,7 @@ async function getTool(context: Context, name: string, version: string): Promise
       ["effect", enumText(EffectSchema, definition.effect)],
       ["timeout", timeoutText(definition)],
       ["uses at most", maxUsageText(definition)],
-      ["active", tool.active ? "yes" : "no"],
+      ["in use", tool.active ? "yes" : "no"],
       ["digest", tool.definitionDigest],
       ["first seen", timeText(tool.createTime, io.now())],
     ])

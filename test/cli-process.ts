@@ -84,13 +84,13 @@ export interface CliFixture {
   write(name: string, content: string | Buffer): string
 }
 
-/** Starts the mesh before the tests of a file, and ends it after them. */
-export function useCliFixture(): CliFixture {
+/** Starts the mesh before the tests of a file, in this environment, and ends it after them. */
+export function useCliFixture(env: Readonly<Record<string, string>> = {}): CliFixture {
   let mesh: TestMesh
   let workspace: TestWorkspace
   const folder = mkdtempSync(path.join(tmpdir(), "runwarden-cli-"))
   beforeAll(async () => {
-    mesh = await startTestMesh()
+    mesh = await startTestMesh({ env })
     workspace = await mesh.addWorkspace()
   })
   afterAll(async () => {

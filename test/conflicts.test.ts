@@ -138,6 +138,7 @@ describe("a stale etag", () => {
       "ProjectService/ArchiveProject",
       "ProjectService/TransitionProject",
       "ProjectService/UpdateProject",
+      "RegistryService/RollBackTool",
       "RunService/CancelRun",
     ])
   })
@@ -342,6 +343,10 @@ function another(method: DescMethod, request: Message): Message {
     id?.path[0] ?? method.input.fields.find(({ name }) => /(name|title|description)$/.test(name))
   if (method.name === "SetBudget") {
     fields.set(method.input.field.maxDailyToolCalls as never, 1)
+    return copy
+  }
+  if (method.parent.name === "RegistryService") {
+    fields.set(method.input.field.name as never, "projects/project.archive")
     return copy
   }
   if (leaf === undefined) throw new Error(`${method.name} has nothing to change`)

@@ -38,6 +38,10 @@ import type { Citation } from "../gen/runwarden/retrieval/v1/citation_pb.ts"
 import { IngestionService } from "../gen/runwarden/retrieval/v1/ingestion_service_pb.ts"
 import { SearchService } from "../gen/runwarden/retrieval/v1/search_service_pb.ts"
 import { AlertService } from "../gen/runwarden/telemetry/v1/alert_service_pb.ts"
+import {
+  RegistryService,
+  RegistryServiceListToolsResponseSchema,
+} from "../gen/runwarden/tools/v1/registry_service_pb.ts"
 import { newId } from "../mesh/ids.ts"
 import { until } from "../mesh/testing.ts"
 import type { TestMesh, TestWorkspace } from "./mesh.ts"
@@ -51,6 +55,9 @@ export interface Population {
   readonly decision_id: string
   readonly policy_version: string
   readonly rule_version: string
+  /** Of `projects/project.create`, which the workspace has activated. */
+  readonly tool_version: string
+  readonly definition_digest: string
   readonly delegate_id: string
   readonly delegation_id: string
   readonly run_id: string
@@ -128,6 +135,16 @@ export async function populate(mesh: TestMesh, workspace: TestWorkspace): Promis
   })
   const ruleVersion = given(version?.ruleVersion)
   await rules.activateApprovalRuleVersion({ ...at(), ruleVersion })
+  const registry = mesh.client(RegistryService, admin)
+  const { tool } = await registry.getTool({ workspaceId, name: "projects/project.create" })
+  const toolVersion = given(tool?.definition?.version)
+  const definitionDigest = given(tool?.definitionDigest)
+  await registry.activateToolVersion({
+    ...at(),
+    name: "projects/project.create",
+    version: toolVersion,
+    definitionDigest,
+  })
   const { member: delegate } = await mesh.client(MembershipService, admin).addMember({
     ...at(),
     displayName: "Delegate",
@@ -172,6 +189,8 @@ export async function populate(mesh: TestMesh, workspace: TestWorkspace): Promis
     decision_id: given(decisions[0]?.decisionId),
     policy_version: given(policyVersion?.policyVersion),
     rule_version: ruleVersion,
+    tool_version: toolVersion,
+    definition_digest: definitionDigest,
     delegate_id: delegateId,
     delegation_id: given(delegation?.delegationId),
     run_id: runId,
@@ -213,6 +232,10 @@ export async function snapshot(mesh: TestMesh, workspace: TestWorkspace): Promis
     members: toJson(
       ListMembersResponseSchema,
       await mesh.client(MembershipService, admin).listMembers(page),
+    ),
+    tools: toJson(
+      RegistryServiceListToolsResponseSchema,
+      await mesh.client(RegistryService, admin).listTools(page),
     ),
     policies: toJson(
       ListPolicyVersionsResponseSchema,

@@ -135,6 +135,13 @@ export const sampleRequests: Readonly<Record<string, (own: Population) => object
   "RegistryService/ListTools": () => ({}),
   "RegistryService/GetTool": () => ({ name: "projects/project.create" }),
   "RegistryService/ListProviders": () => ({}),
+  "RegistryService/ListToolVersions": () => ({ name: "projects/project.create" }),
+  "RegistryService/ActivateToolVersion": (own) => ({
+    name: "projects/project.create",
+    version: own.tool_version,
+    definitionDigest: own.definition_digest,
+  }),
+  "RegistryService/RollBackTool": () => ({ name: "projects/project.create" }),
 }
 
 /** A valid request of the method in a workspace, under a new request id where it takes one. */

@@ -24,7 +24,7 @@ beforeAll(async () => {
   database = stack.use(openDatabase(config, { runtime: testRuntime("tools"), migrations }))
   await database.shared(async (tx) => {
     await insertProviders(tx, ["projects"])
-    await insertTool(tx, "projects", tool)
+    await insertTool(tx, "projects", tool, { isTrusted: true })
     await markOffered(tx, "projects", [{ name: "look", version: "1.0.0" }], { activatesNew: true })
   })
 })

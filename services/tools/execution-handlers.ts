@@ -17,29 +17,30 @@ import type { Handlers } from "../../mesh/service.ts"
 import type { Catalogue } from "./catalogue.ts"
 import { findExecution } from "./execution-store.ts"
 import type { Executor } from "./executor.ts"
+import type { Meanings } from "./meanings.ts"
 import { type PinnedTool, requireValidArguments } from "./pinned-tool.ts"
-import { resolveOffered, resolvePlan } from "./plan-resolution.ts"
-import type { ProviderClient, Registry } from "./registry.ts"
+import { resolvePlan, resolveUsable } from "./plan-resolution.ts"
+import type { ProviderClient } from "./registry.ts"
 import { isSealed, toExecution, toFailedAttempt, toTool } from "./tool-message.ts"
 
 export interface ExecutionHandlerDeps {
   readonly database: Database
-  readonly registry: Registry
+  readonly meanings: Meanings
   readonly catalogue: Catalogue
   readonly executor: Executor
   readonly providers: ReadonlyMap<string, ProviderClient>
 }
 
 export function executionHandlers(deps: ExecutionHandlerDeps) {
-  const { database, registry, catalogue, executor, providers } = deps
+  const { database, meanings, catalogue, executor, providers } = deps
   return {
-    async resolveTool({ name, version }, context) {
-      const { row } = await resolveOffered(registry, name, version, context.signal)
-      return { tool: toTool(row) }
+    async resolveTool({ workspaceId, ...wanted }, context) {
+      const { row, isInUse } = await resolveUsable(meanings, workspaceId, wanted, context.signal)
+      return { tool: { ...toTool(row), active: isInUse } }
     },
 
-    resolvePlan({ steps }, context) {
-      return resolvePlan(registry, steps, context.signal)
+    resolvePlan(request, context) {
+      return resolvePlan(meanings, request, context.signal)
     },
 
     async validateArguments({ definitionDigest, arguments: args }) {

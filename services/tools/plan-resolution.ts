@@ -2,49 +2,54 @@
 import { create } from "@bufbuild/protobuf"
 import {
   type PlannedStep,
+  type ResolvePlanRequest,
   type ResolvePlanResponse,
   ResolvePlanResponseSchema,
 } from "../../gen/runwarden/tools/v1/resolution_pb.ts"
 import { metadataOf, RunwardenError, reasonOf, type Violation } from "../../mesh/errors.ts"
-import type { FoundTool } from "./catalogue.ts"
+import type { Meaning, Meanings } from "./meanings.ts"
 import { argumentsInvalid, type PinnedTool, violationsOf } from "./pinned-tool.ts"
-import type { Registry } from "./registry.ts"
 
 /** Resolves every step. Throws for the first that cannot be pinned, else for faulty arguments. */
 export async function resolvePlan(
-  registry: Registry,
-  steps: readonly PlannedStep[],
+  meanings: Meanings,
+  { workspaceId, steps }: Pick<ResolvePlanRequest, "workspaceId" | "steps">,
   signal: AbortSignal,
 ): Promise<ResolvePlanResponse> {
-  const remembered = steps.map(({ tool, version }) => registry.known(tool, version))
-  const found = remembered.every((one) => one !== undefined)
-    ? remembered
-    : await resolveAll(registry, steps, signal)
+  const remembered = steps.map(({ tool, version }) => meanings.known(workspaceId, tool, version))
+  const found = remembered.every((one) => one?.mayRun === true)
+    ? (remembered as readonly Meaning[])
+    : await resolveAll(meanings, { workspaceId, steps }, signal)
   requireLiterals(steps, found)
   return create(ResolvePlanResponseSchema, { tools: found.map(({ tool }) => tool.resolved) })
 }
 
-/** The tool that a name means. Throws UNKNOWN_TOOL where nobody offers it any more. */
-export async function resolveOffered(
-  registry: Registry,
-  name: string,
-  version: string,
+/**
+ * The tool that a name means in a workspace. Throws UNKNOWN_TOOL where nobody offers it any more, or
+ * nobody there has looked at it.
+ */
+export async function resolveUsable(
+  meanings: Meanings,
+  workspaceId: string,
+  { name, version }: { readonly name: string; readonly version: string },
   signal: AbortSignal,
-): Promise<FoundTool> {
-  const found = await registry.resolve(name, version, signal)
+): Promise<Meaning> {
+  const found = await meanings.resolve(workspaceId, name, version, signal)
   // A plan is checked when it is stored: a version that nobody offers cannot be run any more.
-  if (found?.row.offered === true) return found
+  if (found?.mayRun === true) return found
   throw new RunwardenError("UNKNOWN_TOOL", { tool: version === "" ? name : `${name}@${version}` })
 }
 
 /** Waits for all, so that nothing floats, and throws what failed first in the order of the plan. */
 async function resolveAll(
-  registry: Registry,
-  steps: readonly PlannedStep[],
+  meanings: Meanings,
+  { workspaceId, steps }: Pick<ResolvePlanRequest, "workspaceId" | "steps">,
   signal: AbortSignal,
-): Promise<readonly FoundTool[]> {
+): Promise<readonly Meaning[]> {
   const settled = await Promise.allSettled(
-    steps.map(({ tool, version }) => resolveOffered(registry, tool, version, signal)),
+    steps.map(({ tool, version }) =>
+      resolveUsable(meanings, workspaceId, { name: tool, version }, signal),
+    ),
   )
   return settled.map((one, index) => {
     if (one.status === "fulfilled") return one.value
@@ -58,7 +63,7 @@ function placed(error: unknown, field: string): unknown {
   return new RunwardenError(reason, { ...metadataOf(error), field }, { cause: error })
 }
 
-function requireLiterals(steps: readonly PlannedStep[], found: readonly FoundTool[]): void {
+function requireLiterals(steps: readonly PlannedStep[], found: readonly Meaning[]): void {
   let faulty: PinnedTool | undefined
   const violations: Violation[] = []
   found.forEach(({ tool }, index) => {

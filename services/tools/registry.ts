@@ -161,7 +161,8 @@ async function refreshProvider(
       async (tx) => {
         await lockProvider(tx, name)
         const plan = planSync(await knownVersions(tx, name), read)
-        for (const tool of plan.inserts) await insertTool(tx, name, tool)
+        for (const tool of plan.inserts)
+          await insertTool(tx, name, tool, { isTrusted: !strangers.has(name) })
         const isNew = new Set<string>()
         for (const tool of plan.quarantined) {
           const isFirst = await insertQuarantined(tx, name, tool, "definition_changed")

@@ -8,7 +8,10 @@
  *   readings.ts, definition.ts   what a definition may be; sync-plan.ts: what an answer changes
  *   schema-checker.ts   JSON Schemas, with a map of its own siblings; foreign-schema.ts: what is nearly one
  *   tool-store.ts       SQL of the registry
- * catalogue.ts          what names and digests mean, remembered; plan-resolution.ts: for whole plans
+ * meanings.ts           what a name means in a workspace; plan-resolution.ts: what whole plans mean
+ *   choices.ts          what workspaces have chosen, remembered; tool-review.ts: how they choose;
+ *                       definition-change.ts: what has changed; activation-store.ts: SQL
+ *   catalogue.ts        what names and digests mean to the deployment, remembered
  *   pinned-tool.ts      one version, read and compiled; retry-policy.ts: how it is repeated
  * executor.ts           records, sends, records
  *   ledger.ts           what may be done under one key (pure); answer.ts: what follows an answer
@@ -29,12 +32,14 @@ import { ToolProviderService } from "../../gen/runwarden/tools/v1/tool_provider_
 import { openDatabase } from "../../mesh/database.ts"
 import { type Runtime, route, type Service, type ServiceModule } from "../../mesh/service.ts"
 import { createCatalogue } from "./catalogue.ts"
+import { createChoiceBook } from "./choices.ts"
 import { type ProviderTarget, readConfig, type ToolsConfig } from "./config.ts"
 import { executionHandlers } from "./execution-handlers.ts"
 import { createExecutor } from "./executor.ts"
 import { ledgerHandlers } from "./ledger-handlers.ts"
 import { createLedgerWriter } from "./ledger-writer.ts"
 import { mcpProviderOf } from "./mcp-server.ts"
+import { createMeanings } from "./meanings.ts"
 import { createRegistry, type ProviderClient } from "./registry.ts"
 import { registryHandlers } from "./registry-handlers.ts"
 import { createRunningCalls } from "./running-calls.ts"
@@ -86,6 +91,8 @@ export function createTools(config: ToolsConfig, deps: ToolsDeps): Service {
       refreshMs,
     }),
   )
+  const choices = stack.use(createChoiceBook(database))
+  const meanings = createMeanings(registry, choices)
   const { leaseMs } = execution
   const writer = stack.use(createLedgerWriter({ database, runtime, leaseMs }))
   const running = stack.use(createRunningCalls({ database, runtime, leaseMs }))
@@ -94,10 +101,10 @@ export function createTools(config: ToolsConfig, deps: ToolsDeps): Service {
   )
   return {
     routes: [
-      route(RegistryService, registryHandlers({ database, registry, providerNames })),
+      route(RegistryService, registryHandlers({ database, meanings, choices, providerNames })),
       route(
         ExecutionService,
-        executionHandlers({ database, registry, catalogue, executor, providers }),
+        executionHandlers({ database, meanings, catalogue, executor, providers }),
       ),
       route(LedgerService, ledgerHandlers({ database })),
     ],

@@ -16,7 +16,10 @@ export interface ToolRow {
   readonly risk_class: RiskClass
   readonly effect: Effect
   readonly offered: boolean
+  /** Whether it is what the deployment uses. */
   readonly active: boolean
+  /** Whether a workspace may use it without having activated it. */
+  readonly trusted: boolean
   readonly create_time: Date
 }
 
@@ -44,7 +47,11 @@ export type NewTool = Pick<
 >
 
 const toolColumns =
-  "provider, name, version, digest, definition, risk_class, effect, offered, active, create_time"
+  "provider, name, version, digest, definition, risk_class, effect, offered, active, trusted, create_time"
+
+/** As seen by a workspace that uses the version. */
+const columnsInUse = `provider, name, v.version, digest, definition, risk_class, effect, offered,
+  true as active, trusted, v.create_time`
 
 export async function insertProviders(tx: Tx, names: readonly string[]): Promise<void> {
   await tx.query(
@@ -67,10 +74,19 @@ export async function knownVersions(
   ])
 }
 
-export async function insertTool(tx: Tx, provider: string, tool: NewTool): Promise<void> {
+/** The first version of a tool is trusted in any case: nobody has used another one. */
+export async function insertTool(
+  tx: Tx,
+  provider: string,
+  tool: NewTool,
+  { isTrusted }: { readonly isTrusted: boolean },
+): Promise<void> {
   await tx.query(
-    `insert into tool_versions (provider, name, version, digest, definition, risk_class, effect)
-     values ($1::text, $2::text, $3::text, $4::text, $5::jsonb, $6::text, $7::text)`,
+    `insert into tool_versions (provider, name, version, digest, definition, risk_class, effect,
+       trusted)
+     values ($1::text, $2::text, $3::text, $4::text, $5::jsonb, $6::text, $7::text,
+       $8::boolean or not exists (
+         select from tool_versions where provider = $1::text and name = $2::text))`,
     [
       provider,
       tool.name,
@@ -79,6 +95,7 @@ export async function insertTool(tx: Tx, provider: string, tool: NewTool): Promi
       JSON.stringify(tool.definition),
       tool.risk_class,
       tool.effect,
+      isTrusted,
     ],
   )
 }
@@ -193,17 +210,28 @@ export async function findPinnedTool(
   )
 }
 
-/** One more than the page's limit, so that the caller sees whether there is a next page. */
-export async function listActiveTools(
+/**
+ * The tools that a workspace uses, each in its version. One more than the page's limit, so that the
+ * caller sees whether there is a next page.
+ */
+export async function listToolsInUse(
   tx: Tx,
+  workspaceId: string,
   providers: readonly string[],
   filter: { readonly provider: string; readonly query: string },
   page: Page,
 ): Promise<readonly ToolRow[]> {
   const [afterProvider, afterName] = page.after ?? []
   return tx.query<ToolRow>(
-    `select ${toolColumns} from tool_versions
-     where active and provider = any ($1::text[])
+    `with chosen as (
+       select distinct on (provider, name) provider, name, version from tool_activations
+       where workspace_id = $7::uuid order by provider, name, revision desc
+     )
+     select ${columnsInUse} from tool_versions v
+     left join chosen c using (provider, name)
+     where case when coalesce(c.version, '') = '' then v.active
+         else v.version = c.version and v.offered end
+       and provider = any ($1::text[])
        and ($2::text = '' or provider = $2::text)
        and ($3::text = '' or position(lower($3::text) in lower(concat_ws(' ',
          provider || '/' || name, definition->>'title', definition->>'description'))) > 0)
@@ -217,6 +245,7 @@ export async function listActiveTools(
       afterProvider ?? null,
       afterName ?? null,
       page.limit + 1,
+      workspaceId,
     ],
   )
 }
@@ -231,5 +260,52 @@ export async function listProviderRows(
         where v.provider = providers.name and v.offered) as tool_count
      from providers where name = any ($1::text[]) order by name`,
     [names],
+  )
+}
+
+/** Versions of a tool with the order in which they were first seen. */
+export type SeenTool = ToolRow & { readonly seen_order: number }
+
+/** The versions of a tool that were seen before another one, the last first. */
+export async function listVersions(
+  tx: Tx,
+  { provider, name }: Pick<ToolRow, "provider" | "name">,
+  page: { readonly before: number | undefined; readonly limit: number },
+): Promise<readonly SeenTool[]> {
+  return tx.query<SeenTool>(
+    `select ${toolColumns}, seen_order from tool_versions
+     where provider = $1::text and name = $2::text and ($3::bigint is null or seen_order < $3::bigint)
+     order by seen_order desc limit $4::integer`,
+    [provider, name, page.before ?? null, page.limit],
+  )
+}
+
+/** One version of a tool, offered or not. */
+export async function findVersion(
+  tx: Tx,
+  { provider, name, version }: Pick<ToolRow, "provider" | "name" | "version">,
+): Promise<ToolRow | undefined> {
+  return tx.maybe<ToolRow>(
+    `select ${toolColumns} from tool_versions
+     where provider = $1::text and name = $2::text and version = $3::text`,
+    [provider, name, version],
+  )
+}
+
+/**
+ * The version that others are compared with: the one that is in use, or else the last one that was
+ * looked at. Every tool has one, since its first version is trusted.
+ */
+export async function findCompared(
+  tx: Tx,
+  { provider, name }: Pick<ToolRow, "provider" | "name">,
+  chosen: { readonly version: string; readonly reviewed: readonly string[] },
+): Promise<ToolRow | undefined> {
+  return tx.maybe<ToolRow>(
+    `select ${toolColumns} from tool_versions
+     where provider = $1::text and name = $2::text
+       and (version = $3::text or trusted or digest = any ($4::text[]))
+     order by version = $3::text desc, active desc, seen_order desc limit 1`,
+    [provider, name, chosen.version, chosen.reviewed],
   )
 }

@@ -11,13 +11,15 @@ import type { Provider } from "./provider_pb.ts";
 import { file_runwarden_tools_v1_provider } from "./provider_pb.ts";
 import type { Tool } from "./tool_pb.ts";
 import { file_runwarden_tools_v1_tool } from "./tool_pb.ts";
+import type { ToolActivation, ToolVersion } from "./tool_version_pb.ts";
+import { file_runwarden_tools_v1_tool_version } from "./tool_version_pb.ts";
 import type { Message } from "@bufbuild/protobuf";
 
 /**
  * Describes the file runwarden/tools/v1/registry_service.proto.
  */
 export const file_runwarden_tools_v1_registry_service: GenFile = /*@__PURE__*/
-  fileDesc("CilydW53YXJkZW4vdG9vbHMvdjEvcmVnaXN0cnlfc2VydmljZS5wcm90bxIScnVud2FyZGVuLnRvb2xzLnYxIssBCh9SZWdpc3RyeVNlcnZpY2VMaXN0VG9vbHNSZXF1ZXN0EiIKDHdvcmtzcGFjZV9pZBgBIAEoCUIMukgFcgOwAQGItRgBEhoKCXBhZ2Vfc2l6ZRgCIAEoBUIHukgEGgIoABIcCgpwYWdlX3Rva2VuGAMgASgJQgi6SAVyAxiAIBIlCghwcm92aWRlchgEIAEoCUITukgQcg4YQDIKXlteXHgwMF0qJBIjCgVxdWVyeRgFIAEoCUIUukgRcg8YyAEyCl5bXlx4MDBdKiQiZAogUmVnaXN0cnlTZXJ2aWNlTGlzdFRvb2xzUmVzcG9uc2USJwoFdG9vbHMYASADKAsyGC5ydW53YXJkZW4udG9vbHMudjEuVG9vbBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkigAEKDkdldFRvb2xSZXF1ZXN0EiIKDHdvcmtzcGFjZV9pZBgBIAEoCUIMukgFcgOwAQGItRgBEiQKBG5hbWUYAiABKAlCFrpIE3IREAEYyAEyCl5bXlx4MDBdKiQSJAoHdmVyc2lvbhgDIAEoCUITukgQcg4YQDIKXlteXHgwMF0qJCI5Cg9HZXRUb29sUmVzcG9uc2USJgoEdG9vbBgBIAEoCzIYLnJ1bndhcmRlbi50b29scy52MS5Ub29sIjoKFExpc3RQcm92aWRlcnNSZXF1ZXN0EiIKDHdvcmtzcGFjZV9pZBgBIAEoCUIMukgFcgOwAQGItRgBIkgKFUxpc3RQcm92aWRlcnNSZXNwb25zZRIvCglwcm92aWRlcnMYASADKAsyHC5ydW53YXJkZW4udG9vbHMudjEuUHJvdmlkZXIy/gMKD1JlZ2lzdHJ5U2VydmljZRKuAQoJTGlzdFRvb2xzEjMucnVud2FyZGVuLnRvb2xzLnYxLlJlZ2lzdHJ5U2VydmljZUxpc3RUb29sc1JlcXVlc3QaNC5ydW53YXJkZW4udG9vbHMudjEuUmVnaXN0cnlTZXJ2aWNlTGlzdFRvb2xzUmVzcG9uc2UiNpACAYq1GAQIARABgtPkkwIlEiMvdjEvd29ya3NwYWNlcy97d29ya3NwYWNlX2lkfS90b29scxKRAQoHR2V0VG9vbBIiLnJ1bndhcmRlbi50b29scy52MS5HZXRUb29sUmVxdWVzdBojLnJ1bndhcmRlbi50b29scy52MS5HZXRUb29sUmVzcG9uc2UiPZACAYq1GAQIARABgtPkkwIsEiovdjEvd29ya3NwYWNlcy97d29ya3NwYWNlX2lkfS90b29scy97bmFtZX0SpQEKDUxpc3RQcm92aWRlcnMSKC5ydW53YXJkZW4udG9vbHMudjEuTGlzdFByb3ZpZGVyc1JlcXVlc3QaKS5ydW53YXJkZW4udG9vbHMudjEuTGlzdFByb3ZpZGVyc1Jlc3BvbnNlIj+QAgGKtRgECAEQAYLT5JMCLhIsL3YxL3dvcmtzcGFjZXMve3dvcmtzcGFjZV9pZH0vdG9vbC1wcm92aWRlcnNiBnByb3RvMw", [file_buf_validate_validate, file_google_api_annotations, file_runwarden_options_v1_access, file_runwarden_tools_v1_provider, file_runwarden_tools_v1_tool]);
+  fileDesc("CilydW53YXJkZW4vdG9vbHMvdjEvcmVnaXN0cnlfc2VydmljZS5wcm90bxIScnVud2FyZGVuLnRvb2xzLnYxIssBCh9SZWdpc3RyeVNlcnZpY2VMaXN0VG9vbHNSZXF1ZXN0EiIKDHdvcmtzcGFjZV9pZBgBIAEoCUIMukgFcgOwAQGItRgBEhoKCXBhZ2Vfc2l6ZRgCIAEoBUIHukgEGgIoABIcCgpwYWdlX3Rva2VuGAMgASgJQgi6SAVyAxiAIBIlCghwcm92aWRlchgEIAEoCUITukgQcg4YQDIKXlteXHgwMF0qJBIjCgVxdWVyeRgFIAEoCUIUukgRcg8YyAEyCl5bXlx4MDBdKiQiZAogUmVnaXN0cnlTZXJ2aWNlTGlzdFRvb2xzUmVzcG9uc2USJwoFdG9vbHMYASADKAsyGC5ydW53YXJkZW4udG9vbHMudjEuVG9vbBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkigAEKDkdldFRvb2xSZXF1ZXN0EiIKDHdvcmtzcGFjZV9pZBgBIAEoCUIMukgFcgOwAQGItRgBEiQKBG5hbWUYAiABKAlCFrpIE3IREAEYyAEyCl5bXlx4MDBdKiQSJAoHdmVyc2lvbhgDIAEoCUITukgQcg4YQDIKXlteXHgwMF0qJCI5Cg9HZXRUb29sUmVzcG9uc2USJgoEdG9vbBgBIAEoCzIYLnJ1bndhcmRlbi50b29scy52MS5Ub29sIjoKFExpc3RQcm92aWRlcnNSZXF1ZXN0EiIKDHdvcmtzcGFjZV9pZBgBIAEoCUIMukgFcgOwAQGItRgBIkgKFUxpc3RQcm92aWRlcnNSZXNwb25zZRIvCglwcm92aWRlcnMYASADKAsyHC5ydW53YXJkZW4udG9vbHMudjEuUHJvdmlkZXIinQEKF0xpc3RUb29sVmVyc2lvbnNSZXF1ZXN0EiIKDHdvcmtzcGFjZV9pZBgBIAEoCUIMukgFcgOwAQGItRgBEiQKBG5hbWUYAiABKAlCFrpIE3IREAEYyAEyCl5bXlx4MDBdKiQSGgoJcGFnZV9zaXplGAMgASgFQge6SAQaAigAEhwKCnBhZ2VfdG9rZW4YBCABKAlCCLpIBXIDGIAgImYKGExpc3RUb29sVmVyc2lvbnNSZXNwb25zZRIxCgh2ZXJzaW9ucxgBIAMoCzIfLnJ1bndhcmRlbi50b29scy52MS5Ub29sVmVyc2lvbhIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAki9QEKGkFjdGl2YXRlVG9vbFZlcnNpb25SZXF1ZXN0EiIKDHdvcmtzcGFjZV9pZBgBIAEoCUIMukgFcgOwAQGItRgBEiAKCnJlcXVlc3RfaWQYAiABKAlCDLpIBXIDsAEBiLUYBBIvCgRuYW1lGAMgASgJQiG6SB5yHBABGMgBMhVeW15ceDAwL10rL1teXHgwMC9dKyQSLgoHdmVyc2lvbhgEIAEoCUIdukgachgQARhAMhJeW0EtWmEtejAtOS5fKy1dKyQSMAoRZGVmaW5pdGlvbl9kaWdlc3QYBSABKAlCFbpIEnIQMg5eWzAtOWEtZl17NjR9JCJVChtBY3RpdmF0ZVRvb2xWZXJzaW9uUmVzcG9uc2USNgoKYWN0aXZhdGlvbhgBIAEoCzIiLnJ1bndhcmRlbi50b29scy52MS5Ub29sQWN0aXZhdGlvbiKjAQoTUm9sbEJhY2tUb29sUmVxdWVzdBIiCgx3b3Jrc3BhY2VfaWQYASABKAlCDLpIBXIDsAEBiLUYARIgCgpyZXF1ZXN0X2lkGAIgASgJQgy6SAVyA7ABAYi1GAQSLwoEbmFtZRgDIAEoCUIhukgechwQARjIATIVXlteXHgwMC9dKy9bXlx4MDAvXSskEhUKBGV0YWcYBCABKAlCB7pIBHICGEAiTgoUUm9sbEJhY2tUb29sUmVzcG9uc2USNgoKYWN0aXZhdGlvbhgBIAEoCzIiLnJ1bndhcmRlbi50b29scy52MS5Ub29sQWN0aXZhdGlvbjK8CAoPUmVnaXN0cnlTZXJ2aWNlEq4BCglMaXN0VG9vbHMSMy5ydW53YXJkZW4udG9vbHMudjEuUmVnaXN0cnlTZXJ2aWNlTGlzdFRvb2xzUmVxdWVzdBo0LnJ1bndhcmRlbi50b29scy52MS5SZWdpc3RyeVNlcnZpY2VMaXN0VG9vbHNSZXNwb25zZSI2kAIBirUYBAgBEAGC0+STAiUSIy92MS93b3Jrc3BhY2VzL3t3b3Jrc3BhY2VfaWR9L3Rvb2xzEpEBCgdHZXRUb29sEiIucnVud2FyZGVuLnRvb2xzLnYxLkdldFRvb2xSZXF1ZXN0GiMucnVud2FyZGVuLnRvb2xzLnYxLkdldFRvb2xSZXNwb25zZSI9kAIBirUYBAgBEAGC0+STAiwSKi92MS93b3Jrc3BhY2VzL3t3b3Jrc3BhY2VfaWR9L3Rvb2xzL3tuYW1lfRKlAQoNTGlzdFByb3ZpZGVycxIoLnJ1bndhcmRlbi50b29scy52MS5MaXN0UHJvdmlkZXJzUmVxdWVzdBopLnJ1bndhcmRlbi50b29scy52MS5MaXN0UHJvdmlkZXJzUmVzcG9uc2UiP5ACAYq1GAQIARABgtPkkwIuEiwvdjEvd29ya3NwYWNlcy97d29ya3NwYWNlX2lkfS90b29sLXByb3ZpZGVycxK1AQoQTGlzdFRvb2xWZXJzaW9ucxIrLnJ1bndhcmRlbi50b29scy52MS5MaXN0VG9vbFZlcnNpb25zUmVxdWVzdBosLnJ1bndhcmRlbi50b29scy52MS5MaXN0VG9vbFZlcnNpb25zUmVzcG9uc2UiRpACAYq1GAQIARABgtPkkwI1EjMvdjEvd29ya3NwYWNlcy97d29ya3NwYWNlX2lkfS90b29scy97bmFtZX0vdmVyc2lvbnMS1AEKE0FjdGl2YXRlVG9vbFZlcnNpb24SLi5ydW53YXJkZW4udG9vbHMudjEuQWN0aXZhdGVUb29sVmVyc2lvblJlcXVlc3QaLy5ydW53YXJkZW4udG9vbHMudjEuQWN0aXZhdGVUb29sVmVyc2lvblJlc3BvbnNlIlyQAgKKtRgECAEQBILT5JMCSzoBKiJGL3YxL3dvcmtzcGFjZXMve3dvcmtzcGFjZV9pZH0vdG9vbHMve25hbWV9L3ZlcnNpb25zL3t2ZXJzaW9ufTphY3RpdmF0ZRKsAQoMUm9sbEJhY2tUb29sEicucnVud2FyZGVuLnRvb2xzLnYxLlJvbGxCYWNrVG9vbFJlcXVlc3QaKC5ydW53YXJkZW4udG9vbHMudjEuUm9sbEJhY2tUb29sUmVzcG9uc2UiSZACAoq1GAQIARAEgtPkkwI4OgEqIjMvdjEvd29ya3NwYWNlcy97d29ya3NwYWNlX2lkfS90b29scy97bmFtZX06cm9sbEJhY2tiBnByb3RvMw", [file_buf_validate_validate, file_google_api_annotations, file_runwarden_options_v1_access, file_runwarden_tools_v1_provider, file_runwarden_tools_v1_tool, file_runwarden_tools_v1_tool_version]);
 
 /**
  * RegistryServiceListToolsRequest asks for a page of tools. It carries the name of its service
@@ -198,6 +200,209 @@ export const ListProvidersResponseSchema: GenMessage<ListProvidersResponse> = /*
   messageDesc(file_runwarden_tools_v1_registry_service, 5);
 
 /**
+ * ListToolVersionsRequest asks for a page of versions.
+ *
+ * @generated from message runwarden.tools.v1.ListToolVersionsRequest
+ */
+export type ListToolVersionsRequest = Message<"runwarden.tools.v1.ListToolVersionsRequest"> & {
+  /**
+   * Workspace of the caller; equals the identity token's.
+   *
+   * @generated from field: string workspace_id = 1;
+   */
+  workspaceId: string;
+
+  /**
+   * Full name, or the short form where only one provider offers it.
+   *
+   * @generated from field: string name = 2;
+   */
+  name: string;
+
+  /**
+   * Size of the page; 0 means 20, more than 100 means 100.
+   *
+   * @generated from field: int32 page_size = 3;
+   */
+  pageSize: number;
+
+  /**
+   * Token of the page before; empty for the first.
+   *
+   * @generated from field: string page_token = 4;
+   */
+  pageToken: string;
+};
+
+/**
+ * Describes the message runwarden.tools.v1.ListToolVersionsRequest.
+ * Use `create(ListToolVersionsRequestSchema)` to create a new message.
+ */
+export const ListToolVersionsRequestSchema: GenMessage<ListToolVersionsRequest> = /*@__PURE__*/
+  messageDesc(file_runwarden_tools_v1_registry_service, 6);
+
+/**
+ * ListToolVersionsResponse is a page of versions.
+ *
+ * @generated from message runwarden.tools.v1.ListToolVersionsResponse
+ */
+export type ListToolVersionsResponse = Message<"runwarden.tools.v1.ListToolVersionsResponse"> & {
+  /**
+   * The versions, those that were seen last first.
+   *
+   * @generated from field: repeated runwarden.tools.v1.ToolVersion versions = 1;
+   */
+  versions: ToolVersion[];
+
+  /**
+   * Token of the next page; empty on the last.
+   *
+   * @generated from field: string next_page_token = 2;
+   */
+  nextPageToken: string;
+};
+
+/**
+ * Describes the message runwarden.tools.v1.ListToolVersionsResponse.
+ * Use `create(ListToolVersionsResponseSchema)` to create a new message.
+ */
+export const ListToolVersionsResponseSchema: GenMessage<ListToolVersionsResponse> = /*@__PURE__*/
+  messageDesc(file_runwarden_tools_v1_registry_service, 7);
+
+/**
+ * ActivateToolVersionRequest names a version, and what was looked at.
+ *
+ * @generated from message runwarden.tools.v1.ActivateToolVersionRequest
+ */
+export type ActivateToolVersionRequest = Message<"runwarden.tools.v1.ActivateToolVersionRequest"> & {
+  /**
+   * Workspace of the caller; equals the identity token's.
+   *
+   * @generated from field: string workspace_id = 1;
+   */
+  workspaceId: string;
+
+  /**
+   * Makes the request repeatable: the same id gives the same answer.
+   *
+   * @generated from field: string request_id = 2;
+   */
+  requestId: string;
+
+  /**
+   * Full name of the tool.
+   *
+   * @generated from field: string name = 3;
+   */
+  name: string;
+
+  /**
+   * The version.
+   *
+   * @generated from field: string version = 4;
+   */
+  version: string;
+
+  /**
+   * Digest of the definition that was looked at.
+   *
+   * @generated from field: string definition_digest = 5;
+   */
+  definitionDigest: string;
+};
+
+/**
+ * Describes the message runwarden.tools.v1.ActivateToolVersionRequest.
+ * Use `create(ActivateToolVersionRequestSchema)` to create a new message.
+ */
+export const ActivateToolVersionRequestSchema: GenMessage<ActivateToolVersionRequest> = /*@__PURE__*/
+  messageDesc(file_runwarden_tools_v1_registry_service, 8);
+
+/**
+ * ActivateToolVersionResponse carries what is in force now.
+ *
+ * @generated from message runwarden.tools.v1.ActivateToolVersionResponse
+ */
+export type ActivateToolVersionResponse = Message<"runwarden.tools.v1.ActivateToolVersionResponse"> & {
+  /**
+   * What the workspace uses.
+   *
+   * @generated from field: runwarden.tools.v1.ToolActivation activation = 1;
+   */
+  activation?: ToolActivation | undefined;
+};
+
+/**
+ * Describes the message runwarden.tools.v1.ActivateToolVersionResponse.
+ * Use `create(ActivateToolVersionResponseSchema)` to create a new message.
+ */
+export const ActivateToolVersionResponseSchema: GenMessage<ActivateToolVersionResponse> = /*@__PURE__*/
+  messageDesc(file_runwarden_tools_v1_registry_service, 9);
+
+/**
+ * RollBackToolRequest names a tool.
+ *
+ * @generated from message runwarden.tools.v1.RollBackToolRequest
+ */
+export type RollBackToolRequest = Message<"runwarden.tools.v1.RollBackToolRequest"> & {
+  /**
+   * Workspace of the caller; equals the identity token's.
+   *
+   * @generated from field: string workspace_id = 1;
+   */
+  workspaceId: string;
+
+  /**
+   * Makes the request repeatable: the same id gives the same answer.
+   *
+   * @generated from field: string request_id = 2;
+   */
+  requestId: string;
+
+  /**
+   * Full name of the tool.
+   *
+   * @generated from field: string name = 3;
+   */
+  name: string;
+
+  /**
+   * The etag of the activation that is to be undone; empty for whichever is in force.
+   *
+   * @generated from field: string etag = 4;
+   */
+  etag: string;
+};
+
+/**
+ * Describes the message runwarden.tools.v1.RollBackToolRequest.
+ * Use `create(RollBackToolRequestSchema)` to create a new message.
+ */
+export const RollBackToolRequestSchema: GenMessage<RollBackToolRequest> = /*@__PURE__*/
+  messageDesc(file_runwarden_tools_v1_registry_service, 10);
+
+/**
+ * RollBackToolResponse carries what is in force now.
+ *
+ * @generated from message runwarden.tools.v1.RollBackToolResponse
+ */
+export type RollBackToolResponse = Message<"runwarden.tools.v1.RollBackToolResponse"> & {
+  /**
+   * What the workspace uses.
+   *
+   * @generated from field: runwarden.tools.v1.ToolActivation activation = 1;
+   */
+  activation?: ToolActivation | undefined;
+};
+
+/**
+ * Describes the message runwarden.tools.v1.RollBackToolResponse.
+ * Use `create(RollBackToolResponseSchema)` to create a new message.
+ */
+export const RollBackToolResponseSchema: GenMessage<RollBackToolResponse> = /*@__PURE__*/
+  messageDesc(file_runwarden_tools_v1_registry_service, 11);
+
+/**
  * RegistryService shows what runs may do: the tools that providers offer, each version immutable.
  * The registry asks its providers when it starts and from time to time. A definition that it has
  * not seen is taken; the version that was first seen last, among those that the provider still
@@ -240,6 +445,44 @@ export const RegistryService: GenService<{
     methodKind: "unary";
     input: typeof ListProvidersRequestSchema;
     output: typeof ListProvidersResponseSchema;
+  },
+  /**
+   * ListToolVersions lists every version of a tool that was ever taken, newest first, each with what
+   * differs from the version that the workspace uses. Fails as GetTool does where nobody has ever
+   * offered the tool.
+   *
+   * @generated from rpc runwarden.tools.v1.RegistryService.ListToolVersions
+   */
+  listToolVersions: {
+    methodKind: "unary";
+    input: typeof ListToolVersionsRequestSchema;
+    output: typeof ListToolVersionsResponseSchema;
+  },
+  /**
+   * ActivateToolVersion makes new runs of the workspace use a version, and says that it has been
+   * looked at. Runs that are under way keep theirs. Fails with NOT_FOUND `NOT_FOUND` where the tool
+   * never had that version, with FAILED_PRECONDITION `ILLEGAL_TRANSITION`
+   * where its provider does not offer it, and with ABORTED `ETAG_MISMATCH` where the digest is not
+   * that of the version.
+   *
+   * @generated from rpc runwarden.tools.v1.RegistryService.ActivateToolVersion
+   */
+  activateToolVersion: {
+    methodKind: "unary";
+    input: typeof ActivateToolVersionRequestSchema;
+    output: typeof ActivateToolVersionResponseSchema;
+  },
+  /**
+   * RollBackTool undoes the last activation of a tool: the workspace uses what it used before. Done
+   * twice, it undoes itself. Fails with NOT_FOUND `NOT_FOUND` where nothing was ever activated, and
+   * with FAILED_PRECONDITION `ILLEGAL_TRANSITION` where the version before is not offered any more.
+   *
+   * @generated from rpc runwarden.tools.v1.RegistryService.RollBackTool
+   */
+  rollBackTool: {
+    methodKind: "unary";
+    input: typeof RollBackToolRequestSchema;
+    output: typeof RollBackToolResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_runwarden_tools_v1_registry_service, 0);
