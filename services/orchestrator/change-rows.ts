@@ -132,7 +132,7 @@ export function callRow(n: number, change: Change, call: ToolCallRecord) {
     approval_id: changed(from.approvalId, call.approvalId),
     approval_digest: isAdmitted ? change.consumption?.digest : undefined,
     attempts: changed(from.attempts, call.attempts),
-    result: call.result === from.result ? undefined : change.resultText,
+    result: call.result === from.result ? undefined : resultText(change, call),
     error: json(from.error, call.error),
     is_withheld: changed(from.isWithheld, call.isWithheld),
     settler_id: changed(from.settlerId, call.settlerId),
@@ -225,6 +225,10 @@ export function answerRow(n: number, { key, response }: Answer, content: Content
     request_sha256: key.sha256,
     ...content.add(response),
   }
+}
+
+function resultText(change: Change, { result }: ToolCallRecord): string {
+  return change.resultText ?? JSON.stringify(result)
 }
 
 function changed<T>(before: T, after: T): T | undefined {

@@ -176,8 +176,7 @@ export class Change {
       this.#run = { ...this.#run, usedCalls: this.#run.usedCalls + 1 }
       this.reserved = call.maxUsage
     }
-    const { maxUsage: held } = call
-    if (held !== undefined && isEndedToolCall(state)) this.released = { stepIndex, usage: held }
+    if (call.maxUsage && isEndedToolCall(state)) this.released = { stepIndex, usage: call.maxUsage }
     this.entries.toolCallChanged(moved, executionMs, usage)
     if (effects.includes("supersede_approval")) this.#moveOpenApproval(stepIndex, "supersede")
     if (effects.includes("cancel_approval")) this.#moveOpenApproval(stepIndex, "cancel")
@@ -202,7 +201,7 @@ export class Change {
   /** Counts what a call ends with. */
   countResult(text: string): void {
     this.resultText = text
-    this.#run = { ...this.#run, payloadBytes: this.#run.payloadBytes + Buffer.byteLength(text) }
+    this.countArguments(Buffer.byteLength(text))
   }
 
   /** Sets members of a call that no transition owns. */
@@ -301,9 +300,8 @@ export class Change {
   #waitsUntil(): Date {
     const pending = [...this.#approvals.values()].find(({ state }) => state === "pending")
     const { deadline, stepIndex } = this.#run
-    if (this.call(stepIndex).state === "outcome_unknown") {
-      const now = this.before.clock.now()
-      return askAgainAt(new Date(now), deadline, now)
+    if ((this.#calls.get(stepIndex) ?? this.before.calls[stepIndex])?.state === "outcome_unknown") {
+      return askAgainAt(new Date(this.#now()), deadline, this.#now())
     }
     return pending !== undefined && pending.expireTime < deadline ? pending.expireTime : deadline
   }
