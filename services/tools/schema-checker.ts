@@ -3,7 +3,7 @@
  *
  * schema-limits.ts     what a schema may look like; schema-dialect.ts: the drafts
  * schema-keywords.ts   keywords whose cost depends on the value; schema-value.ts: how values compare
- * schema-pattern.ts    patterns, by RE2; schema-format.ts: formats
+ * schema-pattern.ts    patterns, by RE2; schema-pattern-text.ts: as RE2 writes them; schema-format.ts: formats
  * schema-meter.ts      what one check may cost
  */
 import type { JsonObject, JsonValue } from "@bufbuild/protobuf"
