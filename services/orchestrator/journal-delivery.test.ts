@@ -21,10 +21,13 @@ afterAll(async () => {
 /** Peers of which telemetry answers nobody until the caller gives up. */
 function withoutTelemetry() {
   const peers = createPeers()
-  const batchRecordEvents: typeof peers.clients.telemetry.batchRecordEvents = (_, options = {}) =>
-    new Promise((_resolve, reject) => {
-      options.signal?.addEventListener("abort", () => reject(new RunwardenError("CANCELLED", {})))
-    })
+  const batchRecordEvents: typeof peers.clients.telemetry.batchRecordEvents = async (
+    _,
+    { signal } = {},
+  ) => {
+    await until(() => signal?.aborted === true, { timeoutMs: 60_000 })
+    throw new RunwardenError("CANCELLED", {})
+  }
   const telemetry = Object.assign({}, peers.clients.telemetry, { batchRecordEvents })
   const clients = Object.assign({}, peers.clients, { telemetry })
   return Object.assign({}, peers, { clients })
@@ -53,5 +56,5 @@ it("is left alone no longer than a run would be, then another replica tells of i
   await using _second = await startOrchestrator({ peers, database, executor: { leaseMs } })
   const told = () => peers.events.some(({ runId }) => runId === run.runId)
   // The lease, and the longest pause between two looks.
-  await until(told, { timeoutMs: leaseMs + 10_000 })
-}, 30_000)
+  await until(told, { timeoutMs: leaseMs + 20_000 })
+}, 60_000)

@@ -10,7 +10,7 @@ process.once("message", (database: DatabaseConfig) => {
     if (killsAfterMs !== undefined) process.kill(process.pid, "SIGKILL")
     return {}
   }
-  startOrchestrator({ peers, database, executor: { leaseMs: 1_200 } }).then(
+  startOrchestrator({ peers, database, executor: { leaseMs: 3_000 } }).then(
     () => process.send?.("started"),
     (error: unknown) => {
       console.error(error)
