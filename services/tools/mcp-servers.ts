@@ -84,52 +84,57 @@ export function readMcpServers(path: string, env: Environment): readonly McpServ
     )
   }
   const problems: string[] = []
-  const servers = Object.entries(read.data.mcpServers).map(([name, server]): McpServer => {
-    const note = (where: string, what: string) =>
+  const servers = Object.entries(read.data.mcpServers).map(([name, written]): McpServer => {
+    const note: Note = (where, what) =>
       problems.push(`${path}: mcpServers.${name}.${where}: ${what}`)
     if (!namePattern.test(name)) note("name", "it is of a-z, 0-9 and -, at most 63")
-    const expand = (where: string, text: string) =>
-      text.replaceAll(/\$\{([A-Za-z_][A-Za-z0-9_]*)\}/g, (_, variable: string) => {
-        const value = env[variable]
-        if (value === undefined) note(where, `the variable ${variable} is not set`)
-        return value ?? ""
-      })
-    const expandAll = (where: string, values: Readonly<Record<string, string>>) =>
-      Object.fromEntries(
-        Object.entries(values).map(([key, text]) => [key, expand(`${where}.${key}`, text)]),
-      )
-    const settings = new Map(
-      Object.entries(server.tools).map(([tool, { riskClass, effect }]) => [
-        tool,
-        {
-          riskClass: riskClass && riskClasses[riskClass],
-          effect: effect && effects[effect],
-        },
-      ]),
-    )
-    const { maxSessions } = server
-    if ("url" in server) {
-      const url = new URL(expand("url", server.url))
-      const headers = expandAll("headers", server.headers)
-      return { name, settings, maxSessions, connection: { kind: "http", url, headers } }
-    }
-    const command = locate(server.command, env.PATH ?? "")
-    if (command === undefined) note("command", `${server.command} is not found in PATH`)
     return {
       name,
-      settings,
-      maxSessions,
-      connection: {
-        kind: "stdio",
-        command: command ?? server.command,
-        args: server.args.map((arg, index) => expand(`args.${index}`, arg)),
-        env: expandAll("env", server.env),
-        cwd: server.cwd,
-      },
+      connection: connectionOf(written, env, note),
+      settings: settingsOf(written),
+      maxSessions: written.maxSessions,
     }
   })
   if (problems.length > 0) throw new ConfigError(problems)
   return servers
+}
+
+type Written = z.infer<typeof stdio> | z.infer<typeof http>
+type Note = (where: string, what: string) => void
+
+function connectionOf(written: Written, env: Environment, note: Note): McpConnection {
+  const expand = (where: string, text: string) =>
+    text.replaceAll(/\$\{([A-Za-z_][A-Za-z0-9_]*)\}/g, (_, variable: string) => {
+      const value = env[variable]
+      if (value === undefined) note(where, `the variable ${variable} is not set`)
+      return value ?? ""
+    })
+  const expandAll = (where: string, values: Readonly<Record<string, string>>) =>
+    Object.fromEntries(
+      Object.entries(values).map(([key, text]) => [key, expand(`${where}.${key}`, text)]),
+    )
+  if ("url" in written) {
+    const url = new URL(expand("url", written.url))
+    return { kind: "http", url, headers: expandAll("headers", written.headers) }
+  }
+  const command = locate(written.command, env.PATH ?? "")
+  if (command === undefined) note("command", `${written.command} is not found in PATH`)
+  return {
+    kind: "stdio",
+    command: command ?? written.command,
+    args: written.args.map((arg, index) => expand(`args.${index}`, arg)),
+    env: expandAll("env", written.env),
+    cwd: written.cwd,
+  }
+}
+
+function settingsOf({ tools }: Written): ReadonlyMap<string, ToolSetting> {
+  return new Map(
+    Object.entries(tools).map(([tool, { riskClass, effect }]) => [
+      tool,
+      { riskClass: riskClass && riskClasses[riskClass], effect: effect && effects[effect] },
+    ]),
+  )
 }
 
 function contentOf(path: string): unknown {

@@ -23,14 +23,14 @@ export interface SessionsOptions {
 
 export interface McpSessions extends AsyncDisposable {
   /**
-   * Uses the session of a workspace, which is opened where there is none. Throws NoSession where
-   * nothing could be opened, so that nothing was sent.
+   * Uses the session of a workspace, which is opened where there is none. Rejects before
+   * `work` begins where nothing could be opened.
    */
   use<T>(workspaceId: string, work: (session: McpSession) => Promise<T>): Promise<T>
 }
 
 /** No session could be opened; `cause` says why. */
-export class NoSession extends Error {
+class NoSession extends Error {
   override readonly name = "NoSession"
 }
 

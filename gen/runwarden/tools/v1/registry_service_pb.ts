@@ -405,15 +405,17 @@ export const RollBackToolResponseSchema: GenMessage<RollBackToolResponse> = /*@_
 /**
  * RegistryService shows what runs may do: the tools that providers offer, each version immutable.
  * The registry asks its providers when it starts and from time to time. A definition that it has
- * not seen is taken; the version that was first seen last, among those that the provider still
- * offers, is the active one. A definition that differs from the one known under the same version
- * is never taken: the known one stays, and the other is kept in quarantine.
+ * not seen is taken. Of a service of the deployment, the version that was first seen last, among
+ * those that it still offers, is the active one; of a stranger, such as an MCP server, the one that
+ * was first seen at all. A workspace may activate another. A definition that differs from the one
+ * known under the same version is never taken: the known one stays, and the other is kept in
+ * quarantine.
  *
  * @generated from service runwarden.tools.v1.RegistryService
  */
 export const RegistryService: GenService<{
   /**
-   * ListTools lists the active version of every tool, by full name.
+   * ListTools lists every tool in the version that the workspace uses, by full name.
    *
    * @generated from rpc runwarden.tools.v1.RegistryService.ListTools
    */
