@@ -8,7 +8,7 @@ import { readMcpServers } from "./mcp-servers.ts"
 
 const folder = mkdtempSync(join(tmpdir(), "runwarden-mcp-"))
 const file = join(folder, "servers.json")
-const env = { PATH: "/usr/bin:/bin", TOKEN: "secret" }
+const env = { PATH: "/usr/bin:/bin", TOKEN: "secret", HOST: "mcp.example.com", BAD: "a b" }
 
 afterAll(() => rmSync(folder, { recursive: true, force: true }))
 
@@ -23,7 +23,7 @@ describe("readMcpServers", () => {
       },
       far: {
         type: "http",
-        url: "https://mcp.example.com/mcp",
+        url: `https://${variable("HOST")}/mcp`,
         headers: { "X-Key": `a-${variable("TOKEN")}` },
       },
     })
@@ -66,6 +66,7 @@ describe("readMcpServers", () => {
       /a\.env\.K: the variable NOPE is not set/,
     ],
     ["a name that cannot begin a tool's", { "A b": { command: "sh" } }, /A b.*a-z, 0-9/],
+    ["a URL that a variable breaks", { a: { url: `https://${variable("BAD")}/` } }, /a\.url/],
     ["a URL of another kind", { a: { url: "file:///etc/passwd" } }, /a\.url/],
     [
       "a risk class that there is not",

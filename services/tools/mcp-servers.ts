@@ -30,6 +30,7 @@ const riskClasses = { low: RiskClass.LOW, medium: RiskClass.MEDIUM, high: RiskCl
 const effects = { read: Effect.READ, keyed: Effect.KEYED, unsafe: Effect.UNSAFE } as const
 
 const namePattern = /^[a-z][a-z0-9-]{0,62}$/
+const httpUrl = z.url({ protocol: /^https?$/ })
 const texts = z.record(z.string(), z.string())
 const common = {
   tools: z
@@ -53,7 +54,7 @@ const stdio = z.strictObject({
 })
 const http = z.strictObject({
   type: z.enum(["http", "streamable-http"]).optional(),
-  url: z.url({ protocol: /^https?$/ }),
+  url: z.string(),
   headers: texts.default({}),
   maxSessions: z.number().int().min(2).max(10_000).default(256),
   ...common,
@@ -114,8 +115,14 @@ function connectionOf(written: Written, env: Environment, note: Note): McpConnec
       Object.entries(values).map(([key, text]) => [key, expand(`${where}.${key}`, text)]),
     )
   if ("url" in written) {
-    const url = new URL(expand("url", written.url))
-    return { kind: "http", url, headers: expandAll("headers", written.headers) }
+    const url = expand("url", written.url)
+    const isUrl = httpUrl.safeParse(url).success
+    if (!isUrl) note("url", "it is no URL of http or https")
+    return {
+      kind: "http",
+      url: new URL(isUrl ? url : "http://invalid"),
+      headers: expandAll("headers", written.headers),
+    }
   }
   const command = locate(written.command, env.PATH ?? "")
   if (command === undefined) note("command", `${written.command} is not found in PATH`)
