@@ -20,6 +20,9 @@ export interface KillOptions {
 const patienceMs = (point: KillPoint) =>
   point === "in_recovery" || point === "twice_in_a_row" ? 8_000 : 2_000
 
+/** How many loads a point is given until somebody dies at it. */
+const loadsPerPoint = 3
+
 /** Kills at one point, again and again, while runs of these classes are under way. */
 export function killScenario(point: KillPoint, options: KillOptions): Scenario {
   const { effects, kills, maxLive } = options
@@ -47,16 +50,20 @@ export function killSweep({ effects, kills, maxLive }: KillOptions): Scenario {
       const perPoint = Math.ceil(runs / killPoints.length)
       for (const point of killPoints) {
         const before = killsAt(cluster, point)
-        const done = new AbortController()
-        const killing = keepKilling(cluster, point, { kills, random, signal: done.signal })
-        const shapes = Array.from({ length: perPoint }, (_, n) =>
-          shapeFor(point, effects[n % effects.length] ?? "read", random),
-        )
-        await workload.start(shapes, maxLive)
-        while (workload.liveCount > 0 && !(await isSettled(killing))) await sleep(25)
-        done.abort()
-        await killing
-        if (killsAt(cluster, point) === before) note(`nobody died at ${point}`)
+        const somebodyDied = () => killsAt(cluster, point) > before
+        // A load that happens to pass everybody but the victim is over before another one is armed.
+        for (let load = 0; load < loadsPerPoint && !somebodyDied(); load++) {
+          const done = new AbortController()
+          const killing = keepKilling(cluster, point, { kills, random, signal: done.signal })
+          const shapes = Array.from({ length: perPoint }, (_, n) =>
+            shapeFor(point, effects[n % effects.length] ?? "read", random),
+          )
+          await workload.start(shapes, maxLive)
+          while (workload.liveCount > 0 && !(await isSettled(killing))) await sleep(25)
+          done.abort()
+          await killing
+        }
+        if (!somebodyDied()) note(`nobody died at ${point}`)
       }
     },
   }
@@ -108,6 +115,7 @@ function armAll(processes: readonly SupervisedProcess[], point: KillPoint, rando
         each.arm(each === victim ? [first, { point, passing: 1 }] : [{ point, passing: 2 }])
       }
       return
+    case "during_approval_wait":
     case "during_heartbeat":
     case "during_outbox_publish":
     case "during_settle":
