@@ -1,8 +1,8 @@
 import { z } from "zod"
 import { ConfigError, type Environment, milliseconds, readAll, readEnv } from "../../mesh/config.ts"
 import { type DatabaseConfig, readDatabaseConfig } from "../../mesh/database.ts"
-import type { ExecutorConfig } from "./executor.ts"
-import { type McpServer, readMcpServers } from "./mcp-servers.ts"
+import type { ExecutorConfig } from "./ledger/executor.ts"
+import { type McpServer, readMcpServers } from "./mcp/servers.ts"
 
 /** A service that offers tools. Its name is the first part of their names and its token's audience. */
 export interface ProviderTarget {

@@ -1,19 +1,21 @@
 /**
  * The tools service: what runs may do, and the ledger of what they did.
  *
- * registry.ts           asks the providers for their tools, by loops of its own
- * mcp-server.ts         an MCP server as a provider; mcp-servers.ts: those of the deployment
- *   mcp-provider.ts     a provider's contract in terms of MCP; mcp-definition.ts, mcp-answer.ts: its words
- *   mcp-sessions.ts     conversations by workspace; mcp-session.ts: one; mcp-stdio.ts, mcp-http.ts: what carries it
+ * registry/   what is offered, and what a name means
+ *   registry.ts         asks the providers for their tools, by loops of its own
  *   readings.ts, definition.ts   what a definition may be; sync-plan.ts: what an answer changes
- *   schema-checker.ts   JSON Schemas, with a map of its own siblings; foreign-schema.ts: what is nearly one
- *   tool-store.ts       SQL of the registry
- * meanings.ts           what a name means in a workspace; plan-resolution.ts: what whole plans mean
+ *   meanings.ts         what a name means in a workspace; plan-resolution.ts: what whole plans mean
  *   choices.ts          what workspaces have chosen, remembered; tool-review.ts: how they choose;
  *                       definition-change.ts: what has changed; activation-store.ts: SQL
- *   catalogue.ts        what names and digests mean to the deployment, remembered
+ *   catalogue.ts        what names and digests mean to the deployment, remembered; tool-store.ts: SQL
  *   pinned-tool.ts      one version, read and compiled; retry-policy.ts: how it is repeated
- * executor.ts           records, sends, records
+ * schema/     JSON Schemas; checker.ts has a map of its siblings; foreign-schema.ts: what is nearly one
+ * mcp/        MCP servers as providers
+ *   server.ts           one of them; servers.ts: those of the deployment
+ *   provider.ts         a provider's contract in terms of MCP; definition.ts, answer.ts: its words
+ *   sessions.ts         conversations by workspace; session.ts: one; stdio.ts, http.ts: what carries it
+ * ledger/     each call once
+ *   executor.ts         records, sends, records
  *   ledger.ts           what may be done under one key (pure); answer.ts: what follows an answer
  *   provider-call.ts    how an answer is read
  *   ledger-writer.ts    claims and outcomes of many calls at once; execution-group-store.ts: their SQL
@@ -21,7 +23,7 @@
  *   recording.ts        how a sending ends
  *   running-calls.ts    leases of calls that take longer, and what stops them
  *   ledger-list-store.ts  SQL of the list of all that was sent
- * *-handlers.ts         one per proto service; tool-message.ts: rows to messages
+ * *-handlers.ts, in each room, one per proto service; tool-message.ts: rows to messages
  */
 import { join } from "node:path"
 import { createClient } from "@connectrpc/connect"
@@ -31,18 +33,18 @@ import { RegistryService } from "../../gen/runwarden/tools/v1/registry_service_p
 import { ToolProviderService } from "../../gen/runwarden/tools/v1/tool_provider_service_pb.ts"
 import { openDatabase } from "../../mesh/database.ts"
 import { type Runtime, route, type Service, type ServiceModule } from "../../mesh/service.ts"
-import { createCatalogue } from "./catalogue.ts"
-import { createChoiceBook } from "./choices.ts"
 import { type ProviderTarget, readConfig, type ToolsConfig } from "./config.ts"
-import { executionHandlers } from "./execution-handlers.ts"
-import { createExecutor } from "./executor.ts"
-import { ledgerHandlers } from "./ledger-handlers.ts"
-import { createLedgerWriter } from "./ledger-writer.ts"
-import { mcpProviderOf } from "./mcp-server.ts"
-import { createMeanings } from "./meanings.ts"
-import { createRegistry, type ProviderClient } from "./registry.ts"
-import { registryHandlers } from "./registry-handlers.ts"
-import { createRunningCalls } from "./running-calls.ts"
+import { executionHandlers } from "./ledger/execution-handlers.ts"
+import { createExecutor } from "./ledger/executor.ts"
+import { ledgerHandlers } from "./ledger/ledger-handlers.ts"
+import { createLedgerWriter } from "./ledger/ledger-writer.ts"
+import { createRunningCalls } from "./ledger/running-calls.ts"
+import { mcpProviderOf } from "./mcp/server.ts"
+import { createCatalogue } from "./registry/catalogue.ts"
+import { createChoiceBook } from "./registry/choices.ts"
+import { createMeanings } from "./registry/meanings.ts"
+import { createRegistry, type ProviderClient } from "./registry/registry.ts"
+import { registryHandlers } from "./registry/registry-handlers.ts"
 
 export interface ToolsDeps {
   readonly runtime: Runtime

@@ -20,7 +20,7 @@ import {
 import { newId } from "../../mesh/ids.ts"
 import { createLocalTransport } from "../../mesh/local-transport.ts"
 import { testClient, testDatabase, testRuntime } from "../../mesh/testing.ts"
-import type { McpServer } from "./mcp-servers.ts"
+import type { McpServer } from "./mcp/servers.ts"
 import { createTools } from "./service.ts"
 
 export const standardTools = [

@@ -30,7 +30,7 @@ export const mutations = {
   },
   /** An unsafe call whose sender vanished is sent again. */
   unsafe_repeats: {
-    file: "/services/tools/ledger.ts",
+    file: "/services/tools/ledger/ledger.ts",
     guard:
       'if (isUnsafeAndSent(entry)) return { kind: "abandon" } // (2)\n      return { kind: "repeat"',
     instead: 'return { kind: "repeat"',

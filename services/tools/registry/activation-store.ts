@@ -1,0 +1,86 @@
+/** Which versions of tools workspaces use: every activation and roll-back, in order. */
+import type { Statement, Tx } from "../../../mesh/database.ts"
+
+/** A tool by its provider and its name within it. */
+export interface ToolKey {
+  readonly provider: string
+  readonly name: string
+}
+
+/** What one activation or roll-back made of a tool; an empty version is the deployment's. */
+export interface ActivationRow extends ToolKey {
+  readonly revision: number
+  readonly version: string
+  readonly digest: string
+  readonly previous_version: string
+  readonly previous_digest: string
+  readonly activator_id: string
+  readonly create_time: Date
+}
+
+export type NewActivation = ToolKey &
+  Pick<ActivationRow, "version" | "digest" | "activator_id"> & {
+    readonly workspaceId: string
+    /** The row that it follows; undefined for the first of a tool. */
+    readonly last: ActivationRow | undefined
+  }
+
+const columns = `provider, name, revision, version, digest, previous_version, previous_digest,
+  activator_id, create_time`
+
+/** The row that is in force. */
+export async function lastActivation(
+  tx: Tx,
+  workspaceId: string,
+  { provider, name }: ToolKey,
+): Promise<ActivationRow | undefined> {
+  return tx.maybe<ActivationRow>(
+    `select ${columns} from tool_activations
+     where workspace_id = $1::uuid and provider = $2::text and name = $3::text
+     order by revision desc limit 1`,
+    [workspaceId, provider, name],
+  )
+}
+
+/** Adds a row behind the last one. Undefined where another was added meanwhile. */
+export async function insertActivation(
+  tx: Tx,
+  { workspaceId, provider, name, version, digest, activator_id, last }: NewActivation,
+): Promise<ActivationRow | undefined> {
+  return tx.maybe<ActivationRow>(
+    `insert into tool_activations (workspace_id, provider, name, revision, version, digest,
+       previous_version, previous_digest, activator_id)
+     values ($1::uuid, $2::text, $3::text, $4::integer, $5::text, $6::text, $7::text, $8::text,
+       $9::text)
+     on conflict (workspace_id, provider, name, revision) do nothing
+     returning ${columns}`,
+    [
+      workspaceId,
+      provider,
+      name,
+      (last?.revision ?? 0) + 1,
+      version,
+      digest,
+      last?.version ?? "",
+      last?.digest ?? "",
+      activator_id,
+    ],
+  )
+}
+
+/** What workspaces use, and what they have ever activated. */
+export interface ChoiceRow extends ToolKey {
+  readonly workspace_id: string
+  /** The version in force; empty for the deployment's. */
+  readonly version: string
+  readonly digests: readonly string[]
+}
+
+export const choicesStatement: Statement = {
+  name: "read-tool-choices",
+  text: `
+    select workspace_id, provider, name, (array_agg(version order by revision desc))[1] as version,
+      array_agg(distinct digest) as digests
+    from tool_activations where workspace_id = any ($1::uuid[])
+    group by workspace_id, provider, name`,
+}
