@@ -2,8 +2,8 @@ import { z } from "zod"
 import { Role } from "../../gen/runwarden/options/v1/access_pb.ts"
 import { type Environment, milliseconds, readAll, readEnv } from "../../mesh/config.ts"
 import { type DatabaseConfig, readDatabaseConfig } from "../../mesh/database.ts"
-import type { DefaultRule } from "./approval-rule.ts"
-import type { RunLimits } from "./run-limits.ts"
+import type { DefaultRule } from "./approval/approval-rule.ts"
+import type { RunLimits } from "./budget/run-limits.ts"
 
 /** How runs are carried out by one replica. */
 export interface ExecutorConfig {

@@ -1,21 +1,24 @@
 /**
  * The orchestrator: runs, their tool calls and the approvals they wait for.
  *
- * run.ts, tool-call.ts, approval.ts, approval-rule.ts, approval-answer.ts, action.ts, plan.ts   the
- *     pure hearts
- * change.ts, journal-entries.ts, outcome.ts   one transaction's worth of change, built without I/O
- * start-run.ts, new-run.ts, start-key.ts, started-before.ts, tool-pinning.ts   how a run begins
- * budget.ts, run-budget.ts, run-limits.ts, budget-store.ts   what runs may use up and come to, and what becomes of a call then
- * thread-start.ts   who of a thread goes on, and who waits or makes way
- * answers.ts, answered-change.ts, bulk-cancel.ts, watch.ts, run-wait.ts, rest-poller.ts   what else callers do
- * executor.ts, claim-loop.ts, heartbeat.ts, lease.ts, suspicion.ts   who carries a run out
- * run-driver.ts, run-turn.ts, next-move.ts, call-end.ts, held-run.ts   and how far
- * membership.ts, step.ts, judgement.ts, execution.ts, outcome-asking.ts   ask, resolve, judge, act, execute
- * question.ts, rule-books.ts, backing.ts   what people are asked, by which rules, and whether it holds
- * change-store.ts, change-rows.ts, start-store.ts   many changes in one statement
- * journal-sql.ts, journal-chain.ts, journal-delivery.ts, journal-events.ts   what happened, for ever
- * snapshot-store.ts, *-store.ts   every other SQL statement
- * *-handlers.ts, *-message.ts, state-enum.ts   the RPCs and records as messages
+ * run/        a run and its calls: run.ts, tool-call.ts (pure), snapshot.ts: both as they stand
+ *   answers.ts, answered-change.ts, kept-answers.ts, bulk-cancel.ts   what callers do to a run
+ *   watch.ts, notifier.ts, run-wait.ts, rest-poller.ts   how they follow it
+ * start/      how a run begins: start-run.ts; plan.ts (pure), new-run.ts, tool-pinning.ts, start-key.ts,
+ *             started-before.ts; start-store.ts: many in one statement
+ * engine/     how it is carried out
+ *   executor.ts, claim-loop.ts, heartbeat.ts, lease.ts, suspicion.ts   by whom
+ *   run-driver.ts, run-turn.ts, next-move.ts, held-run.ts, call-end.ts   and how far
+ *   membership.ts, step.ts, judgement.ts, execution.ts, outcome-asking.ts   ask, resolve, judge, execute
+ * approval/   what people are asked (question.ts), by which rules (approval-rule.ts, rule-books.ts), what
+ *             they answer (approval-answer.ts), and whether it holds (approval.ts, backing.ts)
+ * budget/     what runs may use up and come to, and what becomes of a call then
+ * thread/     who of a thread goes on, and who waits or makes way
+ * change/     one transaction's worth of change (change.ts), stored with many others in one statement
+ * journal/    what happened, for ever, and telemetry told of it
+ * action.ts (pure) what a verdict, a risk class and an effect lead to; scope.ts: how long something is
+ * worth waiting for. In each room *-handlers.ts and *-message.ts are the RPCs, *-store.ts and *-sql.ts
+ * every SQL statement.
  */
 import { fileURLToPath } from "node:url"
 import type { Client } from "@connectrpc/connect"
@@ -35,27 +38,27 @@ import { ExecutionService } from "../../gen/runwarden/tools/v1/execution_service
 import { LedgerService } from "../../gen/runwarden/tools/v1/ledger_service_pb.ts"
 import { openDatabase } from "../../mesh/database.ts"
 import { type Runtime, route, type Service, type ServiceModule } from "../../mesh/service.ts"
-import { approvalHandlers } from "./approval-handlers.ts"
-import { approvalRuleHandlers } from "./approval-rule-handlers.ts"
-import { budgetHandlers } from "./budget-handlers.ts"
-import { bulkRunHandlers } from "./bulk-cancel.ts"
-import type { Change } from "./change.ts"
-import { createChangeStore } from "./change-store.ts"
+import { approvalHandlers } from "./approval/approval-handlers.ts"
+import { approvalRuleHandlers } from "./approval/approval-rule-handlers.ts"
+import { delegationHandlers } from "./approval/delegation-handlers.ts"
+import { createRuleBooks } from "./approval/rule-books.ts"
+import { budgetHandlers } from "./budget/budget-handlers.ts"
+import { warningOfLimits } from "./budget/run-limits.ts"
+import type { Change } from "./change/change.ts"
+import { createChangeStore } from "./change/change-store.ts"
 import { type OrchestratorConfig, readConfig } from "./config.ts"
-import { delegationHandlers } from "./delegation-handlers.ts"
-import { Executor } from "./executor.ts"
-import { createJournalDelivery } from "./journal-delivery.ts"
-import { createNotifier } from "./notifier.ts"
-import { orphanHandlers } from "./orphan-handlers.ts"
-import { createRestPoller } from "./rest-poller.ts"
-import { createRetryBudgets } from "./retry-budget.ts"
-import { createRuleBooks } from "./rule-books.ts"
-import { runHandlers } from "./run-handlers.ts"
-import { warningOfLimits } from "./run-limits.ts"
-import { createStartStore } from "./start-store.ts"
-import { threadHandlers } from "./thread-handlers.ts"
-import { toolCallHandlers } from "./tool-call-handlers.ts"
-import { createWatch } from "./watch.ts"
+import { Executor } from "./engine/executor.ts"
+import { createRetryBudgets } from "./engine/retry-budget.ts"
+import { createJournalDelivery } from "./journal/journal-delivery.ts"
+import { bulkRunHandlers } from "./run/bulk-cancel.ts"
+import { createNotifier } from "./run/notifier.ts"
+import { orphanHandlers } from "./run/orphan-handlers.ts"
+import { createRestPoller } from "./run/rest-poller.ts"
+import { runHandlers } from "./run/run-handlers.ts"
+import { toolCallHandlers } from "./run/tool-call-handlers.ts"
+import { createWatch } from "./run/watch.ts"
+import { createStartStore } from "./start/start-store.ts"
+import { threadHandlers } from "./thread/thread-handlers.ts"
 
 export interface OrchestratorDeps {
   readonly runtime: Runtime

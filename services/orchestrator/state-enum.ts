@@ -7,9 +7,9 @@ import {
   RiskClass as RiskEnum,
 } from "../../gen/runwarden/tools/v1/tool_pb.ts"
 import type { Effect, RiskClass, Verdict } from "./action.ts"
-import type { ApprovalState } from "./approval.ts"
-import type { RunState } from "./run.ts"
-import type { ToolCallState } from "./tool-call.ts"
+import type { ApprovalState } from "./approval/approval.ts"
+import type { RunState } from "./run/run.ts"
+import type { ToolCallState } from "./run/tool-call.ts"
 
 /** The service's own words as the contract's numbers, and back. */
 export const runStateEnum: Readonly<Record<RunState, RunEnum>> = {

@@ -11,7 +11,7 @@ interface Mutation {
 export const mutations = {
   /** A StartRun is acknowledged while it is being stored, not after. */
   early_answers: {
-    file: "/services/orchestrator/start-run.ts",
+    file: "/services/orchestrator/start/start-run.ts",
     guard: "starts.start(stored)",
     instead:
       '(void starts.start(stored).catch(() => {}), { kind: "started" as const, at: new Date() })',
@@ -24,7 +24,7 @@ export const mutations = {
   },
   /** Nobody takes over the runs of an owner that died. */
   abandoned_runs: {
-    file: "/services/orchestrator/claim-store.ts",
+    file: "/services/orchestrator/engine/claim-store.ts",
     guard: "and free.due_time <= now()",
     instead: "and free.due_time <= now() and not free.is_orphan",
   },
