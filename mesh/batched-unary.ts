@@ -2,13 +2,7 @@
  * The caller's side of a unary call that leaves with others. It passes the chain of the client
  * interceptors, in the same order, made of plain calls: trace, errors, identity.
  */
-import {
-  type DescMethodUnary,
-  type DescService,
-  fromBinary,
-  type Message,
-  toBinary,
-} from "@bufbuild/protobuf"
+import { type DescMethodUnary, type DescService, type Message, toBinary } from "@bufbuild/protobuf"
 import {
   type ContextValues,
   createContextValues,
@@ -17,6 +11,7 @@ import {
 } from "@connectrpc/connect"
 import { type Client, connectivityState } from "@grpc/grpc-js"
 import { context, propagation, SpanKind } from "@opentelemetry/api"
+import { readAnswer } from "./answer-reader.ts"
 import { batchOf } from "./batch-methods.ts"
 import { CallLife } from "./call-life.ts"
 import { deadlineKey, defaultTimeoutMs, longestTimeoutMs } from "./deadline.ts"
@@ -88,7 +83,7 @@ export function createBatchedUnary(
           throw toCallerError(error, audience)
         }
       })
-      return new BatchedResponse(method, fromBinary(method.output, answer))
+      return new BatchedResponse(method, readAnswer(method.output, answer))
     } catch (error) {
       throw toConnectError(error)
     }

@@ -5,7 +5,8 @@
  * 1. What is due in one turn of the event loop leaves at once: nothing waits for company.
  * 2. Every item is answered once: by its result, or by what became of its batch.
  * 3. A batch whose items have all gone is cancelled; until then one that goes only stops waiting.
- * 4. A peer that does not know the method has executed nothing: its items go on one by one, and so
+ * 4. A peer that goes on answering when everything is answered is not listened to.
+ * 5. A peer that does not know the method has executed nothing: its items go on one by one, and so
  *    does every later call.
  */
 import type { DescMethodServerStreaming } from "@bufbuild/protobuf"
@@ -109,6 +110,7 @@ export function createCoalescer(deps: CoalescerDeps): Coalescer {
   }
 
   function follow(call: ClientReadableStream<Buffer>, items: readonly Waiting[]): void {
+    let messages = 0
     let results = 0
     let status: StatusObject | undefined
     let isAnswered = false
@@ -118,6 +120,7 @@ export function createCoalescer(deps: CoalescerDeps): Coalescer {
     for (const item of items) item.onLeave = cancelIfUnwanted
     cancelIfUnwanted()
     call.on("data", (bytes: Buffer) => {
+      messages++
       try {
         for (const { item: index, response, error } of decodeBatchResponse(bytes)) {
           results++
@@ -127,6 +130,10 @@ export function createCoalescer(deps: CoalescerDeps): Coalescer {
             if (error === undefined) item.resolve(response ?? nothing)
             else item.reject(fromStatusBytes(error))
           })
+        }
+        if (Math.max(messages, results) > items.length) {
+          call.cancel() // (4)
+          failRest(items, new ConnectError("more was answered than asked", Code.Internal))
         }
       } catch (error) {
         call.cancel()

@@ -7,12 +7,12 @@ import {
   type MessageShape,
   toBinary,
 } from "@bufbuild/protobuf"
-import type {
+import {
   ConnectError,
-  StreamRequest,
-  StreamResponse,
-  UnaryRequest,
-  UnaryResponse,
+  type StreamRequest,
+  type StreamResponse,
+  type UnaryRequest,
+  type UnaryResponse,
 } from "@connectrpc/connect"
 import {
   type CallOptions,
@@ -23,6 +23,7 @@ import {
   type StatusObject,
   status,
 } from "@grpc/grpc-js"
+import { readAnswer } from "./answer-reader.ts"
 import { deadlineKey, toWallClock } from "./deadline.ts"
 import { fromStatus, hasDetails, toHeaders, toMetadata } from "./grpc-metadata.ts"
 import { methodName, single } from "./method-chain.ts"
@@ -54,16 +55,26 @@ export function sendUnary(channel: Client, request: UnaryRequest): Promise<Unary
   let header: Metadata | undefined
   let trailer: Metadata | undefined
   let message: Message | undefined
+  let refused: ConnectError | undefined
+  const read = (bytes: Buffer) => {
+    try {
+      return readAnswer(method.output, bytes)
+    } catch (error) {
+      // gRPC has its own word for whatever cannot be read.
+      if (error instanceof ConnectError) refused = error
+      throw error
+    }
+  }
   const call = channel.makeUnaryRequest<Message, Message>(
     `/${methodName(method)}`,
     writer(method.input),
-    reader(method.output),
+    read,
     request.message,
     toMetadata(request.header),
     callOptions(request),
     (error: ServiceError | null, output?: Message) => {
       message = output
-      if (error !== null) settle(() => reject(failureOf(error, header)))
+      if (error !== null) settle(() => reject(refused ?? failureOf(error, header)))
     },
   )
   const cancel = () => call.cancel()
