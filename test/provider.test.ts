@@ -171,14 +171,14 @@ describe.each(availableLanguages("providers"))("a provider in $name", (language)
     await provider.start({ ORDERS_LOOKUP_MS: "60000" })
     const late = { ...step("order.get", { order_id: "A-1001" }), timeout: { seconds: 3n } }
     const { runId: lateId } = await startSteps([late])
-    await until(() => stopped().length === 1, patience)
+    await until(() => stopped().length > 0, patience)
     await rest(lateId, RunState.FAILED)
     expect((await callOf(lateId)).reason).toBe("deadline_exceeded")
 
     const { runId } = await start("order.get", { order_id: "A-1001" })
     const { idempotencyKey } = await callOf(runId)
     await until(() => callLines("order.get").some((it) => it.includes(idempotencyKey)), patience)
-    expect(stopped()).toHaveLength(1)
+    expect(stopped().some((line) => line.includes(idempotencyKey))).toBe(false)
     const { workspaceId, member } = workspace
     await mesh.client(RunService, member).cancelRun({ workspaceId, requestId: newId(), runId })
     await until(() => stopped().some((line) => line.includes(idempotencyKey)), patience)

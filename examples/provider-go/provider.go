@@ -111,21 +111,27 @@ func (p *Provider) execute(ctx context.Context, caller *Caller, call *toolsv1.Ex
 	deadline, _ := ctx.Deadline()
 	log.Info("call", "workspace", caller.WorkspaceID, "actor", caller.Subject, "run", call.GetRunId(),
 		"trace", trace.SpanContextFromContext(ctx).TraceID(), "left_ms", time.Until(deadline).Milliseconds())
-	// The caller has given up, or its deadline has passed.
-	defer context.AfterFunc(ctx, func() { log.Info("stopped") })()
+	answer, err := p.answer(ctx, caller.WorkspaceID, call)
+	if ctx.Err() != nil {
+		// The caller has given up, or its deadline has passed.
+		log.Info("stopped")
+	}
+	return toResponse(answer, err)
+}
 
+func (p *Provider) answer(ctx context.Context, workspaceID string, call *toolsv1.ExecuteToolRequest) (*Answer, error) {
 	// Runwarden has checked the arguments against the schema.
 	arguments := call.GetArguments().GetFields()
 	id := arguments["order_id"].GetStringValue()
 	switch call.GetTool() + "@" + call.GetVersion() {
 	case "order.get@1.0.0":
-		return toResponse(p.orders.Get(ctx, caller.WorkspaceID, id))
+		return p.orders.Get(ctx, workspaceID, id)
 	case "order.note@1.0.0":
 		note := arguments["text"].GetStringValue()
-		return toResponse(p.orders.Note(ctx, caller.WorkspaceID, call.IdempotencyKey, id, note))
+		return p.orders.Note(ctx, workspaceID, call.IdempotencyKey, id, note)
 	case "order.refund@1.0.0":
 		amount := int64(arguments["cents"].GetNumberValue())
-		return toResponse(p.orders.Refund(ctx, caller.WorkspaceID, call.IdempotencyKey, id, amount))
+		return p.orders.Refund(ctx, workspaceID, call.IdempotencyKey, id, amount)
 	default:
 		return nil, status.Errorf(codes.InvalidArgument, "There is no tool %s@%s.", call.GetTool(), call.GetVersion())
 	}
@@ -133,6 +139,9 @@ func (p *Provider) execute(ctx context.Context, caller *Caller, call *toolsv1.Ex
 
 func toResponse(answer *Answer, err error) (*toolsv1.ExecuteToolResponse, error) {
 	if err != nil {
+		if _, isStatus := status.FromError(err); isStatus {
+			return nil, err
+		}
 		if code := status.FromContextError(err).Code(); code != codes.Unknown {
 			return nil, status.Error(code, err.Error())
 		}
