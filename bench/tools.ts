@@ -58,6 +58,12 @@ const service = stack.use(
       database,
       providers: [{ name: "projects", address: "local:1" }],
       mcpServers: [],
+      workspaceProviders: {
+        keyring: undefined,
+        origins: [],
+        commands: new Map(),
+        maxPerWorkspace: 0,
+      },
       refreshMs: 600_000,
       execution: { leaseMs: 10_000, probeTimeoutMs: 1_000, maxResultBytes: 262_144 },
     },

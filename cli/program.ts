@@ -18,6 +18,7 @@ import { metricsCommands } from "./metrics-command.ts"
 import { Output } from "./output.ts"
 import { policyCommands } from "./policy-command.ts"
 import { projectCommands } from "./project-command.ts"
+import { providerCommands } from "./provider-command.ts"
 import { runCommands } from "./run-command.ts"
 import { searchCommand } from "./search-command.ts"
 import { threadCommands } from "./thread-command.ts"
@@ -57,6 +58,7 @@ function createProgram(cli: Cli): Command {
     citationCommands(cli),
     projectCommands(cli),
     toolCommands(cli),
+    providerCommands(cli),
     policyCommands(cli),
     decisionCommands(cli),
     metricsCommands(cli),

@@ -1,9 +1,7 @@
 import { durationMs } from "@bufbuild/protobuf/wkt"
 import type { Command } from "commander"
-import { ProviderStateSchema, RefusalKindSchema } from "../gen/runwarden/tools/v1/provider_pb.ts"
 import {
   GetToolResponseSchema,
-  ListProvidersResponseSchema,
   RegistryService,
   RegistryServiceListToolsResponseSchema,
 } from "../gen/runwarden/tools/v1/registry_service_pb.ts"
@@ -16,7 +14,8 @@ import { shortened, visible, visibleJson } from "../mesh/visible-text.ts"
 import { type Cli, type Context, command, group } from "./command.ts"
 import { enumText } from "./enum-text.ts"
 import { addPageOptions, type PageOptions, printList } from "./paging.ts"
-import { ageOf, spanText, timeText } from "./time-text.ts"
+import { listProviders } from "./provider-command.ts"
+import { spanText, timeText } from "./time-text.ts"
 import { toolLockCommands } from "./tool-lock-command.ts"
 import { toolVersionCommands } from "./tool-version-command.ts"
 
@@ -40,7 +39,7 @@ export function toolCommands(cli: Cli): Command {
     }),
     ...toolVersionCommands(cli),
     ...toolLockCommands(cli),
-    command(cli, "providers", "show the providers, and why a tool may be missing", {
+    command(cli, "providers", "the same as `provider list`", {
       examples: ["tool providers"],
       action: listProviders,
     }),
@@ -115,32 +114,4 @@ function maxUsageText({ maxUsage }: ToolDefinition): string {
   if (maxUsage === undefined) return ""
   const { inputTokens, outputTokens, costMicros } = maxUsage
   return `${inputTokens + outputTokens} tokens, cost ${Number(costMicros) / 1e6}`
-}
-
-async function listProviders(context: Context): Promise<void> {
-  const { out, io } = context
-  const session = context.session()
-  const workspaceId = await session.workspaceId()
-  const response = await session
-    .client(RegistryService)
-    .listProviders({ workspaceId }, session.options)
-  out.message(ListProvidersResponseSchema, response, () => {
-    out.table(
-      ["PROVIDER", "STATE", "TOOLS", "ASKED", "ERROR"],
-      response.providers.map((provider) => [
-        provider.name,
-        enumText(ProviderStateSchema, provider.state),
-        String(provider.toolCount),
-        ageOf(provider.attemptTime, io.now()),
-        shortened(provider.error, 80),
-      ]),
-      "No providers.",
-    )
-    for (const { name, refusedTools } of response.providers) {
-      for (const tool of refusedTools) {
-        const kind = enumText(RefusalKindSchema, tool.kind)
-        out.marked("attention", `${name}/${tool.name}@${tool.version} ${kind}: ${tool.message}`)
-      }
-    }
-  })
 }

@@ -47,6 +47,8 @@ export interface Egress extends AsyncDisposable {
   fetch(url: string | URL, init?: RequestInit, limits?: EgressLimits): Promise<Response>
 }
 
+const publicKinds: readonly AddressKind[] = ["public"]
+const privateKinds: readonly AddressKind[] = ["public", "private"]
 const maxRedirects = 3
 const maxAddresses = 64
 const connectTimeoutMs = 10_000
@@ -56,27 +58,49 @@ const bodilessStatuses = new Set([101, 103, 204, 205, 304])
 /** What another origin may be told after a redirect (3). */
 const harmlessHeaders = ["accept", "accept-language", "content-type", "user-agent"]
 
+/**
+ * The kinds of addresses that a URL may lead to. Throws EgressRefused for a URL that may not be asked
+ * for at all (1), and for a host that is an address of another kind.
+ */
+export function kindsOfUrl(
+  url: URL,
+  { schemes = ["https:"], ports = [443, 8443], configured = [] }: EgressOptions,
+): readonly AddressKind[] {
+  if (!/^https?:$/.test(url.protocol)) refuse(`the scheme ${url.protocol} is not allowed`)
+  if (url.username !== "" || url.password !== "") refuse("a URL with a user or a password")
+  if (configured.some((origin) => new URL(origin).origin === url.origin)) {
+    return requireKind(url, privateKinds)
+  }
+  if (!schemes.some((scheme) => scheme === url.protocol)) {
+    refuse(`the scheme ${url.protocol} is not allowed`)
+  }
+  const port = Number(url.port || (url.protocol === "https:" ? 443 : 80))
+  if (ports !== "any" && !ports.includes(port)) refuse(`the port ${port} is not allowed`)
+  return requireKind(url, publicKinds)
+}
+
+/** The addresses of a name. Throws EgressRefused unless all are of these kinds, and there is one (2). */
+export async function addressesOf(
+  hostname: string,
+  kinds: readonly AddressKind[],
+  resolve: NonNullable<EgressOptions["resolve"]> = resolveBySystem,
+): Promise<readonly string[]> {
+  const addresses = await resolve(hostname)
+  const wrong = addresses.find((address) => !kinds.includes(kindOfAddress(address)))
+  if (addresses.length > 0 && addresses.length <= maxAddresses && wrong === undefined) {
+    return addresses
+  }
+  throw new EgressRefused(`${hostname} leads to ${wrong ?? "no address"}`)
+}
+
 export function createEgress(options: EgressOptions = {}): Egress {
-  const { schemes = ["https:"], ports = [443, 8443], resolve = resolveBySystem } = options
-  const configured = new Set(options.configured?.map((origin) => new URL(origin).origin))
-  const toPublic = createAgent(resolve, ["public"])
-  const toConfigured = createAgent(resolve, ["public", "private"])
+  const { resolve = resolveBySystem } = options
+  const toPublic = createAgent(resolve, publicKinds)
+  const toConfigured = createAgent(resolve, privateKinds)
 
   /** The agent for a URL that may be asked for. */
   function agentFor(url: URL): Agent {
-    if (!/^https?:$/.test(url.protocol)) refuse(`the scheme ${url.protocol} is not allowed`)
-    if (url.username !== "" || url.password !== "") refuse("a URL with a user or a password")
-    if (configured.has(url.origin)) {
-      requireKind(url, ["public", "private"])
-      return toConfigured
-    }
-    if (!schemes.some((scheme) => scheme === url.protocol)) {
-      refuse(`the scheme ${url.protocol} is not allowed`)
-    }
-    const port = Number(url.port || (url.protocol === "https:" ? 443 : 80))
-    if (ports !== "any" && !ports.includes(port)) refuse(`the port ${port} is not allowed`)
-    requireKind(url, ["public"])
-    return toPublic
+    return kindsOfUrl(url, options) === publicKinds ? toPublic : toConfigured
   }
 
   async function follow(first: URL, init: RequestInit, signal: AbortSignal | null) {
@@ -139,12 +163,9 @@ function createAgent(
   kinds: readonly AddressKind[],
 ): Agent {
   const lookup: LookupFunction = (hostname, options, done) => {
-    resolve(hostname).then(
+    addressesOf(hostname, kinds, resolve).then(
       (addresses) => {
-        const wrong = addresses.find((address) => !kinds.includes(kindOfAddress(address)))
-        if (addresses.length === 0 || addresses.length > maxAddresses || wrong !== undefined) {
-          done(new EgressRefused(`${hostname} leads to ${wrong ?? "no address"}`), "", 0)
-        } else if (options.all) {
+        if (options.all) {
           const all = addresses.map((address) => ({ address, family: isIP(address) }))
           done(null, all)
         } else {
@@ -178,10 +199,11 @@ function createAgent(
 }
 
 /** A host that is an address is never resolved, so it is looked at here. */
-function requireKind({ hostname }: URL, kinds: readonly AddressKind[]): void {
+function requireKind<Kinds extends readonly AddressKind[]>({ hostname }: URL, kinds: Kinds): Kinds {
   const host = hostname.replace(/^\[(.*)\]$/, "$1")
   if (hostname === "") refuse("a URL without a host")
   if (isIP(host) !== 0 && !kinds.includes(kindOfAddress(host))) refuse(`the address ${host}`)
+  return kinds
 }
 
 async function resolveBySystem(hostname: string): Promise<readonly string[]> {

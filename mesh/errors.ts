@@ -1,4 +1,5 @@
 import { create, type MessageInitShape } from "@bufbuild/protobuf"
+import { durationMs } from "@bufbuild/protobuf/wkt"
 import { Code, ConnectError } from "@connectrpc/connect"
 import { ViolationsSchema } from "../gen/buf/validate/validate_pb.ts"
 import {
@@ -121,6 +122,14 @@ const reasons: Readonly<Record<Reason, ReasonRule>> = {
     Code.FailedPrecondition,
     "Run {run_id} of thread {thread_id} has not ended yet.",
   ),
+  CREDENTIALS_UNAVAILABLE: rule(
+    Code.FailedPrecondition,
+    "The credentials of {provider} cannot be used: {cause}.",
+  ),
+  PROVIDER_REMOVED: rule(
+    Code.FailedPrecondition,
+    "The workspace has removed the provider {provider}.",
+  ),
   REQUEST_TOO_LARGE: rule(
     Code.ResourceExhausted,
     "The request is larger than {limit_bytes} bytes.",
@@ -189,6 +198,14 @@ export function illegalTransition(
     requested,
     allowed: allowed.join(", "),
   })
+}
+
+/** After how many milliseconds an error says that one may try again, its own or a peer's. */
+export function retryAfterOf(error: unknown): number | undefined {
+  if (error instanceof RunwardenError) return error.retryAfterMs
+  if (!(error instanceof ConnectError)) return undefined
+  const [info] = error.findDetails(RetryInfoSchema)
+  return info?.retryDelay === undefined ? undefined : durationMs(info.retryDelay)
 }
 
 /** The reason of a RunwardenError, or of an error that a peer sent; undefined for anything else. */

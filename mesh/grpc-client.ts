@@ -24,12 +24,13 @@ import {
 import { MethodOptions_IdempotencyLevel as Idempotency } from "@bufbuild/protobuf/wkt"
 import type {
   ContextValues,
+  Interceptor,
   StreamResponse,
   Transport,
   UnaryRequest,
   UnaryResponse,
 } from "@connectrpc/connect"
-import { Client, credentials } from "@grpc/grpc-js"
+import { type ChannelCredentials, type ChannelOptions, Client, credentials } from "@grpc/grpc-js"
 import { type BatchedUnary, createBatchedUnary } from "./batched-unary.ts"
 import { callSignal } from "./call-signal.ts"
 import { RunwardenError, toConnectError } from "./errors.ts"
@@ -50,6 +51,17 @@ import {
 import { meshLimits, writeMaxBytes } from "./server-limits.ts"
 import type { Runtime } from "./service.ts"
 
+/** What differs where the peer is no service of this mesh, nor of its deployment. */
+export interface ForeignPeer {
+  /** In the clear if not given. */
+  readonly credentials?: ChannelCredentials
+  readonly channelOptions?: ChannelOptions
+  /** What each call passes last. */
+  readonly innermost?: readonly Interceptor[]
+  /** Whether calls may leave together; if not given, they do. */
+  readonly hasBatches?: boolean
+}
+
 /**
  * Creates the transport by which `caller` reaches the service `audience` at a gRPC target, such as
  * `127.0.0.1:7102` or `dns:///tools:7102`. All addresses behind a name are used, in turn. Nothing
@@ -59,8 +71,10 @@ export function createGrpcTransport(
   address: string,
   caller: Runtime,
   audience: string,
+  options: ForeignPeer = {},
 ): Transport & AsyncDisposable {
-  const interceptors = clientInterceptors(caller, audience)
+  const { innermost = [], hasBatches = true } = options
+  const interceptors = [...clientInterceptors(caller, audience), ...innermost]
   const channels = new Map<ChannelKind, Client>()
   const calls = new Map<DescMethod, AnyCall>()
   const batched = new Map<DescMethod, BatchedUnary | undefined>()
@@ -70,7 +84,9 @@ export function createGrpcTransport(
     if (isClosed) throw new RunwardenError("SHUTTING_DOWN", { service: caller.name })
     let channel = channels.get(kind)
     if (channel === undefined) {
-      channel = new Client(address, credentials.createInsecure(), channelOptions(kind))
+      const secured = options.credentials ?? credentials.createInsecure()
+      const settings = { ...channelOptions(kind), ...options.channelOptions }
+      channel = new Client(address, secured, settings)
       channels.set(kind, channel)
     }
     return channel
@@ -113,7 +129,7 @@ export function createGrpcTransport(
       const life = callSignal(signal)
       try {
         const message = create(method.input, input)
-        const together = header === undefined ? batchedOf(method) : undefined
+        const together = hasBatches && header === undefined ? batchedOf(method) : undefined
         const among = together?.(message, { signal, timeoutMs, contextValues })
         if (among !== undefined) return (await among) as UnaryResponse<I, O>
         const leaving = leavingCall(address, method, life.signal, timeoutMs, header, contextValues)

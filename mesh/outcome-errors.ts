@@ -153,6 +153,16 @@ export const errorOutcomes = {
     "Another run of the thread has not ended yet; nothing was started.",
     "Wait for that run or cancel it, or let the new one wait for its turn.",
   ),
+  CREDENTIALS_UNAVAILABLE: failure(
+    "credentials unavailable",
+    "The provider's credentials cannot be kept or read; nothing was sent without them.",
+    "Whoever runs the deployment looks at TOOLS_CREDENTIAL_KEYS; then set them anew if need be.",
+  ),
+  PROVIDER_REMOVED: failure(
+    "provider removed",
+    "The workspace has removed the tool's provider; the call was not made.",
+    "Start again with another tool, or add the provider again.",
+  ),
   REQUEST_TOO_LARGE: failure(
     "too large",
     "The request is larger than this call takes; nothing was done.",

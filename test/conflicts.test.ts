@@ -138,6 +138,7 @@ describe("a stale etag", () => {
       "ProjectService/ArchiveProject",
       "ProjectService/TransitionProject",
       "ProjectService/UpdateProject",
+      "ProviderService/UpdateProvider",
       "RegistryService/RollBackTool",
       "RunService/CancelRun",
     ])
@@ -347,6 +348,10 @@ function another(method: DescMethod, request: Message): Message {
   }
   if (method.parent.name === "RegistryService") {
     fields.set(method.input.field.name as never, "projects/project.archive")
+    return copy
+  }
+  if (method.parent.name === "ProviderService" && leaf !== undefined) {
+    fields.set(leaf, "another")
     return copy
   }
   if (leaf === undefined) throw new Error(`${method.name} has nothing to change`)

@@ -1,5 +1,5 @@
 /** The whole mesh for tests: seven services on databases of their own, workspaces with members. */
-import { randomUUID } from "node:crypto"
+import { randomBytes, randomUUID } from "node:crypto"
 import type { DescService } from "@bufbuild/protobuf"
 import type { Client } from "@connectrpc/connect"
 import type { SpanExporter } from "@opentelemetry/sdk-trace"
@@ -63,6 +63,8 @@ export async function startTestMesh(options: TestMeshOptions = {}): Promise<Test
   const env: Environment = {
     GATEWAY_LISTEN: "127.0.0.1:0",
     ...databaseEnvironment(Object.fromEntries(databases) as never),
+    TOOLS_CREDENTIAL_KEYS: `test:${randomBytes(32).toString("base64")}`,
+    TOOLS_PROVIDER_ORIGINS: "http://127.0.0.1:9",
     ...options.env,
   }
   let mesh = await start(env, options)

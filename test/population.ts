@@ -38,6 +38,8 @@ import type { Citation } from "../gen/runwarden/retrieval/v1/citation_pb.ts"
 import { IngestionService } from "../gen/runwarden/retrieval/v1/ingestion_service_pb.ts"
 import { SearchService } from "../gen/runwarden/retrieval/v1/search_service_pb.ts"
 import { AlertService } from "../gen/runwarden/telemetry/v1/alert_service_pb.ts"
+import { ProviderSchema, ProviderState } from "../gen/runwarden/tools/v1/provider_pb.ts"
+import { ProviderService } from "../gen/runwarden/tools/v1/provider_service_pb.ts"
 import {
   RegistryService,
   RegistryServiceListToolsResponseSchema,
@@ -58,6 +60,8 @@ export interface Population {
   /** Of `projects/project.create`, which the workspace has activated. */
   readonly tool_version: string
   readonly definition_digest: string
+  /** Name of a provider that the workspace has added; nobody is there. */
+  readonly provider: string
   readonly delegate_id: string
   readonly delegation_id: string
   readonly run_id: string
@@ -145,6 +149,13 @@ export async function populate(mesh: TestMesh, workspace: TestWorkspace): Promis
     version: toolVersion,
     definitionDigest,
   })
+  const provider = `desk-${workspaceId.slice(-8)}`
+  await mesh.client(ProviderService, admin).createProvider({
+    ...at(),
+    name: provider,
+    connection: { kind: { case: "mcpHttp", value: { url: "http://127.0.0.1:9/mcp" } } },
+    credentials: [{ name: "authorization", value: "Bearer of nothing" }],
+  })
   const { member: delegate } = await mesh.client(MembershipService, admin).addMember({
     ...at(),
     displayName: "Delegate",
@@ -191,6 +202,7 @@ export async function populate(mesh: TestMesh, workspace: TestWorkspace): Promis
     rule_version: ruleVersion,
     tool_version: toolVersion,
     definition_digest: definitionDigest,
+    provider,
     delegate_id: delegateId,
     delegation_id: given(delegation?.delegationId),
     run_id: runId,
@@ -237,11 +249,24 @@ export async function snapshot(mesh: TestMesh, workspace: TestWorkspace): Promis
       RegistryServiceListToolsResponseSchema,
       await mesh.client(RegistryService, admin).listTools(page),
     ),
+    providers: await ownProviders(mesh, workspace),
     policies: toJson(
       ListPolicyVersionsResponseSchema,
       await mesh.client(PolicyService, admin).listPolicyVersions(page),
     ),
   }
+}
+
+/** The workspace's own providers, without when they were asked: that happens by itself. */
+async function ownProviders(mesh: TestMesh, { workspaceId, admin }: TestWorkspace) {
+  const { providers } = await mesh.client(ProviderService, admin).listProviders({ workspaceId })
+  return providers
+    .filter(({ providerId }) => providerId !== "")
+    .map((provider) => {
+      const still = { ...provider, state: ProviderState.UNSPECIFIED, error: "" }
+      delete still.attemptTime
+      return toJson(ProviderSchema, still)
+    })
 }
 
 /** A run that moderation blocks, so that there is something to be alarmed about. */

@@ -11,6 +11,7 @@ import { RunService } from "../gen/runwarden/orchestrator/v1/run_service_pb.ts"
 import { type ToolCall, ToolCallState } from "../gen/runwarden/orchestrator/v1/tool_call_pb.ts"
 import { ToolCallService } from "../gen/runwarden/orchestrator/v1/tool_call_service_pb.ts"
 import { ProviderState } from "../gen/runwarden/tools/v1/provider_pb.ts"
+import { ProviderService } from "../gen/runwarden/tools/v1/provider_service_pb.ts"
 import { RegistryService } from "../gen/runwarden/tools/v1/registry_service_pb.ts"
 import { reasonOf } from "../mesh/errors.ts"
 import { tcpProxy } from "../mesh/fixtures/tcp-proxy.ts"
@@ -221,7 +222,7 @@ describe.each(availableLanguages("providers"))("a provider in $name", (language)
 
   async function registered() {
     const { workspaceId, viewer } = workspace
-    const { providers } = await mesh.client(RegistryService, viewer).listProviders({ workspaceId })
+    const { providers } = await mesh.client(ProviderService, viewer).listProviders({ workspaceId })
     return providers.find(({ name }) => name === provider.name)
   }
 

@@ -134,7 +134,22 @@ export const sampleRequests: Readonly<Record<string, (own: Population) => object
   "MetricsService/QueryTimeSeries": () => ({}),
   "RegistryService/ListTools": () => ({}),
   "RegistryService/GetTool": () => ({ name: "projects/project.create" }),
-  "RegistryService/ListProviders": () => ({}),
+  "ProviderService/CreateProvider": () => ({
+    name: `tickets-${newId().slice(-8)}`,
+    connection: { kind: { case: "mcpHttp", value: { url: "https://mcp.example.com/mcp" } } },
+    credentials: [{ name: "x-api-key", value: "a value that is kept" }],
+    toolSettings: { look: { riskClass: 1, effect: 1 } },
+  }),
+  "ProviderService/GetProvider": (own) => ({ provider: own.provider }),
+  "ProviderService/ListProviders": () => ({}),
+  "ProviderService/UpdateProvider": (own) => ({
+    provider: own.provider,
+    setCredentials: [{ name: "x-api-key", value: "another value" }],
+    removeCredentials: ["authorization"],
+    setToolSettings: { look: { riskClass: 1, effect: 1 } },
+  }),
+  "ProviderService/DeleteProvider": (own) => ({ provider: own.provider }),
+  "ProviderService/RefreshProvider": (own) => ({ provider: own.provider }),
   "RegistryService/ListToolVersions": () => ({ name: "projects/project.create" }),
   "RegistryService/ActivateToolVersion": (own) => ({
     name: "projects/project.create",

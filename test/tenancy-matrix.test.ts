@@ -220,6 +220,7 @@ function foreignValue(method: DescMethod, leaf: string): string {
 
 function absentValue(leaf: string): string {
   if (leaf === "policy_version") return "nothing@1"
+  if (leaf === "provider") return "nobody"
   return leaf === "rule_version" ? "rules@999" : newId()
 }
 

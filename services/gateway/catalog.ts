@@ -20,6 +20,7 @@ import { IngestionService } from "../../gen/runwarden/retrieval/v1/ingestion_ser
 import { SearchService } from "../../gen/runwarden/retrieval/v1/search_service_pb.ts"
 import { AlertService } from "../../gen/runwarden/telemetry/v1/alert_service_pb.ts"
 import { MetricsService } from "../../gen/runwarden/telemetry/v1/metrics_service_pb.ts"
+import { ProviderService } from "../../gen/runwarden/tools/v1/provider_service_pb.ts"
 import { RegistryService } from "../../gen/runwarden/tools/v1/registry_service_pb.ts"
 import { type ServiceName, serviceNames } from "../../mesh/identity.ts"
 import { accessRuleOf } from "../../mesh/interceptors.ts"
@@ -44,6 +45,7 @@ export const publicServices: readonly DescService[] = [
   OrphanService,
   PolicyService,
   ProjectService,
+  ProviderService,
   RegistryService,
   RunService,
   SearchService,

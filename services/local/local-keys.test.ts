@@ -6,7 +6,7 @@ import { createSigner, createVerifier } from "../../mesh/hop-tokens.ts"
 import { memberSubject, serviceNames } from "../../mesh/identity.ts"
 import { newId } from "../../mesh/ids.ts"
 import { providersEnvironment } from "./local.ts"
-import { providerEnvironment, readLocalKeys } from "./local-keys.ts"
+import { providerEnvironment, readLocalCredentialKeys, readLocalKeys } from "./local-keys.ts"
 
 const folder = mkdtempSync(path.join(tmpdir(), "runwarden-keys-"))
 afterAll(() => rmSync(folder, { recursive: true, force: true }))
@@ -23,6 +23,15 @@ test("the keys of the first start are those of every later one, and only ours to
   const caller = await createVerifier("projects", later.trusted).verify(token)
   expect(caller).toEqual({ ...subject, issuer: "tools" })
   const { mode } = statSync(path.join(dataFolder, "mesh-keys.json"))
+  if (process.platform !== "win32") expect(mode & 0o777).toBe(0o600)
+})
+
+test("the key of credentials is made once as well, and only ours to read", () => {
+  const dataFolder = path.join(folder, "credentials")
+  const first = readLocalCredentialKeys(dataFolder)
+  expect(first).toMatch(/^local:[A-Za-z0-9+/]{43}=$/)
+  expect(readLocalCredentialKeys(dataFolder)).toBe(first)
+  const { mode } = statSync(path.join(dataFolder, "credential-keys"))
   if (process.platform !== "win32") expect(mode & 0o777).toBe(0o600)
 })
 

@@ -1,4 +1,4 @@
-import { createPublicKey } from "node:crypto"
+import { createPublicKey, randomBytes } from "node:crypto"
 import { linkSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import path from "node:path"
 import { z } from "zod"
@@ -19,7 +19,7 @@ const keysSchema = z.record(z.enum(serviceNames), privateKeySetting)
  */
 export function readLocalKeys(dataFolder: string): MeshKeys {
   const file = path.join(dataFolder, "mesh-keys.json")
-  const found = readIfThere(file) ?? makeOnce(file)
+  const found = readIfThere(file) ?? makeOnce(file, freshKeys)
   const keys = Object.entries(keysSchema.parse(JSON.parse(found))) as [
     (typeof serviceNames)[number],
     z.infer<typeof privateKeySetting>,
@@ -30,6 +30,23 @@ export function readLocalKeys(dataFolder: string): MeshKeys {
   }
 }
 
+/**
+ * What local mode encrypts the credentials of providers with (`TOOLS_CREDENTIAL_KEYS`), made and kept
+ * beside the keys of the mesh.
+ */
+export function readLocalCredentialKeys(dataFolder: string): string {
+  const file = path.join(dataFolder, "credential-keys")
+  return readIfThere(file) ?? makeOnce(file, () => `local:${randomBytes(32).toString("base64")}`)
+}
+
+function freshKeys(): string {
+  const encoded = [...generateMeshKeys().private].map(([name, key]) => [
+    name,
+    encodePrivateKey(key),
+  ])
+  return JSON.stringify(Object.fromEntries(encoded))
+}
+
 /** What a provider needs in its environment to trust this mesh. Nothing of it is secret. */
 export function providerEnvironment({ trusted }: MeshKeys): string {
   const toolsOnly = new Map([...trusted].filter(([name]) => name === "tools"))
@@ -37,14 +54,10 @@ export function providerEnvironment({ trusted }: MeshKeys): string {
 }
 
 /** Linked into place when it is whole: whoever comes second takes what the first one made. */
-function makeOnce(file: string): string {
+function makeOnce(file: string, make: () => string): string {
   mkdirSync(path.dirname(file), { recursive: true })
   const own = `${file}.${process.pid}`
-  const encoded = [...generateMeshKeys().private].map(([name, key]) => [
-    name,
-    encodePrivateKey(key),
-  ])
-  writeFileSync(own, JSON.stringify(Object.fromEntries(encoded)), { mode: 0o600 })
+  writeFileSync(own, make(), { mode: 0o600 })
   try {
     linkSync(own, file)
   } catch (error) {

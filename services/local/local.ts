@@ -17,7 +17,7 @@ import {
 } from "../../mesh/embedded-postgres.ts"
 import { type ServiceName, serviceNames } from "../../mesh/identity.ts"
 import { aborted, untilSignal } from "../../mesh/lifecycle.ts"
-import { readLocalKeys } from "./local-keys.ts"
+import { readLocalCredentialKeys, readLocalKeys } from "./local-keys.ts"
 
 export interface LocalOptions {
   readonly checkout: string
@@ -48,6 +48,7 @@ async function serve(options: LocalOptions, signal: AbortSignal): Promise<void> 
     createMesh({
       env: {
         GATEWAY_LISTEN: `127.0.0.1:${options.port}`,
+        TOOLS_CREDENTIAL_KEYS: readLocalCredentialKeys(dataFolder),
         ...env,
         ...providersEnvironment(env),
         ...databaseEnvironment(databases),

@@ -9,6 +9,13 @@
  *                       definition-change.ts: what has changed; activation-store.ts: SQL
  *   catalogue.ts        what names and digests mean to the deployment, remembered; tool-store.ts: SQL
  *   pinned-tool.ts      one version, read and compiled; retry-policy.ts: how it is repeated
+ * providers/  providers that workspaces add for themselves
+ *   own-providers.ts    all of it in one piece; provider-store.ts: SQL, and when each is due
+ *   refresher.ts        asks them; own-tool-store.ts, own-catalogue.ts: what they offer, by workspace
+ *   own-clients.ts      speaks with them; opening.ts: by what; foreign-grpc.ts: over gRPC
+ *   connection.ts       where they may be, and what they may be shown
+ *   keyring.ts          how credentials are encrypted; rotation.ts: and encrypted anew;
+ *                       credential-store.ts: SQL; secret.ts, redaction.ts: who does not see them
  * schema/     JSON Schemas; checker.ts has a map of its siblings; foreign-schema.ts: what is nearly one
  * mcp/        MCP servers as providers
  *   server.ts           one of them; servers.ts: those of the deployment
@@ -29,6 +36,7 @@ import { join } from "node:path"
 import { createClient } from "@connectrpc/connect"
 import { ExecutionService } from "../../gen/runwarden/tools/v1/execution_service_pb.ts"
 import { LedgerService } from "../../gen/runwarden/tools/v1/ledger_service_pb.ts"
+import { ProviderService } from "../../gen/runwarden/tools/v1/provider_service_pb.ts"
 import { RegistryService } from "../../gen/runwarden/tools/v1/registry_service_pb.ts"
 import { ToolProviderService } from "../../gen/runwarden/tools/v1/tool_provider_service_pb.ts"
 import { openDatabase } from "../../mesh/database.ts"
@@ -40,6 +48,8 @@ import { ledgerHandlers } from "./ledger/ledger-handlers.ts"
 import { createLedgerWriter } from "./ledger/ledger-writer.ts"
 import { createRunningCalls } from "./ledger/running-calls.ts"
 import { mcpProviderOf } from "./mcp/server.ts"
+import { createOwnProviders } from "./providers/own-providers.ts"
+import { providerHandlers } from "./providers/provider-handlers.ts"
 import { createCatalogue } from "./registry/catalogue.ts"
 import { createChoiceBook } from "./registry/choices.ts"
 import { createMeanings } from "./registry/meanings.ts"
@@ -83,6 +93,7 @@ export function createTools(config: ToolsConfig, deps: ToolsDeps): Service {
   ])
   const providerNames = [...providers.keys()]
   const catalogue = createCatalogue(database, providerNames)
+  const configured = new Set(providerNames)
   const registry = stack.use(
     createRegistry({
       database,
@@ -93,8 +104,18 @@ export function createTools(config: ToolsConfig, deps: ToolsDeps): Service {
       refreshMs,
     }),
   )
-  const choices = stack.use(createChoiceBook(database))
-  const meanings = createMeanings(registry, choices)
+  const choices = stack.use(createChoiceBook(database, configured))
+  const own = stack.use(
+    createOwnProviders({
+      database,
+      runtime,
+      config: config.workspaceProviders,
+      choices,
+      refreshMs,
+      isConfigured: (name) => configured.has(name),
+    }),
+  )
+  const meanings = createMeanings(registry, choices, own.catalogue)
   const { leaseMs } = execution
   const writer = stack.use(createLedgerWriter({ database, runtime, leaseMs }))
   const running = stack.use(createRunningCalls({ database, runtime, leaseMs }))
@@ -105,8 +126,12 @@ export function createTools(config: ToolsConfig, deps: ToolsDeps): Service {
     routes: [
       route(RegistryService, registryHandlers({ database, meanings, choices, providerNames })),
       route(
+        ProviderService,
+        providerHandlers({ database, config: config.workspaceProviders, own, providerNames }),
+      ),
+      route(
         ExecutionService,
-        executionHandlers({ database, meanings, catalogue, executor, providers }),
+        executionHandlers({ database, meanings, catalogue, executor, providers, own }),
       ),
       route(LedgerService, ledgerHandlers({ database })),
     ],
@@ -114,6 +139,7 @@ export function createTools(config: ToolsConfig, deps: ToolsDeps): Service {
       await database.migrate(signal)
       await database.verify()
       await registry.start(signal)
+      own.start()
     },
     [Symbol.asyncDispose]: () => stack.disposeAsync(),
   }

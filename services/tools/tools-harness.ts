@@ -4,6 +4,7 @@ import { createClient } from "@connectrpc/connect"
 import { Role } from "../../gen/runwarden/options/v1/access_pb.ts"
 import { ExecutionService } from "../../gen/runwarden/tools/v1/execution_service_pb.ts"
 import { LedgerService } from "../../gen/runwarden/tools/v1/ledger_service_pb.ts"
+import { ProviderService } from "../../gen/runwarden/tools/v1/provider_service_pb.ts"
 import { RegistryService } from "../../gen/runwarden/tools/v1/registry_service_pb.ts"
 import { Effect, RiskClass } from "../../gen/runwarden/tools/v1/tool_pb.ts"
 import { ToolProviderService } from "../../gen/runwarden/tools/v1/tool_provider_service_pb.ts"
@@ -20,6 +21,7 @@ import {
 import { newId } from "../../mesh/ids.ts"
 import { createLocalTransport } from "../../mesh/local-transport.ts"
 import { testClient, testDatabase, testRuntime } from "../../mesh/testing.ts"
+import type { ToolsConfig } from "./config.ts"
 import type { McpServer } from "./mcp/servers.ts"
 import { createTools } from "./service.ts"
 
@@ -29,10 +31,19 @@ export const standardTools = [
   definition("fire", { effect: Effect.UNSAFE, riskClass: RiskClass.HIGH }),
 ]
 
+/** Nothing that workspaces may add. */
+export const noWorkspaceProviders: ToolsConfig["workspaceProviders"] = {
+  keyring: undefined,
+  origins: [],
+  commands: new Map(),
+  maxPerWorkspace: 20,
+}
+
 export interface Started extends AsyncDisposable {
   readonly provider: FakeProvider
   readonly second: FakeProvider
   readonly registry: ReturnType<typeof testClient<typeof RegistryService>>
+  readonly providers: ReturnType<typeof testClient<typeof ProviderService>>
   readonly execution: ReturnType<typeof testClient<typeof ExecutionService>>
   readonly ledger: ReturnType<typeof testClient<typeof LedgerService>>
   /** Runs a statement as the owner of the tables, who sees no row of any workspace. */
@@ -63,6 +74,7 @@ export async function startTools(
   },
   leaseMs = 10_000,
   mcpServers: readonly McpServer[] = [],
+  workspaceProviders: ToolsConfig["workspaceProviders"] = noWorkspaceProviders,
 ): Promise<Started> {
   const stack = new AsyncDisposableStack()
   const database = stack.use(await testDatabase("tools", { poolSize: 20 }))
@@ -93,6 +105,7 @@ export async function startTools(
       providers: [...offers.keys()].map((name) => ({ name, address: "local:1" })),
       mcpServers,
       refreshMs: 200,
+      workspaceProviders,
       execution: {
         leaseMs,
         probeTimeoutMs: 200,
@@ -121,6 +134,7 @@ export async function startTools(
     provider,
     second,
     registry: testClient(RegistryService, target),
+    providers: testClient(ProviderService, target),
     execution: testClient(ExecutionService, target, "orchestrator"),
     ledger: testClient(LedgerService, target, "orchestrator"),
     sql: (text) => owner.query(text),

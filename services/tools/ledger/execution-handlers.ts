@@ -14,6 +14,7 @@ import { defaultTimeoutMs } from "../../../mesh/deadline.ts"
 import { notFound, RunwardenError } from "../../../mesh/errors.ts"
 import { callerOf, type Subject } from "../../../mesh/identity.ts"
 import type { Handlers } from "../../../mesh/service.ts"
+import type { OwnProviders } from "../providers/own-providers.ts"
 import type { Catalogue } from "../registry/catalogue.ts"
 import type { Meanings } from "../registry/meanings.ts"
 import { type PinnedTool, requireValidArguments } from "../registry/pinned-tool.ts"
@@ -29,10 +30,11 @@ export interface ExecutionHandlerDeps {
   readonly catalogue: Catalogue
   readonly executor: Executor
   readonly providers: ReadonlyMap<string, ProviderClient>
+  readonly own: Pick<OwnProviders, "catalogue" | "clientOf">
 }
 
 export function executionHandlers(deps: ExecutionHandlerDeps) {
-  const { database, meanings, catalogue, executor, providers } = deps
+  const { database, meanings, catalogue, executor, own } = deps
   return {
     async resolveTool({ workspaceId, ...wanted }, context) {
       const { row, isInUse } = await resolveUsable(meanings, workspaceId, wanted, context.signal)
@@ -43,8 +45,10 @@ export function executionHandlers(deps: ExecutionHandlerDeps) {
       return resolvePlan(meanings, request, context.signal)
     },
 
-    async validateArguments({ definitionDigest, arguments: args }) {
-      const tool = await catalogue.pinned(definitionDigest)
+    async validateArguments({ workspaceId, definitionDigest, arguments: args }) {
+      const tool =
+        (await catalogue.pinned(definitionDigest)) ??
+        (await own.catalogue.pinned(workspaceId, definitionDigest))
       if (tool === undefined) throw unknownDigest(definitionDigest)
       requireValidArguments(tool, args ?? {})
       return create(ValidateArgumentsResponseSchema)
@@ -53,11 +57,11 @@ export function executionHandlers(deps: ExecutionHandlerDeps) {
     async execute(request, context) {
       const args = request.arguments ?? {}
       requireNamedCall(request, args, context)
-      const tool = await pinnedOf(catalogue, request)
+      const tool = await pinnedOf(deps, request)
       describeSpan(tool, request.workspaceId)
       requireValidArguments(tool, args)
       const { row, isReplayed, failure } = await executor.execute({
-        ...callOf(providers, tool, request, args, context),
+        ...callOf(await clientOf(deps, tool, request), tool, request, args, context),
         deadline: performance.now() + (context.timeoutMs() ?? defaultTimeoutMs),
         callerSignal: context.signal,
       })
@@ -69,8 +73,9 @@ export function executionHandlers(deps: ExecutionHandlerDeps) {
     },
 
     async sealExecution(request, context) {
-      const tool = await pinnedOf(catalogue, request)
-      const call = callOf(providers, tool, request, {}, context)
+      const tool = await pinnedOf(deps, request)
+      const client = await clientOf(deps, tool, request)
+      const call = callOf(client, tool, request, {}, context)
       const row = await executor.seal(call, context.signal)
       return { execution: toExecution(row), sealed: isSealed(row) }
     },
@@ -91,30 +96,44 @@ export function executionHandlers(deps: ExecutionHandlerDeps) {
   } satisfies Handlers<typeof ExecutionService>
 }
 
+/** The tool that a call is pinned to: a workspace's own only where its provider is not the deployment's. */
 async function pinnedOf(
-  catalogue: Catalogue,
-  { definitionDigest, tool: name }: ExecuteRequest | SealExecutionRequest,
+  { catalogue, providers, own }: ExecutionHandlerDeps,
+  { workspaceId, definitionDigest, tool: name }: ExecuteRequest | SealExecutionRequest,
 ): Promise<PinnedTool> {
-  const tool =
-    catalogue.knownPinned(definitionDigest, name) ??
-    (await catalogue.pinned(definitionDigest, name))
+  const known = catalogue.knownPinned(definitionDigest, name)
+  if (known !== undefined) return known
+  const isConfigured = providers.has(name.slice(0, Math.max(0, name.indexOf("/"))))
+  const tool = isConfigured
+    ? await catalogue.pinned(definitionDigest, name)
+    : (own.catalogue.knownPinned(workspaceId, definitionDigest, name) ??
+      (await own.catalogue.pinned(workspaceId, definitionDigest, name)) ??
+      (await catalogue.pinned(definitionDigest, name)))
   if (tool === undefined) throw unknownDigest(definitionDigest, name)
   return tool
 }
 
+/** Whom a call goes to. */
+async function clientOf(
+  { providers, own }: ExecutionHandlerDeps,
+  tool: PinnedTool,
+  { workspaceId }: ExecuteRequest | SealExecutionRequest,
+): Promise<ProviderClient> {
+  if (tool.definition.providerId !== "") return own.clientOf(workspaceId, tool)
+  const client = providers.get(tool.provider)
+  if (client !== undefined) return client
+  throw new RunwardenError("DEPENDENCY_UNAVAILABLE", { dependency: tool.provider })
+}
+
 /** What is recorded of a call, and what is sent of it. */
 function callOf(
-  providers: ReadonlyMap<string, ProviderClient>,
+  client: ProviderClient,
   tool: PinnedTool,
   request: ExecuteRequest | SealExecutionRequest,
   args: JsonObject,
   context: HandlerContext,
 ) {
   const { workspaceId, runId, stepIndex, idempotencyKey, definitionDigest, epoch } = request
-  const client = providers.get(tool.provider)
-  if (client === undefined) {
-    throw new RunwardenError("DEPENDENCY_UNAVAILABLE", { dependency: tool.provider })
-  }
   const intent = {
     workspaceId,
     tool: tool.fullName,

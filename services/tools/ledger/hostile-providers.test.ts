@@ -14,7 +14,7 @@ import { ToolProviderService } from "../../../gen/runwarden/tools/v1/tool_provid
 import { createGrpcTransport } from "../../../mesh/grpc-client.ts"
 import { testClient, testDatabase, testRuntime } from "../../../mesh/testing.ts"
 import { createTools } from "../service.ts"
-import { callOf, execute } from "../tools-harness.ts"
+import { callOf, execute, noWorkspaceProviders } from "../tools-harness.ts"
 
 const timeoutMs = 3_000
 const MiB = 1_048_576
@@ -42,6 +42,7 @@ beforeAll(async () => {
           { name: "good", address: await startHostile() },
         ],
         mcpServers: [],
+        workspaceProviders: noWorkspaceProviders,
         refreshMs: 1_000,
         execution: { leaseMs: 10_000, probeTimeoutMs: 500, maxResultBytes: 262_144 },
       },

@@ -5,13 +5,12 @@
 import type { JsonObject, JsonValue } from "@bufbuild/protobuf"
 import { durationMs } from "@bufbuild/protobuf/wkt"
 import { type CallOptions, Code, ConnectError } from "@connectrpc/connect"
-import { RetryInfoSchema } from "../../../gen/google/rpc/error_details_pb.ts"
 import {
   type ExecuteToolResponse,
   Outcome,
   type ToolError,
 } from "../../../gen/runwarden/tools/v1/tool_provider_service_pb.ts"
-import { RunwardenError, reasonOf } from "../../../mesh/errors.ts"
+import { type Reason, RunwardenError, reasonOf, retryAfterOf } from "../../../mesh/errors.ts"
 import { wasNeverSent } from "../../../mesh/never-sent.ts"
 import { maxAmount } from "../registry/definition.ts"
 import type { PinnedTool } from "../registry/pinned-tool.ts"
@@ -45,6 +44,12 @@ const refusedCodes: ReadonlySet<Code> = new Set([
   Code.FailedPrecondition,
   Code.OutOfRange,
   Code.Unimplemented,
+])
+
+/** What this service says in place of a provider that it does not call. */
+const ownWords: ReadonlySet<Reason> = new Set<Reason>([
+  "CREDENTIALS_UNAVAILABLE",
+  "PROVIDER_REMOVED",
 ])
 
 const maxReasonLength = 128
@@ -101,10 +106,11 @@ export async function askProvider(
 /** Sorts the error of a call by what it proves. */
 export function answerOfError(error: unknown): Answer {
   const word = reasonOf(error)
+  const isOurs = error instanceof RunwardenError && ownWords.has(error.reason)
   const failed = {
     reason: (word ?? "unknown").toLowerCase(),
-    message: `The provider answered ${word ?? "with an error"}.`,
-    ...retryAfterOf(error),
+    message: isOurs ? error.message : `The provider answered ${word ?? "with an error"}.`,
+    ...retryAfter(retryAfterOf(error)),
   }
   if (word === "SHUTTING_DOWN") return { kind: "unsent", ...failed }
   if (wasNeverSent(error)) {
@@ -224,13 +230,6 @@ function storable(text: string): string {
 
 function codeOf(error: unknown): Code | undefined {
   return error instanceof ConnectError || error instanceof RunwardenError ? error.code : undefined
-}
-
-function retryAfterOf(error: unknown): { readonly retryAfterMs?: number } {
-  if (error instanceof RunwardenError) return retryAfter(error.retryAfterMs)
-  if (!(error instanceof ConnectError)) return {}
-  const [info] = error.findDetails(RetryInfoSchema)
-  return retryAfter(info?.retryDelay === undefined ? undefined : durationMs(info.retryDelay))
 }
 
 function retryAfter(waitMs: number | undefined): { readonly retryAfterMs?: number } {

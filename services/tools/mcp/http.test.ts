@@ -103,7 +103,7 @@ function mcpServer(answer: Answer, tools: object = oneTool) {
 
 async function sessionWith(url: URL): Promise<McpSession> {
   const headers = { authorization: "secret" }
-  const transport = httpTransport({ url, headers, maxMessageBytes })
+  const transport = httpTransport({ url, headers, maxMessageBytes, configured: [url.origin] })
   const settings = new Map()
   return openSession(
     { transport, settings, maxListAgeMs: 60_000, onToolsChanged() {}, prior: undefined },

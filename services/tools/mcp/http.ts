@@ -13,10 +13,13 @@ export interface HttpOptions {
   readonly url: URL
   readonly headers: Readonly<Record<string, string>>
   readonly maxMessageBytes: number
+  /** Origins that the deployment names; the URL's own where it is the deployment that gave it. */
+  readonly configured: readonly string[]
 }
 
-export function httpTransport({ url, headers, maxMessageBytes }: HttpOptions): Transport {
-  const egress = createEgress({ configured: [url.origin] })
+export function httpTransport(options: HttpOptions): Transport {
+  const { url, headers, maxMessageBytes, configured } = options
+  const egress = createEgress({ configured })
   const transport = new StreamableHTTPClientTransport(url, {
     requestInit: { headers: { ...headers } },
     fetch: async (input, init) => capped(await egress.fetch(input, init), maxMessageBytes),

@@ -52,7 +52,7 @@ async function untilReady(names: readonly string[]): Promise<void> {
   await vi.waitFor(
     async () => {
       const { workspaceId } = me
-      const { providers } = await tools.registry.listProviders({ workspaceId }, actingAs(me))
+      const { providers } = await tools.providers.listProviders({ workspaceId }, actingAs(me))
       const ready = providers.filter(({ state }) => state === ProviderState.READY)
       expect(ready.map(({ name }) => name)).toEqual(expect.arrayContaining([...names]))
     },

@@ -32,6 +32,8 @@ export interface McpProviderOptions {
   readonly name: string
   readonly runtime: Runtime
   readonly settings: ReadonlyMap<string, ToolSetting>
+  /** Whose session lists the tools; one of its own where nobody is named. */
+  readonly listedFor?: string
   /** Conversations at a time, each of one workspace. */
   readonly maxSessions: number
   /** How old a list of tools may be when one is called by it. */
@@ -49,7 +51,7 @@ const connectTimeoutMs = 15_000
 const keyMember = "runwarden.dev/idempotency-key"
 
 export function createMcpProvider(options: McpProviderOptions): McpProvider {
-  const { name, runtime } = options
+  const { name, runtime, listedFor = registry } = options
   let prior: PriorDiscovery | undefined
   const sessions = createMcpSessions({
     runtime,
@@ -75,7 +77,7 @@ export function createMcpProvider(options: McpProviderOptions): McpProvider {
     async listTools(_request, callOptions) {
       try {
         const tools = await within(callOptions, (limits) =>
-          sessions.use(registry, (session) => session.list(limits)),
+          sessions.use(listedFor, (session) => session.list(limits)),
         )
         return create(ListToolsResponseSchema, { tools: [...tools] })
       } catch (error) {

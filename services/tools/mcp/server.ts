@@ -14,7 +14,7 @@ export interface McpServerDeps {
 }
 
 /** The longest message that is read: a list of many tools, or a large result with all its escapes. */
-const maxMessageBytes = 4 * 1_024 * 1_024
+export const maxMessageBytes = 4 * 1_024 * 1_024
 
 export function mcpProviderOf(
   server: McpServer,
@@ -33,7 +33,9 @@ export function mcpProviderOf(
 }
 
 function transportOf({ name, connection }: McpServer, { log }: Runtime): Transport {
-  if (connection.kind === "http") return httpTransport({ ...connection, maxMessageBytes })
+  if (connection.kind === "http") {
+    return httpTransport({ ...connection, maxMessageBytes, configured: [connection.url.origin] })
+  }
   return new StdioTransport(connection, {
     maxLineBytes: maxMessageBytes,
     onErrorLine: (line) => log.debug({ provider: name, line }, "MCP server"),

@@ -86,7 +86,7 @@ describe("readMcpServers", () => {
 
   function read(mcpServers: object) {
     writeFileSync(file, JSON.stringify({ mcpServers }))
-    return readMcpServers(file, env)
+    return readMcpServers(file, env).servers
   }
 })
 

@@ -1,6 +1,7 @@
 /**
  * The MCP servers of the deployment: a file in the form that MCP clients use (`mcpServers`), with what
- * the operator says of single tools. No other process is ever started.
+ * the operator says of single tools, and the commands that workspaces may have started for themselves
+ * (`providerCommands`). No other process is ever started.
  */
 import { accessSync, constants, readFileSync } from "node:fs"
 import { delimiter, join } from "node:path"
@@ -16,6 +17,21 @@ export interface McpServer {
   readonly connection: McpConnection
   readonly settings: ReadonlyMap<string, ToolSetting>
   readonly maxSessions: number
+}
+
+/** A command that workspaces may have started as a provider of their own, each for itself. */
+export interface ProviderCommand {
+  readonly start: StdioCommand
+  /** Variables that a workspace may set, beside those of the command. */
+  readonly variables: readonly string[]
+  /** Processes of it at a time, of all workspaces together. */
+  readonly maxProcesses: number
+}
+
+/** What the file holds. */
+export interface McpFile {
+  readonly servers: readonly McpServer[]
+  readonly commands: ReadonlyMap<string, ProviderCommand>
 }
 
 export type McpConnection =
@@ -59,25 +75,46 @@ const http = z.strictObject({
   maxSessions: z.number().int().min(2).max(10_000).default(256),
   ...common,
 })
+/** Variables that would make a command another one. */
+const codeVariables =
+  /^(LD_.*|DYLD_.*|NODE_.*|PYTHON.*|RUBY.*|PERL.*|JAVA_.*|JDK_.*|BASH_ENV|ENV|PATH|HOME|SHELL|IFS|npm_.*)$/i
+const command = z.strictObject({
+  command: z.string().min(1),
+  args: z.array(z.string()).default([]),
+  env: texts.default({}),
+  cwd: z.string().optional(),
+  variables: z
+    .array(
+      z
+        .string()
+        .regex(/^[A-Za-z][A-Za-z0-9_]{0,63}$/, "it is no name of a variable")
+        .refine((name) => !codeVariables.test(name), "it could make the command another one"),
+    )
+    .default([]),
+  maxProcesses: z.number().int().min(1).max(1_000).default(8),
+})
 const file = z.strictObject({
-  mcpServers: z.record(
-    z.string(),
-    z.unknown().transform((value, context) => {
-      const isRemote = typeof value === "object" && value !== null && "url" in value
-      const read = isRemote ? http.safeParse(value) : stdio.safeParse(value)
-      if (read.success) return read.data
-      for (const { path, message } of read.error.issues)
-        context.addIssue({ code: "custom", path, message })
-      return z.NEVER
-    }),
-  ),
+  providerCommands: z.record(z.string(), command).default({}),
+  mcpServers: z
+    .record(
+      z.string(),
+      z.unknown().transform((value, context) => {
+        const isRemote = typeof value === "object" && value !== null && "url" in value
+        const read = isRemote ? http.safeParse(value) : stdio.safeParse(value)
+        if (read.success) return read.data
+        for (const { path, message } of read.error.issues)
+          context.addIssue({ code: "custom", path, message })
+        return z.NEVER
+      }),
+    )
+    .default({}),
 })
 
 /**
  * Reads the file, JSON or YAML. `${NAME}` in a command's arguments and variables, in a URL and in
  * headers stands for that variable of `env`. Throws a ConfigError that names each place.
  */
-export function readMcpServers(path: string, env: Environment): readonly McpServer[] {
+export function readMcpServers(path: string, env: Environment): McpFile {
   const read = file.safeParse(contentOf(path))
   if (!read.success) {
     throw new ConfigError(
@@ -96,43 +133,67 @@ export function readMcpServers(path: string, env: Environment): readonly McpServ
       maxSessions: written.maxSessions,
     }
   })
+  const commands = Object.entries(read.data.providerCommands).map(
+    ([name, written]): [string, ProviderCommand] => {
+      const note: Note = (where, what) =>
+        problems.push(`${path}: providerCommands.${name}.${where}: ${what}`)
+      if (!namePattern.test(name)) note("name", "it is of a-z, 0-9 and -, at most 63")
+      const { variables, maxProcesses } = written
+      return [name, { start: startOf(written, env, note), variables, maxProcesses }]
+    },
+  )
   if (problems.length > 0) throw new ConfigError(problems)
-  return servers
+  return { servers, commands: new Map(commands) }
 }
 
 type Written = z.infer<typeof stdio> | z.infer<typeof http>
 type Note = (where: string, what: string) => void
 
 function connectionOf(written: Written, env: Environment, note: Note): McpConnection {
-  const expand = (where: string, text: string) =>
+  if (!("url" in written)) return { kind: "stdio", ...startOf(written, env, note) }
+  const expand = expander(env, note)
+  const url = expand("url", written.url)
+  const isUrl = httpUrl.safeParse(url).success
+  if (!isUrl) note("url", "it is no URL of http or https")
+  return {
+    kind: "http",
+    url: new URL(isUrl ? url : "http://invalid"),
+    headers: expandAll(expand, "headers", written.headers),
+  }
+}
+
+/** How a process is started. */
+function startOf(
+  written: Pick<z.infer<typeof stdio>, "command" | "args" | "env" | "cwd">,
+  env: Environment,
+  note: Note,
+): StdioCommand {
+  const expand = expander(env, note)
+  const command = locate(written.command, env.PATH ?? "")
+  if (command === undefined) note("command", `${written.command} is not found in PATH`)
+  return {
+    command: command ?? written.command,
+    args: written.args.map((arg, index) => expand(`args.${index}`, arg)),
+    env: expandAll(expand, "env", written.env),
+    cwd: written.cwd,
+  }
+}
+
+type Expand = (where: string, text: string) => string
+
+function expander(env: Environment, note: Note): Expand {
+  return (where, text) =>
     text.replaceAll(/\$\{([A-Za-z_][A-Za-z0-9_]*)\}/g, (_, variable: string) => {
       const value = env[variable]
       if (value === undefined) note(where, `the variable ${variable} is not set`)
       return value ?? ""
     })
-  const expandAll = (where: string, values: Readonly<Record<string, string>>) =>
-    Object.fromEntries(
-      Object.entries(values).map(([key, text]) => [key, expand(`${where}.${key}`, text)]),
-    )
-  if ("url" in written) {
-    const url = expand("url", written.url)
-    const isUrl = httpUrl.safeParse(url).success
-    if (!isUrl) note("url", "it is no URL of http or https")
-    return {
-      kind: "http",
-      url: new URL(isUrl ? url : "http://invalid"),
-      headers: expandAll("headers", written.headers),
-    }
-  }
-  const command = locate(written.command, env.PATH ?? "")
-  if (command === undefined) note("command", `${written.command} is not found in PATH`)
-  return {
-    kind: "stdio",
-    command: command ?? written.command,
-    args: written.args.map((arg, index) => expand(`args.${index}`, arg)),
-    env: expandAll("env", written.env),
-    cwd: written.cwd,
-  }
+}
+
+function expandAll(expand: Expand, where: string, values: Readonly<Record<string, string>>) {
+  return Object.fromEntries(
+    Object.entries(values).map(([key, text]) => [key, expand(`${where}.${key}`, text)]),
+  )
 }
 
 function settingsOf({ tools }: Written): ReadonlyMap<string, ToolSetting> {

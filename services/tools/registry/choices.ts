@@ -1,5 +1,6 @@
 /**
- * What workspaces have chosen of versions of tools, remembered for a second.
+ * What workspaces have chosen of versions of tools, and which providers they have added, remembered
+ * for a second.
  *
  * 1. Whoever asks at the same moment shares one statement, whichever workspaces they are of.
  * 2. A choice that is made here counts here at once, and elsewhere within a second.
@@ -7,7 +8,7 @@
 import type { Database } from "../../../mesh/database.ts"
 import { createExpiringMap, monotonicClock } from "../../../mesh/expiring-map.ts"
 import { createGroup } from "../../../mesh/group.ts"
-import { type ChoiceRow, choicesStatement } from "./activation-store.ts"
+import { type ChoiceRow, choicesStatement, deploymentId } from "./activation-store.ts"
 
 /** What one workspace has chosen; most have nothing. */
 export interface Choices {
@@ -15,6 +16,14 @@ export interface Choices {
   readonly versions: ReadonlyMap<string, string>
   /** Digests of all that it has ever activated. */
   readonly reviewed: ReadonlySet<string>
+  /** The providers that it added for itself, by their names. */
+  readonly providers: ReadonlyMap<string, OwnProviderRef>
+}
+
+/** A workspace's own provider as it is now. */
+export interface OwnProviderRef {
+  readonly providerId: string
+  readonly revision: number
 }
 
 export interface ChoiceBook extends AsyncDisposable {
@@ -25,9 +34,13 @@ export interface ChoiceBook extends AsyncDisposable {
 
 const choiceMs = 1_000
 const maxWorkspaces = 10_000
-const none: Choices = { versions: new Map(), reviewed: new Set() }
+const none: Choices = { versions: new Map(), reviewed: new Set(), providers: new Map() }
 
-export function createChoiceBook(database: Pick<Database, "batch">): ChoiceBook {
+/** `configured` are the names of the deployment's providers. */
+export function createChoiceBook(
+  database: Pick<Database, "batch">,
+  configured: ReadonlySet<string>,
+): ChoiceBook {
   const remembered = createExpiringMap<Choices>(monotonicClock, maxWorkspaces)
   const group = createGroup<string, Choices>({
     name: "tool choices",
@@ -35,7 +48,7 @@ export function createChoiceBook(database: Pick<Database, "batch">): ChoiceBook 
       const workspaceIds = [...new Set(items)]
       const rows = await database.batch<ChoiceRow>(workspaceIds, choicesStatement, [workspaceIds])
       const found = Map.groupBy(rows, (row) => row.workspace_id)
-      return items.map((workspaceId) => toChoices(found.get(workspaceId)))
+      return items.map((workspaceId) => toChoices(found.get(workspaceId), configured))
     },
   })
   return {
@@ -52,10 +65,26 @@ export function createChoiceBook(database: Pick<Database, "batch">): ChoiceBook 
   }
 }
 
-function toChoices(rows: readonly ChoiceRow[] | undefined): Choices {
+function toChoices(
+  rows: readonly ChoiceRow[] | undefined,
+  configured: ReadonlySet<string>,
+): Choices {
   if (rows === undefined) return none
-  const chosen = rows.filter(({ version }) => version !== "")
+  const own = rows.filter(({ revision }) => revision !== null)
+  // A name is the deployment's where it has such a provider, whoever had it when this was chosen.
+  const chosen = rows.filter(
+    ({ revision, version, provider, provider_id }) =>
+      revision === null &&
+      version !== "" &&
+      (provider_id === deploymentId) === configured.has(provider),
+  )
   return {
+    providers: new Map(
+      own.map(({ provider, provider_id, revision }) => [
+        provider,
+        { providerId: provider_id, revision: revision ?? 0 },
+      ]),
+    ),
     versions: new Map(chosen.map((row) => [`${row.provider}/${row.name}`, row.version])),
     reviewed: new Set(rows.flatMap(({ digests }) => digests)),
   }

@@ -5,7 +5,8 @@ import type { Choices } from "./choices.ts"
 import { createMeanings } from "./meanings.ts"
 import type { ToolRow } from "./tool-store.ts"
 
-const none: Choices = { versions: new Map(), reviewed: new Set() }
+const none: Choices = { versions: new Map(), reviewed: new Set(), providers: new Map() }
+const nothing = { known: () => null, find: async () => null }
 const { signal } = new AbortController()
 
 describe("what a name means", () => {
@@ -49,13 +50,68 @@ describe("what a name means", () => {
 
   it("is nothing before it is known what the workspace has chosen", () => {
     const book = { known: () => undefined, of: () => Promise.resolve(none) }
-    expect(createMeanings(registryOf(offers), book).known("w", "git/push", "")).toBeUndefined()
+    expect(
+      createMeanings(registryOf(offers), book, nothing).known("w", "git/push", ""),
+    ).toBeUndefined()
   })
 })
 
-function meaningsOf(offers: readonly FoundTool[], choices: Choices) {
+describe("what a workspace has added", () => {
+  const offers = [found("git/push", "1", { active: true })]
+  const mine = found("orders/order.get", "1", { active: true })
+  const adds = (...names: string[]): Choices => ({
+    ...none,
+    providers: new Map(names.map((name) => [name, { providerId: name, revision: 1 }])),
+  })
+
+  it("is found by either name, beside what the deployment offers", async () => {
+    const meanings = meaningsOf(offers, adds("orders"), [mine])
+    for (const name of ["orders/order.get", "order.get"]) {
+      expect(await meanings.resolve("w", name, "", signal)).toMatchObject({ row: mine.row })
+    }
+    for (const name of ["git/push", "push"]) {
+      expect(await meanings.resolve("w", name, "", signal)).toMatchObject({ isInUse: true })
+      expect(meanings.known("w", name, "")?.row.provider).toBe("git")
+    }
+  })
+
+  it("is found in that workspace alone", async () => {
+    const meanings = meaningsOf(offers, none, [mine])
+    for (const name of ["orders/order.get", "order.get"]) {
+      expect(await meanings.resolve("w", name, "", signal)).toBeUndefined()
+      expect(meanings.known("w", name, "")).toBeUndefined()
+    }
+  })
+
+  it("never stands for what the deployment offers", async () => {
+    const shadow = found("git/push", "9", { active: true })
+    const meanings = meaningsOf(offers, adds("git"), [shadow])
+    for (const name of ["git/push", "push"]) {
+      expect(await meanings.resolve("w", name, "", signal)).toMatchObject({ row: { version: "1" } })
+      expect(meanings.known("w", name, "")?.row.version).not.toBe("9")
+    }
+  })
+
+  it("makes a short name ambiguous that the deployment has too", async () => {
+    const meanings = meaningsOf(offers, adds("svn"), [found("svn/push", "1", { active: true })])
+    const error = await meanings.resolve("w", "push", "", signal).catch((caught: unknown) => caught)
+    expect(reasonOf(error)).toBe("AMBIGUOUS_TOOL")
+    expect(meanings.known("w", "push", "")).toBeUndefined()
+  })
+})
+
+function meaningsOf(
+  offers: readonly FoundTool[],
+  choices: Choices,
+  own: readonly FoundTool[] = [],
+) {
   const book = { known: () => choices, of: () => Promise.resolve(choices) }
-  return createMeanings(registryOf(offers), book)
+  const { known } = registryOf(own)
+  const find = (_: string, name: string, version: string) => known(name, version) ?? null
+  return createMeanings(registryOf(offers), book, {
+    known: find,
+    find: async (...asked) => find(...asked),
+  })
 }
 
 function registryOf(offers: readonly FoundTool[]) {
@@ -64,12 +120,16 @@ function registryOf(offers: readonly FoundTool[]) {
       const isNamed = name.includes("/") ? tool.fullName === name : row.name === name
       return isNamed && (version === "" ? row.active : row.version === version)
     })
-  return { known, resolve: async (name: string, version: string) => known(name, version) }
+  return {
+    known,
+    resolve: async (name: string, version: string) => known(name, version),
+    isConfigured: (provider: string) => offers.some(({ row }) => row.provider === provider),
+  }
 }
 
 function chosen(versions: Readonly<Record<string, string>>): Choices {
   const digests = Object.entries(versions).map(([name, version]) => `${name}@${version}`)
-  return { versions: new Map(Object.entries(versions)), reviewed: new Set(digests) }
+  return { ...none, versions: new Map(Object.entries(versions)), reviewed: new Set(digests) }
 }
 
 function found(fullName: string, version: string, rest: Partial<ToolRow> = {}): FoundTool {

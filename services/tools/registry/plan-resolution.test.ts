@@ -19,7 +19,7 @@ beforeAll(async () => {
     second.tools = [definition("both")]
   })
   await until(async () => {
-    const { providers } = await tools.registry.listProviders({ workspaceId }, actingAs(subject))
+    const { providers } = await tools.providers.listProviders({ workspaceId }, actingAs(subject))
     return providers.length === 2 && providers.every(({ refreshTime }) => refreshTime !== undefined)
   })
 })

@@ -37,7 +37,7 @@ async function ready() {
 async function refreshed() {
   const began = Date.now()
   await until(async () => {
-    const { providers } = await tools.registry.listProviders({ workspaceId }, options())
+    const { providers } = await tools.providers.listProviders({ workspaceId }, options())
     return providers.every(
       ({ attemptTime }) =>
         Number(attemptTime?.seconds ?? 0) * 1000 + (attemptTime?.nanos ?? 0) / 1e6 > began,
@@ -46,7 +46,7 @@ async function refreshed() {
 }
 
 async function providerNamed(name: string) {
-  const { providers } = await tools.registry.listProviders({ workspaceId }, options())
+  const { providers } = await tools.providers.listProviders({ workspaceId }, options())
   return providers.find((provider) => provider.name === name)
 }
 

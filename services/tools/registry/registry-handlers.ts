@@ -10,18 +10,12 @@ import { notFound } from "../../../mesh/errors.ts"
 import { callerOf } from "../../../mesh/identity.ts"
 import { nextPage, readPage } from "../../../mesh/paging.ts"
 import { answerOnce } from "../../../mesh/request-id.ts"
-import type { ToolKey } from "./activation-store.ts"
+import { deploymentId, type ToolKey } from "./activation-store.ts"
 import type { ChoiceBook } from "./choices.ts"
 import type { Meanings } from "./meanings.ts"
-import { toProvider, toTool } from "./tool-message.ts"
+import { toTool } from "./tool-message.ts"
 import { activate, rollBack, toVersion } from "./tool-review.ts"
-import {
-  findCompared,
-  listProviderRows,
-  listToolsInUse,
-  listVersions,
-  type SeenTool,
-} from "./tool-store.ts"
+import { findCompared, listToolsInUse, listVersions, type SeenTool } from "./tool-store.ts"
 
 export interface RegistryHandlerDeps {
   readonly database: Database
@@ -36,11 +30,13 @@ const versionPageSizes = { default: 20, max: 100 }
 export function registryHandlers(deps: RegistryHandlerDeps) {
   const { database, meanings, choices, providerNames } = deps
 
-  /** A tool of a provider that is configured, by its full name. */
-  function toolOf(fullName: string): ToolKey {
+  /** A tool of a provider that is configured, or the workspace's own, by its full name. */
+  async function toolOf(workspaceId: string, fullName: string): Promise<ToolKey> {
     const [provider = "", name = ""] = fullName.split("/", 2)
-    if (!providerNames.includes(provider)) throw notFound("tool", fullName)
-    return { provider, name }
+    if (providerNames.includes(provider)) return { provider_id: deploymentId, provider, name }
+    const own = (await choices.of(workspaceId)).providers.get(provider)
+    if (own === undefined) throw notFound("tool", fullName)
+    return { provider_id: own.providerId, provider, name }
   }
 
   return {
@@ -68,25 +64,18 @@ export function registryHandlers(deps: RegistryHandlerDeps) {
       return { tool: { ...toTool(found.row), active: found.isInUse } }
     },
 
-    async listProviders(_request, { signal }) {
-      const rows = await database.shared((tx) => listProviderRows(tx, providerNames), {
-        signal,
-        name: "list providers",
-      })
-      return { providers: rows.map(toProvider) }
-    },
-
     async listToolVersions(request, { signal }) {
       const { workspaceId, name } = request
       const found = name.includes("/")
         ? undefined
         : await meanings.resolve(workspaceId, name, "", signal)
-      const tool = toolOf(found?.tool.fullName ?? name)
+      const tool = await toolOf(workspaceId, found?.tool.fullName ?? name)
       const filters = { list: "tool_versions", ...tool }
       const { limit, after } = readPage(request, filters, versionPageSizes)
       const before = after === undefined ? undefined : Number(after[0])
       const chosen = await choices.of(workspaceId)
-      const { rows, base } = await database.shared(
+      const { rows, base } = await database.tenant(
+        workspaceId,
         async (tx) => ({
           rows: await listVersions(tx, tool, { before, limit: limit + 1 }),
           base: await findCompared(tx, tool, {
@@ -107,7 +96,7 @@ export function registryHandlers(deps: RegistryHandlerDeps) {
     async activateToolVersion(request, context) {
       const { workspaceId, name, version, definitionDigest: digest } = request
       const decider = { workspaceId, actorId: callerOf(context).actorId }
-      const wanted = { ...toolOf(name), version, digest }
+      const wanted = { ...(await toolOf(workspaceId, name)), version, digest }
       const { activateToolVersion } = RegistryService.method
       const { signal } = context
       const response = await answerOnce(
@@ -127,7 +116,7 @@ export function registryHandlers(deps: RegistryHandlerDeps) {
     async rollBackTool(request, context) {
       const { workspaceId, name, etag } = request
       const decider = { workspaceId, actorId: callerOf(context).actorId }
-      const tool = toolOf(name)
+      const tool = await toolOf(workspaceId, name)
       const { rollBackTool } = RegistryService.method
       const { signal } = context
       const response = await answerOnce(

@@ -50,6 +50,8 @@ export interface Registry extends AsyncDisposable {
   start(signal: AbortSignal): Promise<void>
   /** Asks a provider now, because its tools may have changed. */
   refresh(provider: string): void
+  /** Whether the deployment has a provider of this name. */
+  isConfigured(provider: string): boolean
   /** What an offered tool's name means, where that is remembered. */
   known(name: string, version: string): FoundTool | undefined
   /** What a name means now; undefined when nobody offers it. Throws AMBIGUOUS_TOOL. */
@@ -119,6 +121,7 @@ export function createRegistry(deps: RegistryDeps): Registry {
     refresh(provider) {
       if (!stopping.signal.aborted) void ask(provider)
     },
+    isConfigured: (provider) => providers.has(provider),
     known(name, version) {
       const found = catalogue.known(name, version)
       return found?.row.offered === true ? found : undefined

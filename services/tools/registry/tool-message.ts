@@ -25,7 +25,7 @@ import type { ExecutionRow } from "../ledger/execution-store.ts"
 import type { LedgerState, Usage } from "../ledger/ledger.ts"
 import { fullNameOf, type PinnedTool } from "./pinned-tool.ts"
 import { retryPolicyOf } from "./retry-policy.ts"
-import type { ProviderRow, ToolRow } from "./tool-store.ts"
+import type { ProviderRow, RefusedTool, ToolRow } from "./tool-store.ts"
 
 /** The states of the ledger as the contract names them. */
 export const executionStates: Readonly<Record<LedgerState, ExecutionState>> = {
@@ -93,19 +93,23 @@ export function toFailedAttempt(failure: AttemptFailure, { retry }: PinnedTool):
 export function toProvider(row: ProviderRow): Provider {
   return create(ProviderSchema, {
     name: row.name,
-    state: providerState(row),
+    state: providerStateOf(row),
     ...(row.attempt_time === null ? {} : { attemptTime: timestampFromDate(row.attempt_time) }),
     ...(row.refresh_time === null ? {} : { refreshTime: timestampFromDate(row.refresh_time) }),
     error: row.error ?? "",
     toolCount: row.tool_count,
-    refusedTools: row.refused.map(({ name, version, kind, message, digest }) => ({
-      name,
-      version,
-      kind: kind === "quarantined" ? RefusalKind.QUARANTINED : RefusalKind.INVALID,
-      message,
-      definitionDigest: digest,
-    })),
+    refusedTools: toRefusedTools(row.refused),
   })
+}
+
+export function toRefusedTools(refused: readonly RefusedTool[]) {
+  return refused.map(({ name, version, kind, message, digest }) => ({
+    name,
+    version,
+    kind: kind === "quarantined" ? RefusalKind.QUARANTINED : RefusalKind.INVALID,
+    message,
+    definitionDigest: digest,
+  }))
 }
 
 function toOutcome({ result, error }: ExecutionRow): Execution["outcome"] {
@@ -117,7 +121,7 @@ function toOutcome({ result, error }: ExecutionRow): Execution["outcome"] {
   }
 }
 
-function providerState(row: ProviderRow): ProviderState {
+export function providerStateOf(row: Pick<ProviderRow, "error" | "refresh_time">): ProviderState {
   if (row.error !== null) return ProviderState.UNAVAILABLE
   return row.refresh_time === null ? ProviderState.PENDING : ProviderState.READY
 }

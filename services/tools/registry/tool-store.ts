@@ -2,6 +2,7 @@ import type { JsonObject } from "@bufbuild/protobuf"
 import type { Tx } from "../../../mesh/database.ts"
 import type { Page } from "../../../mesh/paging.ts"
 import type { Effect } from "../ledger/ledger.ts"
+import { deploymentId, type ToolKey } from "./activation-store.ts"
 
 export type RiskClass = "low" | "medium" | "high"
 
@@ -50,7 +51,7 @@ const toolColumns =
   "provider, name, version, digest, definition, risk_class, effect, offered, active, trusted, create_time"
 
 /** As seen by a workspace that uses the version. */
-const columnsInUse = `provider, name, v.version, digest, definition, risk_class, effect, offered,
+const columnsInUse = `v.provider, v.name, v.version, digest, definition, risk_class, effect, offered,
   true as active, trusted, v.create_time`
 
 export async function insertProviders(tx: Tx, names: readonly string[]): Promise<void> {
@@ -224,14 +225,16 @@ export async function listToolsInUse(
   const [afterProvider, afterName] = page.after ?? []
   return tx.query<ToolRow>(
     `with chosen as (
-       select distinct on (provider, name) provider, name, version from tool_activations
-       where workspace_id = $7::uuid order by provider, name, revision desc
+       select distinct on (provider_id, provider, name) provider_id, provider, name, version
+       from tool_activations
+       where workspace_id = $7::uuid order by provider_id, provider, name, revision desc
      )
-     select ${columnsInUse} from tool_versions v
-     left join chosen c using (provider, name)
-     where case when coalesce(c.version, '') = '' then v.active
+     select ${columnsInUse} from visible_tool_versions v
+     left join chosen c using (provider_id, provider, name)
+     where workspace_id in ('${deploymentId}', $7::uuid)
+       and case when coalesce(c.version, '') = '' then v.active
          else v.version = c.version and v.offered end
-       and provider = any ($1::text[])
+       and (provider_id = '${deploymentId}') = (provider = any ($1::text[]))
        and ($2::text = '' or provider = $2::text)
        and ($3::text = '' or position(lower($3::text) in lower(concat_ws(' ',
          provider || '/' || name, definition->>'title', definition->>'description'))) > 0)
@@ -269,26 +272,25 @@ export type SeenTool = ToolRow & { readonly seen_order: number }
 /** The versions of a tool that were seen before another one, the last first. */
 export async function listVersions(
   tx: Tx,
-  { provider, name }: Pick<ToolRow, "provider" | "name">,
+  tool: ToolKey,
   page: { readonly before: number | undefined; readonly limit: number },
 ): Promise<readonly SeenTool[]> {
   return tx.query<SeenTool>(
-    `select ${toolColumns}, seen_order from tool_versions
-     where provider = $1::text and name = $2::text and ($3::bigint is null or seen_order < $3::bigint)
-     order by seen_order desc limit $4::integer`,
-    [provider, name, page.before ?? null, page.limit],
+    `select ${toolColumns}, seen_order from visible_tool_versions
+     where ${isTool} and ($5::bigint is null or seen_order < $5::bigint)
+     order by seen_order desc limit $6::integer`,
+    [...keyOf(tx, tool), page.before ?? null, page.limit],
   )
 }
 
 /** One version of a tool, offered or not. */
 export async function findVersion(
   tx: Tx,
-  { provider, name, version }: Pick<ToolRow, "provider" | "name" | "version">,
+  tool: ToolKey & { readonly version: string },
 ): Promise<ToolRow | undefined> {
   return tx.maybe<ToolRow>(
-    `select ${toolColumns} from tool_versions
-     where provider = $1::text and name = $2::text and version = $3::text`,
-    [provider, name, version],
+    `select ${toolColumns} from visible_tool_versions where ${isTool} and version = $5::text`,
+    [...keyOf(tx, tool), tool.version],
   )
 }
 
@@ -298,14 +300,22 @@ export async function findVersion(
  */
 export async function findCompared(
   tx: Tx,
-  { provider, name }: Pick<ToolRow, "provider" | "name">,
+  tool: ToolKey,
   chosen: { readonly version: string; readonly reviewed: readonly string[] },
 ): Promise<ToolRow | undefined> {
   return tx.maybe<ToolRow>(
-    `select ${toolColumns} from tool_versions
-     where provider = $1::text and name = $2::text
-       and (version = $3::text or trusted or digest = any ($4::text[]))
-     order by version = $3::text desc, active desc, seen_order desc limit 1`,
-    [provider, name, chosen.version, chosen.reviewed],
+    `select ${toolColumns} from visible_tool_versions
+     where ${isTool} and (version = $5::text or trusted or digest = any ($6::text[]))
+     order by version = $5::text desc, active desc, seen_order desc limit 1`,
+    [...keyOf(tx, tool), chosen.version, chosen.reviewed],
   )
+}
+
+/** The versions of one tool, in a transaction of the workspace that looks at them. */
+const isTool = `workspace_id = $1::uuid and provider_id = $2::uuid and provider = $3::text
+  and name = $4::text`
+
+function keyOf({ workspaceId }: Tx, { provider_id, provider, name }: ToolKey): readonly unknown[] {
+  const owner = provider_id === deploymentId ? deploymentId : workspaceId
+  return [owner, provider_id, provider, name]
 }

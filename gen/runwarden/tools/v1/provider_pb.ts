@@ -4,19 +4,22 @@
 
 import type { GenEnum, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import { enumDesc, fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
+import { file_buf_validate_validate } from "../../../buf/validate/validate_pb.ts";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
+import type { Effect, RiskClass } from "./tool_pb.ts";
+import { file_runwarden_tools_v1_tool } from "./tool_pb.ts";
 import type { Message, UnknownEnum } from "@bufbuild/protobuf";
 
 /**
  * Describes the file runwarden/tools/v1/provider.proto.
  */
 export const file_runwarden_tools_v1_provider: GenFile = /*@__PURE__*/
-  fileDesc("CiFydW53YXJkZW4vdG9vbHMvdjEvcHJvdmlkZXIucHJvdG8SEnJ1bndhcmRlbi50b29scy52MSKJAgoIUHJvdmlkZXISDAoEbmFtZRgBIAEoCRIwCgVzdGF0ZRgCIAEoDjIhLnJ1bndhcmRlbi50b29scy52MS5Qcm92aWRlclN0YXRlEjAKDGF0dGVtcHRfdGltZRgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMAoMcmVmcmVzaF90aW1lGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBINCgVlcnJvchgFIAEoCRISCgp0b29sX2NvdW50GAYgASgFEjYKDXJlZnVzZWRfdG9vbHMYByADKAsyHy5ydW53YXJkZW4udG9vbHMudjEuUmVmdXNlZFRvb2wihwEKC1JlZnVzZWRUb29sEgwKBG5hbWUYASABKAkSDwoHdmVyc2lvbhgCIAEoCRItCgRraW5kGAMgASgOMh8ucnVud2FyZGVuLnRvb2xzLnYxLlJlZnVzYWxLaW5kEg8KB21lc3NhZ2UYBCABKAkSGQoRZGVmaW5pdGlvbl9kaWdlc3QYBSABKAkqhQEKDVByb3ZpZGVyU3RhdGUSHgoaUFJPVklERVJfU1RBVEVfVU5TUEVDSUZJRUQQABIaChZQUk9WSURFUl9TVEFURV9QRU5ESU5HEAESGAoUUFJPVklERVJfU1RBVEVfUkVBRFkQAhIeChpQUk9WSURFUl9TVEFURV9VTkFWQUlMQUJMRRADKmMKC1JlZnVzYWxLaW5kEhwKGFJFRlVTQUxfS0lORF9VTlNQRUNJRklFRBAAEhgKFFJFRlVTQUxfS0lORF9JTlZBTElEEAESHAoYUkVGVVNBTF9LSU5EX1FVQVJBTlRJTkVEEAJiBnByb3RvMw", [file_google_protobuf_timestamp]);
+  fileDesc("CiFydW53YXJkZW4vdG9vbHMvdjEvcHJvdmlkZXIucHJvdG8SEnJ1bndhcmRlbi50b29scy52MSKgBQoIUHJvdmlkZXISDAoEbmFtZRgBIAEoCRIwCgVzdGF0ZRgCIAEoDjIhLnJ1bndhcmRlbi50b29scy52MS5Qcm92aWRlclN0YXRlEjAKDGF0dGVtcHRfdGltZRgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMAoMcmVmcmVzaF90aW1lGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBINCgVlcnJvchgFIAEoCRISCgp0b29sX2NvdW50GAYgASgFEjYKDXJlZnVzZWRfdG9vbHMYByADKAsyHy5ydW53YXJkZW4udG9vbHMudjEuUmVmdXNlZFRvb2wSEwoLcHJvdmlkZXJfaWQYCCABKAkSOgoKY29ubmVjdGlvbhgJIAEoCzImLnJ1bndhcmRlbi50b29scy52MS5Qcm92aWRlckNvbm5lY3Rpb24SNwoLY3JlZGVudGlhbHMYCiADKAsyIi5ydW53YXJkZW4udG9vbHMudjEuQ3JlZGVudGlhbEluZm8SRQoNdG9vbF9zZXR0aW5ncxgLIAMoCzIuLnJ1bndhcmRlbi50b29scy52MS5Qcm92aWRlci5Ub29sU2V0dGluZ3NFbnRyeRIvCgtjcmVhdGVfdGltZRgMIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLdXBkYXRlX3RpbWUYDSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEgwKBGV0YWcYDiABKAkaVAoRVG9vbFNldHRpbmdzRW50cnkSCwoDa2V5GAEgASgJEi4KBXZhbHVlGAIgASgLMh8ucnVud2FyZGVuLnRvb2xzLnYxLlRvb2xTZXR0aW5nOgI4ASLPAQoSUHJvdmlkZXJDb25uZWN0aW9uEjIKBGdycGMYASABKAsyIi5ydW53YXJkZW4udG9vbHMudjEuR3JwY0Nvbm5lY3Rpb25IABI5CghtY3BfaHR0cBgCIAEoCzIlLnJ1bndhcmRlbi50b29scy52MS5NY3BIdHRwQ29ubmVjdGlvbkgAEjsKCW1jcF9zdGRpbxgDIAEoCzImLnJ1bndhcmRlbi50b29scy52MS5NY3BTdGRpb0Nvbm5lY3Rpb25IAEINCgRraW5kEgW6SAIIASJxCg5HcnBjQ29ubmVjdGlvbhJMCgdhZGRyZXNzGAEgASgJQju6SDhyNhiEAjIxXihcW1swLTlBLUZhLWY6Ll0rXF18W0EtWmEtejAtOS5fLV0rKTpbMC05XXsxLDV9JBIRCglwbGFpbnRleHQYAiABKAgiRwoRTWNwSHR0cENvbm5lY3Rpb24SMgoDdXJsGAEgASgJQiW6SCJyIBjQDzIbXmh0dHBzPzovL1teXHgwMC1ceDIwPyNAXSskIkQKEk1jcFN0ZGlvQ29ubmVjdGlvbhIuCgdjb21tYW5kGAEgASgJQh26SBpyGDIWXlthLXpdW2EtejAtOS1dezAsNjJ9JCKFAQoKQ3JlZGVudGlhbBIyCgRuYW1lGAEgASgJQiS6SCFyHzIdXltBLVphLXpdW0EtWmEtejAtOV8tXXswLDYzfSQSQwoFdmFsdWUYAiABKAlCNIABAbpILnIsGIBAMideW1x4MjEtXHg3ZV0oW1x4MjAtXHg3ZV0qW1x4MjEtXHg3ZV0pPyQiTAoOQ3JlZGVudGlhbEluZm8SDAoEbmFtZRgBIAEoCRIsCghzZXRfdGltZRgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiXgoNQ3JlZGVudGlhbEtleRIOCgZrZXlfaWQYASABKAkSEgoKY29uZmlndXJlZBgCIAEoCBIPCgdwcmltYXJ5GAMgASgIEhgKEGNyZWRlbnRpYWxfY291bnQYBCABKAMigAEKC1Rvb2xTZXR0aW5nEjsKCnJpc2tfY2xhc3MYASABKA4yHS5ydW53YXJkZW4udG9vbHMudjEuUmlza0NsYXNzQgi6SAWCAQIQARI0CgZlZmZlY3QYAiABKA4yGi5ydW53YXJkZW4udG9vbHMudjEuRWZmZWN0Qgi6SAWCAQIQASKHAQoLUmVmdXNlZFRvb2wSDAoEbmFtZRgBIAEoCRIPCgd2ZXJzaW9uGAIgASgJEi0KBGtpbmQYAyABKA4yHy5ydW53YXJkZW4udG9vbHMudjEuUmVmdXNhbEtpbmQSDwoHbWVzc2FnZRgEIAEoCRIZChFkZWZpbml0aW9uX2RpZ2VzdBgFIAEoCSqFAQoNUHJvdmlkZXJTdGF0ZRIeChpQUk9WSURFUl9TVEFURV9VTlNQRUNJRklFRBAAEhoKFlBST1ZJREVSX1NUQVRFX1BFTkRJTkcQARIYChRQUk9WSURFUl9TVEFURV9SRUFEWRACEh4KGlBST1ZJREVSX1NUQVRFX1VOQVZBSUxBQkxFEAMqYwoLUmVmdXNhbEtpbmQSHAoYUkVGVVNBTF9LSU5EX1VOU1BFQ0lGSUVEEAASGAoUUkVGVVNBTF9LSU5EX0lOVkFMSUQQARIcChhSRUZVU0FMX0tJTkRfUVVBUkFOVElORUQQAmIGcHJvdG8z", [file_buf_validate_validate, file_google_protobuf_timestamp, file_runwarden_tools_v1_tool]);
 
 /**
- * Provider is a service that offers tools, as the registry sees it. Providers belong to the
- * deployment, not to a workspace.
+ * Provider is a service that offers tools, as the registry sees it. It belongs to the deployment,
+ * and then to every workspace, or to the workspace that added it, and then to no other.
  *
  * @generated from message runwarden.tools.v1.Provider
  */
@@ -70,6 +73,56 @@ export type Provider = Message<"runwarden.tools.v1.Provider"> & {
    * @generated from field: repeated runwarden.tools.v1.RefusedTool refused_tools = 7;
    */
   refusedTools: RefusedTool[];
+
+  /**
+   * Id of the workspace's provider; empty where it is the deployment's. A provider that is added again
+   * after its removal has another one, also under the same name.
+   *
+   * @generated from field: string provider_id = 8;
+   */
+  providerId: string;
+
+  /**
+   * Where it is reached; absent where it is the deployment's.
+   *
+   * @generated from field: runwarden.tools.v1.ProviderConnection connection = 9;
+   */
+  connection?: ProviderConnection | undefined;
+
+  /**
+   * What it is shown with each call, without the values: these are never told again.
+   *
+   * @generated from field: repeated runwarden.tools.v1.CredentialInfo credentials = 10;
+   */
+  credentials: CredentialInfo[];
+
+  /**
+   * What an admin said of single tools, by their names within the provider.
+   *
+   * @generated from field: map<string, runwarden.tools.v1.ToolSetting> tool_settings = 11;
+   */
+  toolSettings: { [key: string]: ToolSetting };
+
+  /**
+   * When it was added; absent where it is the deployment's.
+   *
+   * @generated from field: google.protobuf.Timestamp create_time = 12;
+   */
+  createTime?: Timestamp | undefined;
+
+  /**
+   * When it was last changed; absent alike.
+   *
+   * @generated from field: google.protobuf.Timestamp update_time = 13;
+   */
+  updateTime?: Timestamp | undefined;
+
+  /**
+   * Changes with every change; empty where it is the deployment's.
+   *
+   * @generated from field: string etag = 14;
+   */
+  etag: string;
 };
 
 /**
@@ -78,6 +131,253 @@ export type Provider = Message<"runwarden.tools.v1.Provider"> & {
  */
 export const ProviderSchema: GenMessage<Provider> = /*@__PURE__*/
   messageDesc(file_runwarden_tools_v1_provider, 0);
+
+/**
+ * ProviderConnection is where a workspace's provider is reached. It never changes: another place is
+ * another provider, whose tools nobody has looked at.
+ *
+ * @generated from message runwarden.tools.v1.ProviderConnection
+ */
+export type ProviderConnection = Message<"runwarden.tools.v1.ProviderConnection"> & {
+  /**
+   * How it is spoken with.
+   *
+   * @generated from oneof runwarden.tools.v1.ProviderConnection.kind
+   */
+  kind: {
+    /**
+     * A service with ToolProviderService.
+     *
+     * @generated from field: runwarden.tools.v1.GrpcConnection grpc = 1;
+     */
+    value: GrpcConnection;
+    case: "grpc";
+  } | {
+    /**
+     * An MCP server over Streamable HTTP.
+     *
+     * @generated from field: runwarden.tools.v1.McpHttpConnection mcp_http = 2;
+     */
+    value: McpHttpConnection;
+    case: "mcpHttp";
+  } | {
+    /**
+     * An MCP server that the deployment starts.
+     *
+     * @generated from field: runwarden.tools.v1.McpStdioConnection mcp_stdio = 3;
+     */
+    value: McpStdioConnection;
+    case: "mcpStdio";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message runwarden.tools.v1.ProviderConnection.
+ * Use `create(ProviderConnectionSchema)` to create a new message.
+ */
+export const ProviderConnectionSchema: GenMessage<ProviderConnection> = /*@__PURE__*/
+  messageDesc(file_runwarden_tools_v1_provider, 1);
+
+/**
+ * GrpcConnection is a gRPC server.
+ *
+ * @generated from message runwarden.tools.v1.GrpcConnection
+ */
+export type GrpcConnection = Message<"runwarden.tools.v1.GrpcConnection"> & {
+  /**
+   * `host:port`; an IPv6 address in brackets. All of its addresses must be public, and the port 443 or
+   * 8443, unless the deployment's configuration names it.
+   *
+   * @generated from field: string address = 1;
+   */
+  address: string;
+
+  /**
+   * Without TLS, which only an address that the deployment's configuration names may be.
+   *
+   * @generated from field: bool plaintext = 2;
+   */
+  plaintext: boolean;
+};
+
+/**
+ * Describes the message runwarden.tools.v1.GrpcConnection.
+ * Use `create(GrpcConnectionSchema)` to create a new message.
+ */
+export const GrpcConnectionSchema: GenMessage<GrpcConnection> = /*@__PURE__*/
+  messageDesc(file_runwarden_tools_v1_provider, 2);
+
+/**
+ * McpHttpConnection is an MCP server on the web.
+ *
+ * @generated from message runwarden.tools.v1.McpHttpConnection
+ */
+export type McpHttpConnection = Message<"runwarden.tools.v1.McpHttpConnection"> & {
+  /**
+   * URL without user, password, query or fragment, under the same rules as an address.
+   *
+   * @generated from field: string url = 1;
+   */
+  url: string;
+};
+
+/**
+ * Describes the message runwarden.tools.v1.McpHttpConnection.
+ * Use `create(McpHttpConnectionSchema)` to create a new message.
+ */
+export const McpHttpConnectionSchema: GenMessage<McpHttpConnection> = /*@__PURE__*/
+  messageDesc(file_runwarden_tools_v1_provider, 3);
+
+/**
+ * McpStdioConnection is a command of the deployment.
+ *
+ * @generated from message runwarden.tools.v1.McpStdioConnection
+ */
+export type McpStdioConnection = Message<"runwarden.tools.v1.McpStdioConnection"> & {
+  /**
+   * Name of the command in the deployment's configuration, which says all that is started.
+   *
+   * @generated from field: string command = 1;
+   */
+  command: string;
+};
+
+/**
+ * Describes the message runwarden.tools.v1.McpStdioConnection.
+ * Use `create(McpStdioConnectionSchema)` to create a new message.
+ */
+export const McpStdioConnectionSchema: GenMessage<McpStdioConnection> = /*@__PURE__*/
+  messageDesc(file_runwarden_tools_v1_provider, 4);
+
+/**
+ * Credential is one secret. Nothing tells its value again.
+ *
+ * @generated from message runwarden.tools.v1.Credential
+ */
+export type Credential = Message<"runwarden.tools.v1.Credential"> & {
+  /**
+   * Name of the header, of the metadata or of the variable. Headers and metadata are compared without
+   * regard to case; those that carry the protocol or an identity of the mesh are refused.
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * The value: printable ASCII, without a space at its ends.
+   *
+   * @generated from field: string value = 2;
+   */
+  value: string;
+};
+
+/**
+ * Describes the message runwarden.tools.v1.Credential.
+ * Use `create(CredentialSchema)` to create a new message.
+ */
+export const CredentialSchema: GenMessage<Credential> = /*@__PURE__*/
+  messageDesc(file_runwarden_tools_v1_provider, 5);
+
+/**
+ * CredentialInfo is that there is a credential. Nothing tells its value.
+ *
+ * @generated from message runwarden.tools.v1.CredentialInfo
+ */
+export type CredentialInfo = Message<"runwarden.tools.v1.CredentialInfo"> & {
+  /**
+   * Name of the header, of the metadata or of the variable.
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * When it was last set.
+   *
+   * @generated from field: google.protobuf.Timestamp set_time = 2;
+   */
+  setTime?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message runwarden.tools.v1.CredentialInfo.
+ * Use `create(CredentialInfoSchema)` to create a new message.
+ */
+export const CredentialInfoSchema: GenMessage<CredentialInfo> = /*@__PURE__*/
+  messageDesc(file_runwarden_tools_v1_provider, 6);
+
+/**
+ * CredentialKey is a key of the deployment that credentials are encrypted with.
+ *
+ * @generated from message runwarden.tools.v1.CredentialKey
+ */
+export type CredentialKey = Message<"runwarden.tools.v1.CredentialKey"> & {
+  /**
+   * Id of the key.
+   *
+   * @generated from field: string key_id = 1;
+   */
+  keyId: string;
+
+  /**
+   * Whether the configuration of the service has it. Credentials under one that is not there cannot be
+   * read.
+   *
+   * @generated from field: bool configured = 2;
+   */
+  configured: boolean;
+
+  /**
+   * Whether new credentials are kept under it.
+   *
+   * @generated from field: bool primary = 3;
+   */
+  primary: boolean;
+
+  /**
+   * How many credentials are kept under it. A key that is not the primary one may be taken away once
+   * this is 0.
+   *
+   * @generated from field: int64 credential_count = 4;
+   */
+  credentialCount: bigint;
+};
+
+/**
+ * Describes the message runwarden.tools.v1.CredentialKey.
+ * Use `create(CredentialKeySchema)` to create a new message.
+ */
+export const CredentialKeySchema: GenMessage<CredentialKey> = /*@__PURE__*/
+  messageDesc(file_runwarden_tools_v1_provider, 7);
+
+/**
+ * ToolSetting is what an admin says of a tool. It is part of the tool's version: another setting makes
+ * another version.
+ *
+ * @generated from message runwarden.tools.v1.ToolSetting
+ */
+export type ToolSetting = Message<"runwarden.tools.v1.ToolSetting"> & {
+  /**
+   * How much harm a call can do; unspecified for HIGH.
+   *
+   * @generated from field: runwarden.tools.v1.RiskClass risk_class = 1;
+   */
+  riskClass: RiskClass;
+
+  /**
+   * What a repeat does; unspecified for UNSAFE.
+   *
+   * @generated from field: runwarden.tools.v1.Effect effect = 2;
+   */
+  effect: Effect;
+};
+
+/**
+ * Describes the message runwarden.tools.v1.ToolSetting.
+ * Use `create(ToolSettingSchema)` to create a new message.
+ */
+export const ToolSettingSchema: GenMessage<ToolSetting> = /*@__PURE__*/
+  messageDesc(file_runwarden_tools_v1_provider, 8);
 
 /**
  * RefusedTool is a definition that the registry did not take.
@@ -126,7 +426,7 @@ export type RefusedTool = Message<"runwarden.tools.v1.RefusedTool"> & {
  * Use `create(RefusedToolSchema)` to create a new message.
  */
 export const RefusedToolSchema: GenMessage<RefusedTool> = /*@__PURE__*/
-  messageDesc(file_runwarden_tools_v1_provider, 1);
+  messageDesc(file_runwarden_tools_v1_provider, 9);
 
 /**
  * ProviderState is what the last refresh found.

@@ -7,8 +7,6 @@ import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2
 import { file_buf_validate_validate } from "../../../buf/validate/validate_pb.ts";
 import { file_google_api_annotations } from "../../../google/api/annotations_pb.ts";
 import { file_runwarden_options_v1_access } from "../../options/v1/access_pb.ts";
-import type { Provider } from "./provider_pb.ts";
-import { file_runwarden_tools_v1_provider } from "./provider_pb.ts";
 import type { Tool } from "./tool_pb.ts";
 import { file_runwarden_tools_v1_tool } from "./tool_pb.ts";
 import type { ToolActivation, ToolVersion } from "./tool_version_pb.ts";
@@ -19,7 +17,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file runwarden/tools/v1/registry_service.proto.
  */
 export const file_runwarden_tools_v1_registry_service: GenFile = /*@__PURE__*/
-  fileDesc("CilydW53YXJkZW4vdG9vbHMvdjEvcmVnaXN0cnlfc2VydmljZS5wcm90bxIScnVud2FyZGVuLnRvb2xzLnYxIssBCh9SZWdpc3RyeVNlcnZpY2VMaXN0VG9vbHNSZXF1ZXN0EiIKDHdvcmtzcGFjZV9pZBgBIAEoCUIMukgFcgOwAQGItRgBEhoKCXBhZ2Vfc2l6ZRgCIAEoBUIHukgEGgIoABIcCgpwYWdlX3Rva2VuGAMgASgJQgi6SAVyAxiAIBIlCghwcm92aWRlchgEIAEoCUITukgQcg4YQDIKXlteXHgwMF0qJBIjCgVxdWVyeRgFIAEoCUIUukgRcg8YyAEyCl5bXlx4MDBdKiQiZAogUmVnaXN0cnlTZXJ2aWNlTGlzdFRvb2xzUmVzcG9uc2USJwoFdG9vbHMYASADKAsyGC5ydW53YXJkZW4udG9vbHMudjEuVG9vbBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkigAEKDkdldFRvb2xSZXF1ZXN0EiIKDHdvcmtzcGFjZV9pZBgBIAEoCUIMukgFcgOwAQGItRgBEiQKBG5hbWUYAiABKAlCFrpIE3IREAEYyAEyCl5bXlx4MDBdKiQSJAoHdmVyc2lvbhgDIAEoCUITukgQcg4YQDIKXlteXHgwMF0qJCI5Cg9HZXRUb29sUmVzcG9uc2USJgoEdG9vbBgBIAEoCzIYLnJ1bndhcmRlbi50b29scy52MS5Ub29sIjoKFExpc3RQcm92aWRlcnNSZXF1ZXN0EiIKDHdvcmtzcGFjZV9pZBgBIAEoCUIMukgFcgOwAQGItRgBIkgKFUxpc3RQcm92aWRlcnNSZXNwb25zZRIvCglwcm92aWRlcnMYASADKAsyHC5ydW53YXJkZW4udG9vbHMudjEuUHJvdmlkZXIinQEKF0xpc3RUb29sVmVyc2lvbnNSZXF1ZXN0EiIKDHdvcmtzcGFjZV9pZBgBIAEoCUIMukgFcgOwAQGItRgBEiQKBG5hbWUYAiABKAlCFrpIE3IREAEYyAEyCl5bXlx4MDBdKiQSGgoJcGFnZV9zaXplGAMgASgFQge6SAQaAigAEhwKCnBhZ2VfdG9rZW4YBCABKAlCCLpIBXIDGIAgImYKGExpc3RUb29sVmVyc2lvbnNSZXNwb25zZRIxCgh2ZXJzaW9ucxgBIAMoCzIfLnJ1bndhcmRlbi50b29scy52MS5Ub29sVmVyc2lvbhIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAki9QEKGkFjdGl2YXRlVG9vbFZlcnNpb25SZXF1ZXN0EiIKDHdvcmtzcGFjZV9pZBgBIAEoCUIMukgFcgOwAQGItRgBEiAKCnJlcXVlc3RfaWQYAiABKAlCDLpIBXIDsAEBiLUYBBIvCgRuYW1lGAMgASgJQiG6SB5yHBABGMgBMhVeW15ceDAwL10rL1teXHgwMC9dKyQSLgoHdmVyc2lvbhgEIAEoCUIdukgachgQARhAMhJeW0EtWmEtejAtOS5fKy1dKyQSMAoRZGVmaW5pdGlvbl9kaWdlc3QYBSABKAlCFbpIEnIQMg5eWzAtOWEtZl17NjR9JCJVChtBY3RpdmF0ZVRvb2xWZXJzaW9uUmVzcG9uc2USNgoKYWN0aXZhdGlvbhgBIAEoCzIiLnJ1bndhcmRlbi50b29scy52MS5Ub29sQWN0aXZhdGlvbiKjAQoTUm9sbEJhY2tUb29sUmVxdWVzdBIiCgx3b3Jrc3BhY2VfaWQYASABKAlCDLpIBXIDsAEBiLUYARIgCgpyZXF1ZXN0X2lkGAIgASgJQgy6SAVyA7ABAYi1GAQSLwoEbmFtZRgDIAEoCUIhukgechwQARjIATIVXlteXHgwMC9dKy9bXlx4MDAvXSskEhUKBGV0YWcYBCABKAlCB7pIBHICGEAiTgoUUm9sbEJhY2tUb29sUmVzcG9uc2USNgoKYWN0aXZhdGlvbhgBIAEoCzIiLnJ1bndhcmRlbi50b29scy52MS5Ub29sQWN0aXZhdGlvbjK8CAoPUmVnaXN0cnlTZXJ2aWNlEq4BCglMaXN0VG9vbHMSMy5ydW53YXJkZW4udG9vbHMudjEuUmVnaXN0cnlTZXJ2aWNlTGlzdFRvb2xzUmVxdWVzdBo0LnJ1bndhcmRlbi50b29scy52MS5SZWdpc3RyeVNlcnZpY2VMaXN0VG9vbHNSZXNwb25zZSI2kAIBirUYBAgBEAGC0+STAiUSIy92MS93b3Jrc3BhY2VzL3t3b3Jrc3BhY2VfaWR9L3Rvb2xzEpEBCgdHZXRUb29sEiIucnVud2FyZGVuLnRvb2xzLnYxLkdldFRvb2xSZXF1ZXN0GiMucnVud2FyZGVuLnRvb2xzLnYxLkdldFRvb2xSZXNwb25zZSI9kAIBirUYBAgBEAGC0+STAiwSKi92MS93b3Jrc3BhY2VzL3t3b3Jrc3BhY2VfaWR9L3Rvb2xzL3tuYW1lfRKlAQoNTGlzdFByb3ZpZGVycxIoLnJ1bndhcmRlbi50b29scy52MS5MaXN0UHJvdmlkZXJzUmVxdWVzdBopLnJ1bndhcmRlbi50b29scy52MS5MaXN0UHJvdmlkZXJzUmVzcG9uc2UiP5ACAYq1GAQIARABgtPkkwIuEiwvdjEvd29ya3NwYWNlcy97d29ya3NwYWNlX2lkfS90b29sLXByb3ZpZGVycxK1AQoQTGlzdFRvb2xWZXJzaW9ucxIrLnJ1bndhcmRlbi50b29scy52MS5MaXN0VG9vbFZlcnNpb25zUmVxdWVzdBosLnJ1bndhcmRlbi50b29scy52MS5MaXN0VG9vbFZlcnNpb25zUmVzcG9uc2UiRpACAYq1GAQIARABgtPkkwI1EjMvdjEvd29ya3NwYWNlcy97d29ya3NwYWNlX2lkfS90b29scy97bmFtZX0vdmVyc2lvbnMS1AEKE0FjdGl2YXRlVG9vbFZlcnNpb24SLi5ydW53YXJkZW4udG9vbHMudjEuQWN0aXZhdGVUb29sVmVyc2lvblJlcXVlc3QaLy5ydW53YXJkZW4udG9vbHMudjEuQWN0aXZhdGVUb29sVmVyc2lvblJlc3BvbnNlIlyQAgKKtRgECAEQBILT5JMCSzoBKiJGL3YxL3dvcmtzcGFjZXMve3dvcmtzcGFjZV9pZH0vdG9vbHMve25hbWV9L3ZlcnNpb25zL3t2ZXJzaW9ufTphY3RpdmF0ZRKsAQoMUm9sbEJhY2tUb29sEicucnVud2FyZGVuLnRvb2xzLnYxLlJvbGxCYWNrVG9vbFJlcXVlc3QaKC5ydW53YXJkZW4udG9vbHMudjEuUm9sbEJhY2tUb29sUmVzcG9uc2UiSZACAoq1GAQIARAEgtPkkwI4OgEqIjMvdjEvd29ya3NwYWNlcy97d29ya3NwYWNlX2lkfS90b29scy97bmFtZX06cm9sbEJhY2tiBnByb3RvMw", [file_buf_validate_validate, file_google_api_annotations, file_runwarden_options_v1_access, file_runwarden_tools_v1_provider, file_runwarden_tools_v1_tool, file_runwarden_tools_v1_tool_version]);
+  fileDesc("CilydW53YXJkZW4vdG9vbHMvdjEvcmVnaXN0cnlfc2VydmljZS5wcm90bxIScnVud2FyZGVuLnRvb2xzLnYxIssBCh9SZWdpc3RyeVNlcnZpY2VMaXN0VG9vbHNSZXF1ZXN0EiIKDHdvcmtzcGFjZV9pZBgBIAEoCUIMukgFcgOwAQGItRgBEhoKCXBhZ2Vfc2l6ZRgCIAEoBUIHukgEGgIoABIcCgpwYWdlX3Rva2VuGAMgASgJQgi6SAVyAxiAIBIlCghwcm92aWRlchgEIAEoCUITukgQcg4YQDIKXlteXHgwMF0qJBIjCgVxdWVyeRgFIAEoCUIUukgRcg8YyAEyCl5bXlx4MDBdKiQiZAogUmVnaXN0cnlTZXJ2aWNlTGlzdFRvb2xzUmVzcG9uc2USJwoFdG9vbHMYASADKAsyGC5ydW53YXJkZW4udG9vbHMudjEuVG9vbBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkigAEKDkdldFRvb2xSZXF1ZXN0EiIKDHdvcmtzcGFjZV9pZBgBIAEoCUIMukgFcgOwAQGItRgBEiQKBG5hbWUYAiABKAlCFrpIE3IREAEYyAEyCl5bXlx4MDBdKiQSJAoHdmVyc2lvbhgDIAEoCUITukgQcg4YQDIKXlteXHgwMF0qJCI5Cg9HZXRUb29sUmVzcG9uc2USJgoEdG9vbBgBIAEoCzIYLnJ1bndhcmRlbi50b29scy52MS5Ub29sIp0BChdMaXN0VG9vbFZlcnNpb25zUmVxdWVzdBIiCgx3b3Jrc3BhY2VfaWQYASABKAlCDLpIBXIDsAEBiLUYARIkCgRuYW1lGAIgASgJQha6SBNyERABGMgBMgpeW15ceDAwXSokEhoKCXBhZ2Vfc2l6ZRgDIAEoBUIHukgEGgIoABIcCgpwYWdlX3Rva2VuGAQgASgJQgi6SAVyAxiAICJmChhMaXN0VG9vbFZlcnNpb25zUmVzcG9uc2USMQoIdmVyc2lvbnMYASADKAsyHy5ydW53YXJkZW4udG9vbHMudjEuVG9vbFZlcnNpb24SFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIvUBChpBY3RpdmF0ZVRvb2xWZXJzaW9uUmVxdWVzdBIiCgx3b3Jrc3BhY2VfaWQYASABKAlCDLpIBXIDsAEBiLUYARIgCgpyZXF1ZXN0X2lkGAIgASgJQgy6SAVyA7ABAYi1GAQSLwoEbmFtZRgDIAEoCUIhukgechwQARjIATIVXlteXHgwMC9dKy9bXlx4MDAvXSskEi4KB3ZlcnNpb24YBCABKAlCHbpIGnIYEAEYQDISXltBLVphLXowLTkuXystXSskEjAKEWRlZmluaXRpb25fZGlnZXN0GAUgASgJQhW6SBJyEDIOXlswLTlhLWZdezY0fSQiVQobQWN0aXZhdGVUb29sVmVyc2lvblJlc3BvbnNlEjYKCmFjdGl2YXRpb24YASABKAsyIi5ydW53YXJkZW4udG9vbHMudjEuVG9vbEFjdGl2YXRpb24iowEKE1JvbGxCYWNrVG9vbFJlcXVlc3QSIgoMd29ya3NwYWNlX2lkGAEgASgJQgy6SAVyA7ABAYi1GAESIAoKcmVxdWVzdF9pZBgCIAEoCUIMukgFcgOwAQGItRgEEi8KBG5hbWUYAyABKAlCIbpIHnIcEAEYyAEyFV5bXlx4MDAvXSsvW15ceDAwL10rJBIVCgRldGFnGAQgASgJQge6SARyAhhAIk4KFFJvbGxCYWNrVG9vbFJlc3BvbnNlEjYKCmFjdGl2YXRpb24YASABKAsyIi5ydW53YXJkZW4udG9vbHMudjEuVG9vbEFjdGl2YXRpb24ylAcKD1JlZ2lzdHJ5U2VydmljZRKuAQoJTGlzdFRvb2xzEjMucnVud2FyZGVuLnRvb2xzLnYxLlJlZ2lzdHJ5U2VydmljZUxpc3RUb29sc1JlcXVlc3QaNC5ydW53YXJkZW4udG9vbHMudjEuUmVnaXN0cnlTZXJ2aWNlTGlzdFRvb2xzUmVzcG9uc2UiNpACAYq1GAQIARABgtPkkwIlEiMvdjEvd29ya3NwYWNlcy97d29ya3NwYWNlX2lkfS90b29scxKRAQoHR2V0VG9vbBIiLnJ1bndhcmRlbi50b29scy52MS5HZXRUb29sUmVxdWVzdBojLnJ1bndhcmRlbi50b29scy52MS5HZXRUb29sUmVzcG9uc2UiPZACAYq1GAQIARABgtPkkwIsEiovdjEvd29ya3NwYWNlcy97d29ya3NwYWNlX2lkfS90b29scy97bmFtZX0StQEKEExpc3RUb29sVmVyc2lvbnMSKy5ydW53YXJkZW4udG9vbHMudjEuTGlzdFRvb2xWZXJzaW9uc1JlcXVlc3QaLC5ydW53YXJkZW4udG9vbHMudjEuTGlzdFRvb2xWZXJzaW9uc1Jlc3BvbnNlIkaQAgGKtRgECAEQAYLT5JMCNRIzL3YxL3dvcmtzcGFjZXMve3dvcmtzcGFjZV9pZH0vdG9vbHMve25hbWV9L3ZlcnNpb25zEtQBChNBY3RpdmF0ZVRvb2xWZXJzaW9uEi4ucnVud2FyZGVuLnRvb2xzLnYxLkFjdGl2YXRlVG9vbFZlcnNpb25SZXF1ZXN0Gi8ucnVud2FyZGVuLnRvb2xzLnYxLkFjdGl2YXRlVG9vbFZlcnNpb25SZXNwb25zZSJckAICirUYBAgBEASC0+STAks6ASoiRi92MS93b3Jrc3BhY2VzL3t3b3Jrc3BhY2VfaWR9L3Rvb2xzL3tuYW1lfS92ZXJzaW9ucy97dmVyc2lvbn06YWN0aXZhdGUSrAEKDFJvbGxCYWNrVG9vbBInLnJ1bndhcmRlbi50b29scy52MS5Sb2xsQmFja1Rvb2xSZXF1ZXN0GigucnVud2FyZGVuLnRvb2xzLnYxLlJvbGxCYWNrVG9vbFJlc3BvbnNlIkmQAgKKtRgECAEQBILT5JMCODoBKiIzL3YxL3dvcmtzcGFjZXMve3dvcmtzcGFjZV9pZH0vdG9vbHMve25hbWV9OnJvbGxCYWNrYgZwcm90bzM", [file_buf_validate_validate, file_google_api_annotations, file_runwarden_options_v1_access, file_runwarden_tools_v1_tool, file_runwarden_tools_v1_tool_version]);
 
 /**
  * RegistryServiceListToolsRequest asks for a page of tools. It carries the name of its service
@@ -158,48 +156,6 @@ export const GetToolResponseSchema: GenMessage<GetToolResponse> = /*@__PURE__*/
   messageDesc(file_runwarden_tools_v1_registry_service, 3);
 
 /**
- * ListProvidersRequest asks for every provider.
- *
- * @generated from message runwarden.tools.v1.ListProvidersRequest
- */
-export type ListProvidersRequest = Message<"runwarden.tools.v1.ListProvidersRequest"> & {
-  /**
-   * Workspace of the caller; equals the identity token's.
-   *
-   * @generated from field: string workspace_id = 1;
-   */
-  workspaceId: string;
-};
-
-/**
- * Describes the message runwarden.tools.v1.ListProvidersRequest.
- * Use `create(ListProvidersRequestSchema)` to create a new message.
- */
-export const ListProvidersRequestSchema: GenMessage<ListProvidersRequest> = /*@__PURE__*/
-  messageDesc(file_runwarden_tools_v1_registry_service, 4);
-
-/**
- * ListProvidersResponse carries the providers.
- *
- * @generated from message runwarden.tools.v1.ListProvidersResponse
- */
-export type ListProvidersResponse = Message<"runwarden.tools.v1.ListProvidersResponse"> & {
-  /**
-   * The configured providers, by name.
-   *
-   * @generated from field: repeated runwarden.tools.v1.Provider providers = 1;
-   */
-  providers: Provider[];
-};
-
-/**
- * Describes the message runwarden.tools.v1.ListProvidersResponse.
- * Use `create(ListProvidersResponseSchema)` to create a new message.
- */
-export const ListProvidersResponseSchema: GenMessage<ListProvidersResponse> = /*@__PURE__*/
-  messageDesc(file_runwarden_tools_v1_registry_service, 5);
-
-/**
  * ListToolVersionsRequest asks for a page of versions.
  *
  * @generated from message runwarden.tools.v1.ListToolVersionsRequest
@@ -239,7 +195,7 @@ export type ListToolVersionsRequest = Message<"runwarden.tools.v1.ListToolVersio
  * Use `create(ListToolVersionsRequestSchema)` to create a new message.
  */
 export const ListToolVersionsRequestSchema: GenMessage<ListToolVersionsRequest> = /*@__PURE__*/
-  messageDesc(file_runwarden_tools_v1_registry_service, 6);
+  messageDesc(file_runwarden_tools_v1_registry_service, 4);
 
 /**
  * ListToolVersionsResponse is a page of versions.
@@ -267,7 +223,7 @@ export type ListToolVersionsResponse = Message<"runwarden.tools.v1.ListToolVersi
  * Use `create(ListToolVersionsResponseSchema)` to create a new message.
  */
 export const ListToolVersionsResponseSchema: GenMessage<ListToolVersionsResponse> = /*@__PURE__*/
-  messageDesc(file_runwarden_tools_v1_registry_service, 7);
+  messageDesc(file_runwarden_tools_v1_registry_service, 5);
 
 /**
  * ActivateToolVersionRequest names a version, and what was looked at.
@@ -316,7 +272,7 @@ export type ActivateToolVersionRequest = Message<"runwarden.tools.v1.ActivateToo
  * Use `create(ActivateToolVersionRequestSchema)` to create a new message.
  */
 export const ActivateToolVersionRequestSchema: GenMessage<ActivateToolVersionRequest> = /*@__PURE__*/
-  messageDesc(file_runwarden_tools_v1_registry_service, 8);
+  messageDesc(file_runwarden_tools_v1_registry_service, 6);
 
 /**
  * ActivateToolVersionResponse carries what is in force now.
@@ -337,7 +293,7 @@ export type ActivateToolVersionResponse = Message<"runwarden.tools.v1.ActivateTo
  * Use `create(ActivateToolVersionResponseSchema)` to create a new message.
  */
 export const ActivateToolVersionResponseSchema: GenMessage<ActivateToolVersionResponse> = /*@__PURE__*/
-  messageDesc(file_runwarden_tools_v1_registry_service, 9);
+  messageDesc(file_runwarden_tools_v1_registry_service, 7);
 
 /**
  * RollBackToolRequest names a tool.
@@ -379,7 +335,7 @@ export type RollBackToolRequest = Message<"runwarden.tools.v1.RollBackToolReques
  * Use `create(RollBackToolRequestSchema)` to create a new message.
  */
 export const RollBackToolRequestSchema: GenMessage<RollBackToolRequest> = /*@__PURE__*/
-  messageDesc(file_runwarden_tools_v1_registry_service, 10);
+  messageDesc(file_runwarden_tools_v1_registry_service, 8);
 
 /**
  * RollBackToolResponse carries what is in force now.
@@ -400,14 +356,14 @@ export type RollBackToolResponse = Message<"runwarden.tools.v1.RollBackToolRespo
  * Use `create(RollBackToolResponseSchema)` to create a new message.
  */
 export const RollBackToolResponseSchema: GenMessage<RollBackToolResponse> = /*@__PURE__*/
-  messageDesc(file_runwarden_tools_v1_registry_service, 11);
+  messageDesc(file_runwarden_tools_v1_registry_service, 9);
 
 /**
  * RegistryService shows what runs may do: the tools that providers offer, each version immutable.
  * The registry asks its providers when it starts and from time to time. A definition that it has
  * not seen is taken. Of a service of the deployment, the version that was first seen last, among
- * those that it still offers, is the active one; of a stranger, such as an MCP server, the one that
- * was first seen at all. A workspace may activate another. A definition that differs from the one
+ * those that it still offers, is the active one; of a stranger, such as an MCP server or a provider
+ * that a workspace added, the one that was first seen at all. A workspace may activate another. A definition that differs from the one
  * known under the same version is never taken: the known one stays, and the other is kept in
  * quarantine.
  *
@@ -436,17 +392,6 @@ export const RegistryService: GenService<{
     methodKind: "unary";
     input: typeof GetToolRequestSchema;
     output: typeof GetToolResponseSchema;
-  },
-  /**
-   * ListProviders tells why a tool is missing: whether each provider could be reached, and what the
-   * registry did not take from it. Providers are few, so there are no pages.
-   *
-   * @generated from rpc runwarden.tools.v1.RegistryService.ListProviders
-   */
-  listProviders: {
-    methodKind: "unary";
-    input: typeof ListProvidersRequestSchema;
-    output: typeof ListProvidersResponseSchema;
   },
   /**
    * ListToolVersions lists every version of a tool that was ever taken, newest first, each with what

@@ -495,6 +495,32 @@ const (
 	//	  }
 	//	}
 	ErrorReason_ERROR_REASON_THREAD_BUSY ErrorReason = 37
+	// Credentials of a tool provider cannot be stored or read: the deployment has no key for them, or
+	// they are not what was stored. Nothing is sent without them.
+	//
+	// Code FAILED_PRECONDITION. Example:
+	//
+	//	{
+	//	  "reason": "CREDENTIALS_UNAVAILABLE",
+	//	  "domain": "runwarden",
+	//	  "metadata": {
+	//	    "provider": "tickets",
+	//	    "cause": "TOOLS_CREDENTIAL_KEYS is not set"
+	//	  }
+	//	}
+	ErrorReason_ERROR_REASON_CREDENTIALS_UNAVAILABLE ErrorReason = 38
+	// The workspace has removed the provider of the tool.
+	//
+	// Code FAILED_PRECONDITION. Example:
+	//
+	//	{
+	//	  "reason": "PROVIDER_REMOVED",
+	//	  "domain": "runwarden",
+	//	  "metadata": {
+	//	    "provider": "tickets"
+	//	  }
+	//	}
+	ErrorReason_ERROR_REASON_PROVIDER_REMOVED ErrorReason = 39
 )
 
 // Enum value maps for ErrorReason.
@@ -538,6 +564,8 @@ var (
 		35: "ERROR_REASON_CANCELLED",
 		36: "ERROR_REASON_INTERNAL",
 		37: "ERROR_REASON_THREAD_BUSY",
+		38: "ERROR_REASON_CREDENTIALS_UNAVAILABLE",
+		39: "ERROR_REASON_PROVIDER_REMOVED",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":              0,
@@ -578,6 +606,8 @@ var (
 		"ERROR_REASON_CANCELLED":                35,
 		"ERROR_REASON_INTERNAL":                 36,
 		"ERROR_REASON_THREAD_BUSY":              37,
+		"ERROR_REASON_CREDENTIALS_UNAVAILABLE":  38,
+		"ERROR_REASON_PROVIDER_REMOVED":         39,
 	}
 )
 
@@ -612,7 +642,7 @@ var File_runwarden_errors_v1_error_reason_proto protoreflect.FileDescriptor
 
 const file_runwarden_errors_v1_error_reason_proto_rawDesc = "" +
 	"\n" +
-	"&runwarden/errors/v1/error_reason.proto\x12\x13runwarden.errors.v1*\xaa\n" +
+	"&runwarden/errors/v1/error_reason.proto\x12\x13runwarden.errors.v1*\xf7\n" +
 	"\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12 \n" +
@@ -653,7 +683,9 @@ const file_runwarden_errors_v1_error_reason_proto_rawDesc = "" +
 	"\x1eERROR_REASON_DEADLINE_EXCEEDED\x10\"\x12\x1a\n" +
 	"\x16ERROR_REASON_CANCELLED\x10#\x12\x19\n" +
 	"\x15ERROR_REASON_INTERNAL\x10$\x12\x1c\n" +
-	"\x18ERROR_REASON_THREAD_BUSY\x10%B\xcc\x01\n" +
+	"\x18ERROR_REASON_THREAD_BUSY\x10%\x12(\n" +
+	"$ERROR_REASON_CREDENTIALS_UNAVAILABLE\x10&\x12!\n" +
+	"\x1dERROR_REASON_PROVIDER_REMOVED\x10'B\xcc\x01\n" +
 	"\x17com.runwarden.errors.v1B\x10ErrorReasonProtoP\x01Z1runwarden.dev/gen/go/runwarden/errors/v1;errorsv1\xa2\x02\x03REX\xaa\x02\x13Runwarden.Errors.V1\xca\x02\x13Runwarden\\Errors\\V1\xe2\x02\x1fRunwarden\\Errors\\V1\\GPBMetadata\xea\x02\x15Runwarden::Errors::V1b\x06proto3"
 
 var (

@@ -7,6 +7,7 @@
 package toolsv1
 
 import (
+	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
@@ -133,8 +134,8 @@ func (RefusalKind) EnumDescriptor() ([]byte, []int) {
 	return file_runwarden_tools_v1_provider_proto_rawDescGZIP(), []int{1}
 }
 
-// Provider is a service that offers tools, as the registry sees it. Providers belong to the
-// deployment, not to a workspace.
+// Provider is a service that offers tools, as the registry sees it. It belongs to the deployment,
+// and then to every workspace, or to the workspace that added it, and then to no other.
 type Provider struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name, the part of a tool's full name before the slash, such as `projects`.
@@ -151,7 +152,22 @@ type Provider struct {
 	// How many versions of tools the registry took from it and it still offers.
 	ToolCount int32 `protobuf:"varint,6,opt,name=tool_count,json=toolCount,proto3" json:"tool_count,omitempty"`
 	// What it offers and the registry does not take, by name and version; at most 100.
-	RefusedTools  []*RefusedTool `protobuf:"bytes,7,rep,name=refused_tools,json=refusedTools,proto3" json:"refused_tools,omitempty"`
+	RefusedTools []*RefusedTool `protobuf:"bytes,7,rep,name=refused_tools,json=refusedTools,proto3" json:"refused_tools,omitempty"`
+	// Id of the workspace's provider; empty where it is the deployment's. A provider that is added again
+	// after its removal has another one, also under the same name.
+	ProviderId string `protobuf:"bytes,8,opt,name=provider_id,json=providerId,proto3" json:"provider_id,omitempty"`
+	// Where it is reached; absent where it is the deployment's.
+	Connection *ProviderConnection `protobuf:"bytes,9,opt,name=connection,proto3" json:"connection,omitempty"`
+	// What it is shown with each call, without the values: these are never told again.
+	Credentials []*CredentialInfo `protobuf:"bytes,10,rep,name=credentials,proto3" json:"credentials,omitempty"`
+	// What an admin said of single tools, by their names within the provider.
+	ToolSettings map[string]*ToolSetting `protobuf:"bytes,11,rep,name=tool_settings,json=toolSettings,proto3" json:"tool_settings,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// When it was added; absent where it is the deployment's.
+	CreateTime *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	// When it was last changed; absent alike.
+	UpdateTime *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
+	// Changes with every change; empty where it is the deployment's.
+	Etag          string `protobuf:"bytes,14,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -235,6 +251,550 @@ func (x *Provider) GetRefusedTools() []*RefusedTool {
 	return nil
 }
 
+func (x *Provider) GetProviderId() string {
+	if x != nil {
+		return x.ProviderId
+	}
+	return ""
+}
+
+func (x *Provider) GetConnection() *ProviderConnection {
+	if x != nil {
+		return x.Connection
+	}
+	return nil
+}
+
+func (x *Provider) GetCredentials() []*CredentialInfo {
+	if x != nil {
+		return x.Credentials
+	}
+	return nil
+}
+
+func (x *Provider) GetToolSettings() map[string]*ToolSetting {
+	if x != nil {
+		return x.ToolSettings
+	}
+	return nil
+}
+
+func (x *Provider) GetCreateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreateTime
+	}
+	return nil
+}
+
+func (x *Provider) GetUpdateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.UpdateTime
+	}
+	return nil
+}
+
+func (x *Provider) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+// ProviderConnection is where a workspace's provider is reached. It never changes: another place is
+// another provider, whose tools nobody has looked at.
+type ProviderConnection struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How it is spoken with.
+	//
+	// Types that are valid to be assigned to Kind:
+	//
+	//	*ProviderConnection_Grpc
+	//	*ProviderConnection_McpHttp
+	//	*ProviderConnection_McpStdio
+	Kind          isProviderConnection_Kind `protobuf_oneof:"kind"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProviderConnection) Reset() {
+	*x = ProviderConnection{}
+	mi := &file_runwarden_tools_v1_provider_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProviderConnection) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProviderConnection) ProtoMessage() {}
+
+func (x *ProviderConnection) ProtoReflect() protoreflect.Message {
+	mi := &file_runwarden_tools_v1_provider_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProviderConnection.ProtoReflect.Descriptor instead.
+func (*ProviderConnection) Descriptor() ([]byte, []int) {
+	return file_runwarden_tools_v1_provider_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *ProviderConnection) GetKind() isProviderConnection_Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return nil
+}
+
+func (x *ProviderConnection) GetGrpc() *GrpcConnection {
+	if x != nil {
+		if x, ok := x.Kind.(*ProviderConnection_Grpc); ok {
+			return x.Grpc
+		}
+	}
+	return nil
+}
+
+func (x *ProviderConnection) GetMcpHttp() *McpHttpConnection {
+	if x != nil {
+		if x, ok := x.Kind.(*ProviderConnection_McpHttp); ok {
+			return x.McpHttp
+		}
+	}
+	return nil
+}
+
+func (x *ProviderConnection) GetMcpStdio() *McpStdioConnection {
+	if x != nil {
+		if x, ok := x.Kind.(*ProviderConnection_McpStdio); ok {
+			return x.McpStdio
+		}
+	}
+	return nil
+}
+
+type isProviderConnection_Kind interface {
+	isProviderConnection_Kind()
+}
+
+type ProviderConnection_Grpc struct {
+	// A service with ToolProviderService.
+	Grpc *GrpcConnection `protobuf:"bytes,1,opt,name=grpc,proto3,oneof"`
+}
+
+type ProviderConnection_McpHttp struct {
+	// An MCP server over Streamable HTTP.
+	McpHttp *McpHttpConnection `protobuf:"bytes,2,opt,name=mcp_http,json=mcpHttp,proto3,oneof"`
+}
+
+type ProviderConnection_McpStdio struct {
+	// An MCP server that the deployment starts.
+	McpStdio *McpStdioConnection `protobuf:"bytes,3,opt,name=mcp_stdio,json=mcpStdio,proto3,oneof"`
+}
+
+func (*ProviderConnection_Grpc) isProviderConnection_Kind() {}
+
+func (*ProviderConnection_McpHttp) isProviderConnection_Kind() {}
+
+func (*ProviderConnection_McpStdio) isProviderConnection_Kind() {}
+
+// GrpcConnection is a gRPC server.
+type GrpcConnection struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// `host:port`; an IPv6 address in brackets. All of its addresses must be public, and the port 443 or
+	// 8443, unless the deployment's configuration names it.
+	Address string `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	// Without TLS, which only an address that the deployment's configuration names may be.
+	Plaintext     bool `protobuf:"varint,2,opt,name=plaintext,proto3" json:"plaintext,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GrpcConnection) Reset() {
+	*x = GrpcConnection{}
+	mi := &file_runwarden_tools_v1_provider_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GrpcConnection) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GrpcConnection) ProtoMessage() {}
+
+func (x *GrpcConnection) ProtoReflect() protoreflect.Message {
+	mi := &file_runwarden_tools_v1_provider_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GrpcConnection.ProtoReflect.Descriptor instead.
+func (*GrpcConnection) Descriptor() ([]byte, []int) {
+	return file_runwarden_tools_v1_provider_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *GrpcConnection) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *GrpcConnection) GetPlaintext() bool {
+	if x != nil {
+		return x.Plaintext
+	}
+	return false
+}
+
+// McpHttpConnection is an MCP server on the web.
+type McpHttpConnection struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// URL without user, password, query or fragment, under the same rules as an address.
+	Url           string `protobuf:"bytes,1,opt,name=url,proto3" json:"url,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *McpHttpConnection) Reset() {
+	*x = McpHttpConnection{}
+	mi := &file_runwarden_tools_v1_provider_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *McpHttpConnection) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*McpHttpConnection) ProtoMessage() {}
+
+func (x *McpHttpConnection) ProtoReflect() protoreflect.Message {
+	mi := &file_runwarden_tools_v1_provider_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use McpHttpConnection.ProtoReflect.Descriptor instead.
+func (*McpHttpConnection) Descriptor() ([]byte, []int) {
+	return file_runwarden_tools_v1_provider_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *McpHttpConnection) GetUrl() string {
+	if x != nil {
+		return x.Url
+	}
+	return ""
+}
+
+// McpStdioConnection is a command of the deployment.
+type McpStdioConnection struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the command in the deployment's configuration, which says all that is started.
+	Command       string `protobuf:"bytes,1,opt,name=command,proto3" json:"command,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *McpStdioConnection) Reset() {
+	*x = McpStdioConnection{}
+	mi := &file_runwarden_tools_v1_provider_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *McpStdioConnection) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*McpStdioConnection) ProtoMessage() {}
+
+func (x *McpStdioConnection) ProtoReflect() protoreflect.Message {
+	mi := &file_runwarden_tools_v1_provider_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use McpStdioConnection.ProtoReflect.Descriptor instead.
+func (*McpStdioConnection) Descriptor() ([]byte, []int) {
+	return file_runwarden_tools_v1_provider_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *McpStdioConnection) GetCommand() string {
+	if x != nil {
+		return x.Command
+	}
+	return ""
+}
+
+// Credential is one secret. Nothing tells its value again.
+type Credential struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the header, of the metadata or of the variable. Headers and metadata are compared without
+	// regard to case; those that carry the protocol or an identity of the mesh are refused.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The value: printable ASCII, without a space at its ends.
+	Value         string `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Credential) Reset() {
+	*x = Credential{}
+	mi := &file_runwarden_tools_v1_provider_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Credential) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Credential) ProtoMessage() {}
+
+func (x *Credential) ProtoReflect() protoreflect.Message {
+	mi := &file_runwarden_tools_v1_provider_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Credential.ProtoReflect.Descriptor instead.
+func (*Credential) Descriptor() ([]byte, []int) {
+	return file_runwarden_tools_v1_provider_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Credential) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Credential) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
+// CredentialInfo is that there is a credential. Nothing tells its value.
+type CredentialInfo struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the header, of the metadata or of the variable.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// When it was last set.
+	SetTime       *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=set_time,json=setTime,proto3" json:"set_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CredentialInfo) Reset() {
+	*x = CredentialInfo{}
+	mi := &file_runwarden_tools_v1_provider_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CredentialInfo) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CredentialInfo) ProtoMessage() {}
+
+func (x *CredentialInfo) ProtoReflect() protoreflect.Message {
+	mi := &file_runwarden_tools_v1_provider_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CredentialInfo.ProtoReflect.Descriptor instead.
+func (*CredentialInfo) Descriptor() ([]byte, []int) {
+	return file_runwarden_tools_v1_provider_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *CredentialInfo) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *CredentialInfo) GetSetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.SetTime
+	}
+	return nil
+}
+
+// CredentialKey is a key of the deployment that credentials are encrypted with.
+type CredentialKey struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Id of the key.
+	KeyId string `protobuf:"bytes,1,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	// Whether the configuration of the service has it. Credentials under one that is not there cannot be
+	// read.
+	Configured bool `protobuf:"varint,2,opt,name=configured,proto3" json:"configured,omitempty"`
+	// Whether new credentials are kept under it.
+	Primary bool `protobuf:"varint,3,opt,name=primary,proto3" json:"primary,omitempty"`
+	// How many credentials are kept under it. A key that is not the primary one may be taken away once
+	// this is 0.
+	CredentialCount int64 `protobuf:"varint,4,opt,name=credential_count,json=credentialCount,proto3" json:"credential_count,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *CredentialKey) Reset() {
+	*x = CredentialKey{}
+	mi := &file_runwarden_tools_v1_provider_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CredentialKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CredentialKey) ProtoMessage() {}
+
+func (x *CredentialKey) ProtoReflect() protoreflect.Message {
+	mi := &file_runwarden_tools_v1_provider_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CredentialKey.ProtoReflect.Descriptor instead.
+func (*CredentialKey) Descriptor() ([]byte, []int) {
+	return file_runwarden_tools_v1_provider_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *CredentialKey) GetKeyId() string {
+	if x != nil {
+		return x.KeyId
+	}
+	return ""
+}
+
+func (x *CredentialKey) GetConfigured() bool {
+	if x != nil {
+		return x.Configured
+	}
+	return false
+}
+
+func (x *CredentialKey) GetPrimary() bool {
+	if x != nil {
+		return x.Primary
+	}
+	return false
+}
+
+func (x *CredentialKey) GetCredentialCount() int64 {
+	if x != nil {
+		return x.CredentialCount
+	}
+	return 0
+}
+
+// ToolSetting is what an admin says of a tool. It is part of the tool's version: another setting makes
+// another version.
+type ToolSetting struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How much harm a call can do; unspecified for HIGH.
+	RiskClass RiskClass `protobuf:"varint,1,opt,name=risk_class,json=riskClass,proto3,enum=runwarden.tools.v1.RiskClass" json:"risk_class,omitempty"`
+	// What a repeat does; unspecified for UNSAFE.
+	Effect        Effect `protobuf:"varint,2,opt,name=effect,proto3,enum=runwarden.tools.v1.Effect" json:"effect,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ToolSetting) Reset() {
+	*x = ToolSetting{}
+	mi := &file_runwarden_tools_v1_provider_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ToolSetting) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ToolSetting) ProtoMessage() {}
+
+func (x *ToolSetting) ProtoReflect() protoreflect.Message {
+	mi := &file_runwarden_tools_v1_provider_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ToolSetting.ProtoReflect.Descriptor instead.
+func (*ToolSetting) Descriptor() ([]byte, []int) {
+	return file_runwarden_tools_v1_provider_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *ToolSetting) GetRiskClass() RiskClass {
+	if x != nil {
+		return x.RiskClass
+	}
+	return RiskClass_RISK_CLASS_UNSPECIFIED
+}
+
+func (x *ToolSetting) GetEffect() Effect {
+	if x != nil {
+		return x.Effect
+	}
+	return Effect_EFFECT_UNSPECIFIED
+}
+
 // RefusedTool is a definition that the registry did not take.
 type RefusedTool struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -254,7 +814,7 @@ type RefusedTool struct {
 
 func (x *RefusedTool) Reset() {
 	*x = RefusedTool{}
-	mi := &file_runwarden_tools_v1_provider_proto_msgTypes[1]
+	mi := &file_runwarden_tools_v1_provider_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -266,7 +826,7 @@ func (x *RefusedTool) String() string {
 func (*RefusedTool) ProtoMessage() {}
 
 func (x *RefusedTool) ProtoReflect() protoreflect.Message {
-	mi := &file_runwarden_tools_v1_provider_proto_msgTypes[1]
+	mi := &file_runwarden_tools_v1_provider_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -279,7 +839,7 @@ func (x *RefusedTool) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RefusedTool.ProtoReflect.Descriptor instead.
 func (*RefusedTool) Descriptor() ([]byte, []int) {
-	return file_runwarden_tools_v1_provider_proto_rawDescGZIP(), []int{1}
+	return file_runwarden_tools_v1_provider_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *RefusedTool) GetName() string {
@@ -321,7 +881,7 @@ var File_runwarden_tools_v1_provider_proto protoreflect.FileDescriptor
 
 const file_runwarden_tools_v1_provider_proto_rawDesc = "" +
 	"\n" +
-	"!runwarden/tools/v1/provider.proto\x12\x12runwarden.tools.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd0\x02\n" +
+	"!runwarden/tools/v1/provider.proto\x12\x12runwarden.tools.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1drunwarden/tools/v1/tool.proto\"\xc4\x06\n" +
 	"\bProvider\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x127\n" +
 	"\x05state\x18\x02 \x01(\x0e2!.runwarden.tools.v1.ProviderStateR\x05state\x12=\n" +
@@ -330,7 +890,53 @@ const file_runwarden_tools_v1_provider_proto_rawDesc = "" +
 	"\x05error\x18\x05 \x01(\tR\x05error\x12\x1d\n" +
 	"\n" +
 	"tool_count\x18\x06 \x01(\x05R\ttoolCount\x12D\n" +
-	"\rrefused_tools\x18\a \x03(\v2\x1f.runwarden.tools.v1.RefusedToolR\frefusedTools\"\xb7\x01\n" +
+	"\rrefused_tools\x18\a \x03(\v2\x1f.runwarden.tools.v1.RefusedToolR\frefusedTools\x12\x1f\n" +
+	"\vprovider_id\x18\b \x01(\tR\n" +
+	"providerId\x12F\n" +
+	"\n" +
+	"connection\x18\t \x01(\v2&.runwarden.tools.v1.ProviderConnectionR\n" +
+	"connection\x12D\n" +
+	"\vcredentials\x18\n" +
+	" \x03(\v2\".runwarden.tools.v1.CredentialInfoR\vcredentials\x12S\n" +
+	"\rtool_settings\x18\v \x03(\v2..runwarden.tools.v1.Provider.ToolSettingsEntryR\ftoolSettings\x12;\n" +
+	"\vcreate_time\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"createTime\x12;\n" +
+	"\vupdate_time\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"updateTime\x12\x12\n" +
+	"\x04etag\x18\x0e \x01(\tR\x04etag\x1a`\n" +
+	"\x11ToolSettingsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x125\n" +
+	"\x05value\x18\x02 \x01(\v2\x1f.runwarden.tools.v1.ToolSettingR\x05value:\x028\x01\"\xe8\x01\n" +
+	"\x12ProviderConnection\x128\n" +
+	"\x04grpc\x18\x01 \x01(\v2\".runwarden.tools.v1.GrpcConnectionH\x00R\x04grpc\x12B\n" +
+	"\bmcp_http\x18\x02 \x01(\v2%.runwarden.tools.v1.McpHttpConnectionH\x00R\amcpHttp\x12E\n" +
+	"\tmcp_stdio\x18\x03 \x01(\v2&.runwarden.tools.v1.McpStdioConnectionH\x00R\bmcpStdioB\r\n" +
+	"\x04kind\x12\x05\xbaH\x02\b\x01\"\x85\x01\n" +
+	"\x0eGrpcConnection\x12U\n" +
+	"\aaddress\x18\x01 \x01(\tB;\xbaH8r6\x18\x84\x0221^(\\[[0-9A-Fa-f:.]+\\]|[A-Za-z0-9._-]+):[0-9]{1,5}$R\aaddress\x12\x1c\n" +
+	"\tplaintext\x18\x02 \x01(\bR\tplaintext\"L\n" +
+	"\x11McpHttpConnection\x127\n" +
+	"\x03url\x18\x01 \x01(\tB%\xbaH\"r \x18\xd0\x0f2\x1b^https?://[^\\x00-\\x20?#@]+$R\x03url\"M\n" +
+	"\x12McpStdioConnection\x127\n" +
+	"\acommand\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x182\x16^[a-z][a-z0-9-]{0,62}$R\acommand\"\x92\x01\n" +
+	"\n" +
+	"Credential\x128\n" +
+	"\x04name\x18\x01 \x01(\tB$\xbaH!r\x1f2\x1d^[A-Za-z][A-Za-z0-9_-]{0,63}$R\x04name\x12J\n" +
+	"\x05value\x18\x02 \x01(\tB4\xbaH.r,\x18\x80@2'^[\\x21-\\x7e]([\\x20-\\x7e]*[\\x21-\\x7e])?$\x80\x01\x01R\x05value\"[\n" +
+	"\x0eCredentialInfo\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x125\n" +
+	"\bset_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\asetTime\"\x8b\x01\n" +
+	"\rCredentialKey\x12\x15\n" +
+	"\x06key_id\x18\x01 \x01(\tR\x05keyId\x12\x1e\n" +
+	"\n" +
+	"configured\x18\x02 \x01(\bR\n" +
+	"configured\x12\x18\n" +
+	"\aprimary\x18\x03 \x01(\bR\aprimary\x12)\n" +
+	"\x10credential_count\x18\x04 \x01(\x03R\x0fcredentialCount\"\x93\x01\n" +
+	"\vToolSetting\x12F\n" +
+	"\n" +
+	"risk_class\x18\x01 \x01(\x0e2\x1d.runwarden.tools.v1.RiskClassB\b\xbaH\x05\x82\x01\x02\x10\x01R\triskClass\x12<\n" +
+	"\x06effect\x18\x02 \x01(\x0e2\x1a.runwarden.tools.v1.EffectB\b\xbaH\x05\x82\x01\x02\x10\x01R\x06effect\"\xb7\x01\n" +
 	"\vRefusedTool\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x123\n" +
@@ -361,25 +967,48 @@ func file_runwarden_tools_v1_provider_proto_rawDescGZIP() []byte {
 }
 
 var file_runwarden_tools_v1_provider_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_runwarden_tools_v1_provider_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
+var file_runwarden_tools_v1_provider_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_runwarden_tools_v1_provider_proto_goTypes = []any{
 	(ProviderState)(0),            // 0: runwarden.tools.v1.ProviderState
 	(RefusalKind)(0),              // 1: runwarden.tools.v1.RefusalKind
 	(*Provider)(nil),              // 2: runwarden.tools.v1.Provider
-	(*RefusedTool)(nil),           // 3: runwarden.tools.v1.RefusedTool
-	(*timestamppb.Timestamp)(nil), // 4: google.protobuf.Timestamp
+	(*ProviderConnection)(nil),    // 3: runwarden.tools.v1.ProviderConnection
+	(*GrpcConnection)(nil),        // 4: runwarden.tools.v1.GrpcConnection
+	(*McpHttpConnection)(nil),     // 5: runwarden.tools.v1.McpHttpConnection
+	(*McpStdioConnection)(nil),    // 6: runwarden.tools.v1.McpStdioConnection
+	(*Credential)(nil),            // 7: runwarden.tools.v1.Credential
+	(*CredentialInfo)(nil),        // 8: runwarden.tools.v1.CredentialInfo
+	(*CredentialKey)(nil),         // 9: runwarden.tools.v1.CredentialKey
+	(*ToolSetting)(nil),           // 10: runwarden.tools.v1.ToolSetting
+	(*RefusedTool)(nil),           // 11: runwarden.tools.v1.RefusedTool
+	nil,                           // 12: runwarden.tools.v1.Provider.ToolSettingsEntry
+	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
+	(RiskClass)(0),                // 14: runwarden.tools.v1.RiskClass
+	(Effect)(0),                   // 15: runwarden.tools.v1.Effect
 }
 var file_runwarden_tools_v1_provider_proto_depIdxs = []int32{
-	0, // 0: runwarden.tools.v1.Provider.state:type_name -> runwarden.tools.v1.ProviderState
-	4, // 1: runwarden.tools.v1.Provider.attempt_time:type_name -> google.protobuf.Timestamp
-	4, // 2: runwarden.tools.v1.Provider.refresh_time:type_name -> google.protobuf.Timestamp
-	3, // 3: runwarden.tools.v1.Provider.refused_tools:type_name -> runwarden.tools.v1.RefusedTool
-	1, // 4: runwarden.tools.v1.RefusedTool.kind:type_name -> runwarden.tools.v1.RefusalKind
-	5, // [5:5] is the sub-list for method output_type
-	5, // [5:5] is the sub-list for method input_type
-	5, // [5:5] is the sub-list for extension type_name
-	5, // [5:5] is the sub-list for extension extendee
-	0, // [0:5] is the sub-list for field type_name
+	0,  // 0: runwarden.tools.v1.Provider.state:type_name -> runwarden.tools.v1.ProviderState
+	13, // 1: runwarden.tools.v1.Provider.attempt_time:type_name -> google.protobuf.Timestamp
+	13, // 2: runwarden.tools.v1.Provider.refresh_time:type_name -> google.protobuf.Timestamp
+	11, // 3: runwarden.tools.v1.Provider.refused_tools:type_name -> runwarden.tools.v1.RefusedTool
+	3,  // 4: runwarden.tools.v1.Provider.connection:type_name -> runwarden.tools.v1.ProviderConnection
+	8,  // 5: runwarden.tools.v1.Provider.credentials:type_name -> runwarden.tools.v1.CredentialInfo
+	12, // 6: runwarden.tools.v1.Provider.tool_settings:type_name -> runwarden.tools.v1.Provider.ToolSettingsEntry
+	13, // 7: runwarden.tools.v1.Provider.create_time:type_name -> google.protobuf.Timestamp
+	13, // 8: runwarden.tools.v1.Provider.update_time:type_name -> google.protobuf.Timestamp
+	4,  // 9: runwarden.tools.v1.ProviderConnection.grpc:type_name -> runwarden.tools.v1.GrpcConnection
+	5,  // 10: runwarden.tools.v1.ProviderConnection.mcp_http:type_name -> runwarden.tools.v1.McpHttpConnection
+	6,  // 11: runwarden.tools.v1.ProviderConnection.mcp_stdio:type_name -> runwarden.tools.v1.McpStdioConnection
+	13, // 12: runwarden.tools.v1.CredentialInfo.set_time:type_name -> google.protobuf.Timestamp
+	14, // 13: runwarden.tools.v1.ToolSetting.risk_class:type_name -> runwarden.tools.v1.RiskClass
+	15, // 14: runwarden.tools.v1.ToolSetting.effect:type_name -> runwarden.tools.v1.Effect
+	1,  // 15: runwarden.tools.v1.RefusedTool.kind:type_name -> runwarden.tools.v1.RefusalKind
+	10, // 16: runwarden.tools.v1.Provider.ToolSettingsEntry.value:type_name -> runwarden.tools.v1.ToolSetting
+	17, // [17:17] is the sub-list for method output_type
+	17, // [17:17] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_runwarden_tools_v1_provider_proto_init() }
@@ -387,13 +1016,19 @@ func file_runwarden_tools_v1_provider_proto_init() {
 	if File_runwarden_tools_v1_provider_proto != nil {
 		return
 	}
+	file_runwarden_tools_v1_tool_proto_init()
+	file_runwarden_tools_v1_provider_proto_msgTypes[1].OneofWrappers = []any{
+		(*ProviderConnection_Grpc)(nil),
+		(*ProviderConnection_McpHttp)(nil),
+		(*ProviderConnection_McpStdio)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_runwarden_tools_v1_provider_proto_rawDesc), len(file_runwarden_tools_v1_provider_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   2,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -274,98 +274,6 @@ func (x *GetToolResponse) GetTool() *Tool {
 	return nil
 }
 
-// ListProvidersRequest asks for every provider.
-type ListProvidersRequest struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Workspace of the caller; equals the identity token's.
-	WorkspaceId   string `protobuf:"bytes,1,opt,name=workspace_id,json=workspaceId,proto3" json:"workspace_id,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *ListProvidersRequest) Reset() {
-	*x = ListProvidersRequest{}
-	mi := &file_runwarden_tools_v1_registry_service_proto_msgTypes[4]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *ListProvidersRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*ListProvidersRequest) ProtoMessage() {}
-
-func (x *ListProvidersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runwarden_tools_v1_registry_service_proto_msgTypes[4]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use ListProvidersRequest.ProtoReflect.Descriptor instead.
-func (*ListProvidersRequest) Descriptor() ([]byte, []int) {
-	return file_runwarden_tools_v1_registry_service_proto_rawDescGZIP(), []int{4}
-}
-
-func (x *ListProvidersRequest) GetWorkspaceId() string {
-	if x != nil {
-		return x.WorkspaceId
-	}
-	return ""
-}
-
-// ListProvidersResponse carries the providers.
-type ListProvidersResponse struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// The configured providers, by name.
-	Providers     []*Provider `protobuf:"bytes,1,rep,name=providers,proto3" json:"providers,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *ListProvidersResponse) Reset() {
-	*x = ListProvidersResponse{}
-	mi := &file_runwarden_tools_v1_registry_service_proto_msgTypes[5]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *ListProvidersResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*ListProvidersResponse) ProtoMessage() {}
-
-func (x *ListProvidersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runwarden_tools_v1_registry_service_proto_msgTypes[5]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use ListProvidersResponse.ProtoReflect.Descriptor instead.
-func (*ListProvidersResponse) Descriptor() ([]byte, []int) {
-	return file_runwarden_tools_v1_registry_service_proto_rawDescGZIP(), []int{5}
-}
-
-func (x *ListProvidersResponse) GetProviders() []*Provider {
-	if x != nil {
-		return x.Providers
-	}
-	return nil
-}
-
 // ListToolVersionsRequest asks for a page of versions.
 type ListToolVersionsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -383,7 +291,7 @@ type ListToolVersionsRequest struct {
 
 func (x *ListToolVersionsRequest) Reset() {
 	*x = ListToolVersionsRequest{}
-	mi := &file_runwarden_tools_v1_registry_service_proto_msgTypes[6]
+	mi := &file_runwarden_tools_v1_registry_service_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -395,7 +303,7 @@ func (x *ListToolVersionsRequest) String() string {
 func (*ListToolVersionsRequest) ProtoMessage() {}
 
 func (x *ListToolVersionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runwarden_tools_v1_registry_service_proto_msgTypes[6]
+	mi := &file_runwarden_tools_v1_registry_service_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -408,7 +316,7 @@ func (x *ListToolVersionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListToolVersionsRequest.ProtoReflect.Descriptor instead.
 func (*ListToolVersionsRequest) Descriptor() ([]byte, []int) {
-	return file_runwarden_tools_v1_registry_service_proto_rawDescGZIP(), []int{6}
+	return file_runwarden_tools_v1_registry_service_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ListToolVersionsRequest) GetWorkspaceId() string {
@@ -452,7 +360,7 @@ type ListToolVersionsResponse struct {
 
 func (x *ListToolVersionsResponse) Reset() {
 	*x = ListToolVersionsResponse{}
-	mi := &file_runwarden_tools_v1_registry_service_proto_msgTypes[7]
+	mi := &file_runwarden_tools_v1_registry_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -464,7 +372,7 @@ func (x *ListToolVersionsResponse) String() string {
 func (*ListToolVersionsResponse) ProtoMessage() {}
 
 func (x *ListToolVersionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runwarden_tools_v1_registry_service_proto_msgTypes[7]
+	mi := &file_runwarden_tools_v1_registry_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -477,7 +385,7 @@ func (x *ListToolVersionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListToolVersionsResponse.ProtoReflect.Descriptor instead.
 func (*ListToolVersionsResponse) Descriptor() ([]byte, []int) {
-	return file_runwarden_tools_v1_registry_service_proto_rawDescGZIP(), []int{7}
+	return file_runwarden_tools_v1_registry_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ListToolVersionsResponse) GetVersions() []*ToolVersion {
@@ -513,7 +421,7 @@ type ActivateToolVersionRequest struct {
 
 func (x *ActivateToolVersionRequest) Reset() {
 	*x = ActivateToolVersionRequest{}
-	mi := &file_runwarden_tools_v1_registry_service_proto_msgTypes[8]
+	mi := &file_runwarden_tools_v1_registry_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -525,7 +433,7 @@ func (x *ActivateToolVersionRequest) String() string {
 func (*ActivateToolVersionRequest) ProtoMessage() {}
 
 func (x *ActivateToolVersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runwarden_tools_v1_registry_service_proto_msgTypes[8]
+	mi := &file_runwarden_tools_v1_registry_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -538,7 +446,7 @@ func (x *ActivateToolVersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ActivateToolVersionRequest.ProtoReflect.Descriptor instead.
 func (*ActivateToolVersionRequest) Descriptor() ([]byte, []int) {
-	return file_runwarden_tools_v1_registry_service_proto_rawDescGZIP(), []int{8}
+	return file_runwarden_tools_v1_registry_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ActivateToolVersionRequest) GetWorkspaceId() string {
@@ -587,7 +495,7 @@ type ActivateToolVersionResponse struct {
 
 func (x *ActivateToolVersionResponse) Reset() {
 	*x = ActivateToolVersionResponse{}
-	mi := &file_runwarden_tools_v1_registry_service_proto_msgTypes[9]
+	mi := &file_runwarden_tools_v1_registry_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -599,7 +507,7 @@ func (x *ActivateToolVersionResponse) String() string {
 func (*ActivateToolVersionResponse) ProtoMessage() {}
 
 func (x *ActivateToolVersionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runwarden_tools_v1_registry_service_proto_msgTypes[9]
+	mi := &file_runwarden_tools_v1_registry_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -612,7 +520,7 @@ func (x *ActivateToolVersionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ActivateToolVersionResponse.ProtoReflect.Descriptor instead.
 func (*ActivateToolVersionResponse) Descriptor() ([]byte, []int) {
-	return file_runwarden_tools_v1_registry_service_proto_rawDescGZIP(), []int{9}
+	return file_runwarden_tools_v1_registry_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ActivateToolVersionResponse) GetActivation() *ToolActivation {
@@ -639,7 +547,7 @@ type RollBackToolRequest struct {
 
 func (x *RollBackToolRequest) Reset() {
 	*x = RollBackToolRequest{}
-	mi := &file_runwarden_tools_v1_registry_service_proto_msgTypes[10]
+	mi := &file_runwarden_tools_v1_registry_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -651,7 +559,7 @@ func (x *RollBackToolRequest) String() string {
 func (*RollBackToolRequest) ProtoMessage() {}
 
 func (x *RollBackToolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runwarden_tools_v1_registry_service_proto_msgTypes[10]
+	mi := &file_runwarden_tools_v1_registry_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -664,7 +572,7 @@ func (x *RollBackToolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RollBackToolRequest.ProtoReflect.Descriptor instead.
 func (*RollBackToolRequest) Descriptor() ([]byte, []int) {
-	return file_runwarden_tools_v1_registry_service_proto_rawDescGZIP(), []int{10}
+	return file_runwarden_tools_v1_registry_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *RollBackToolRequest) GetWorkspaceId() string {
@@ -706,7 +614,7 @@ type RollBackToolResponse struct {
 
 func (x *RollBackToolResponse) Reset() {
 	*x = RollBackToolResponse{}
-	mi := &file_runwarden_tools_v1_registry_service_proto_msgTypes[11]
+	mi := &file_runwarden_tools_v1_registry_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -718,7 +626,7 @@ func (x *RollBackToolResponse) String() string {
 func (*RollBackToolResponse) ProtoMessage() {}
 
 func (x *RollBackToolResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runwarden_tools_v1_registry_service_proto_msgTypes[11]
+	mi := &file_runwarden_tools_v1_registry_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -731,7 +639,7 @@ func (x *RollBackToolResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RollBackToolResponse.ProtoReflect.Descriptor instead.
 func (*RollBackToolResponse) Descriptor() ([]byte, []int) {
-	return file_runwarden_tools_v1_registry_service_proto_rawDescGZIP(), []int{11}
+	return file_runwarden_tools_v1_registry_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *RollBackToolResponse) GetActivation() *ToolActivation {
@@ -745,7 +653,7 @@ var File_runwarden_tools_v1_registry_service_proto protoreflect.FileDescriptor
 
 const file_runwarden_tools_v1_registry_service_proto_rawDesc = "" +
 	"\n" +
-	")runwarden/tools/v1/registry_service.proto\x12\x12runwarden.tools.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a!runwarden/options/v1/access.proto\x1a!runwarden/tools/v1/provider.proto\x1a\x1drunwarden/tools/v1/tool.proto\x1a%runwarden/tools/v1/tool_version.proto\"\xfe\x01\n" +
+	")runwarden/tools/v1/registry_service.proto\x12\x12runwarden.tools.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a!runwarden/options/v1/access.proto\x1a\x1drunwarden/tools/v1/tool.proto\x1a%runwarden/tools/v1/tool_version.proto\"\xfe\x01\n" +
 	"\x1fRegistryServiceListToolsRequest\x12/\n" +
 	"\fworkspace_id\x18\x01 \x01(\tB\f\xbaH\x05r\x03\xb0\x01\x01\x88\xb5\x18\x01R\vworkspaceId\x12$\n" +
 	"\tpage_size\x18\x02 \x01(\x05B\a\xbaH\x04\x1a\x02(\x00R\bpageSize\x12'\n" +
@@ -765,11 +673,7 @@ const file_runwarden_tools_v1_registry_service_proto_rawDesc = "" +
 	"\aversion\x18\x03 \x01(\tB\x13\xbaH\x10r\x0e\x18@2\n" +
 	"^[^\\x00]*$R\aversion\"?\n" +
 	"\x0fGetToolResponse\x12,\n" +
-	"\x04tool\x18\x01 \x01(\v2\x18.runwarden.tools.v1.ToolR\x04tool\"G\n" +
-	"\x14ListProvidersRequest\x12/\n" +
-	"\fworkspace_id\x18\x01 \x01(\tB\f\xbaH\x05r\x03\xb0\x01\x01\x88\xb5\x18\x01R\vworkspaceId\"S\n" +
-	"\x15ListProvidersResponse\x12:\n" +
-	"\tproviders\x18\x01 \x03(\v2\x1c.runwarden.tools.v1.ProviderR\tproviders\"\xc5\x01\n" +
+	"\x04tool\x18\x01 \x01(\v2\x18.runwarden.tools.v1.ToolR\x04tool\"\xc5\x01\n" +
 	"\x17ListToolVersionsRequest\x12/\n" +
 	"\fworkspace_id\x18\x01 \x01(\tB\f\xbaH\x05r\x03\xb0\x01\x01\x88\xb5\x18\x01R\vworkspaceId\x12*\n" +
 	"\x04name\x18\x02 \x01(\tB\x16\xbaH\x13r\x11\x10\x01\x18\xc8\x012\n" +
@@ -800,11 +704,10 @@ const file_runwarden_tools_v1_registry_service_proto_rawDesc = "" +
 	"\x14RollBackToolResponse\x12B\n" +
 	"\n" +
 	"activation\x18\x01 \x01(\v2\".runwarden.tools.v1.ToolActivationR\n" +
-	"activation2\xbc\b\n" +
+	"activation2\x94\a\n" +
 	"\x0fRegistryService\x12\xae\x01\n" +
 	"\tListTools\x123.runwarden.tools.v1.RegistryServiceListToolsRequest\x1a4.runwarden.tools.v1.RegistryServiceListToolsResponse\"6\x8a\xb5\x18\x04\b\x01\x10\x01\x82\xd3\xe4\x93\x02%\x12#/v1/workspaces/{workspace_id}/tools\x90\x02\x01\x12\x91\x01\n" +
-	"\aGetTool\x12\".runwarden.tools.v1.GetToolRequest\x1a#.runwarden.tools.v1.GetToolResponse\"=\x8a\xb5\x18\x04\b\x01\x10\x01\x82\xd3\xe4\x93\x02,\x12*/v1/workspaces/{workspace_id}/tools/{name}\x90\x02\x01\x12\xa5\x01\n" +
-	"\rListProviders\x12(.runwarden.tools.v1.ListProvidersRequest\x1a).runwarden.tools.v1.ListProvidersResponse\"?\x8a\xb5\x18\x04\b\x01\x10\x01\x82\xd3\xe4\x93\x02.\x12,/v1/workspaces/{workspace_id}/tool-providers\x90\x02\x01\x12\xb5\x01\n" +
+	"\aGetTool\x12\".runwarden.tools.v1.GetToolRequest\x1a#.runwarden.tools.v1.GetToolResponse\"=\x8a\xb5\x18\x04\b\x01\x10\x01\x82\xd3\xe4\x93\x02,\x12*/v1/workspaces/{workspace_id}/tools/{name}\x90\x02\x01\x12\xb5\x01\n" +
 	"\x10ListToolVersions\x12+.runwarden.tools.v1.ListToolVersionsRequest\x1a,.runwarden.tools.v1.ListToolVersionsResponse\"F\x8a\xb5\x18\x04\b\x01\x10\x01\x82\xd3\xe4\x93\x025\x123/v1/workspaces/{workspace_id}/tools/{name}/versions\x90\x02\x01\x12\xd4\x01\n" +
 	"\x13ActivateToolVersion\x12..runwarden.tools.v1.ActivateToolVersionRequest\x1a/.runwarden.tools.v1.ActivateToolVersionResponse\"\\\x8a\xb5\x18\x04\b\x01\x10\x04\x82\xd3\xe4\x93\x02K:\x01*\"F/v1/workspaces/{workspace_id}/tools/{name}/versions/{version}:activate\x90\x02\x02\x12\xac\x01\n" +
 	"\fRollBackTool\x12'.runwarden.tools.v1.RollBackToolRequest\x1a(.runwarden.tools.v1.RollBackToolResponse\"I\x8a\xb5\x18\x04\b\x01\x10\x04\x82\xd3\xe4\x93\x028:\x01*\"3/v1/workspaces/{workspace_id}/tools/{name}:rollBack\x90\x02\x02B\xc9\x01\n" +
@@ -822,49 +725,43 @@ func file_runwarden_tools_v1_registry_service_proto_rawDescGZIP() []byte {
 	return file_runwarden_tools_v1_registry_service_proto_rawDescData
 }
 
-var file_runwarden_tools_v1_registry_service_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_runwarden_tools_v1_registry_service_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_runwarden_tools_v1_registry_service_proto_goTypes = []any{
 	(*RegistryServiceListToolsRequest)(nil),  // 0: runwarden.tools.v1.RegistryServiceListToolsRequest
 	(*RegistryServiceListToolsResponse)(nil), // 1: runwarden.tools.v1.RegistryServiceListToolsResponse
 	(*GetToolRequest)(nil),                   // 2: runwarden.tools.v1.GetToolRequest
 	(*GetToolResponse)(nil),                  // 3: runwarden.tools.v1.GetToolResponse
-	(*ListProvidersRequest)(nil),             // 4: runwarden.tools.v1.ListProvidersRequest
-	(*ListProvidersResponse)(nil),            // 5: runwarden.tools.v1.ListProvidersResponse
-	(*ListToolVersionsRequest)(nil),          // 6: runwarden.tools.v1.ListToolVersionsRequest
-	(*ListToolVersionsResponse)(nil),         // 7: runwarden.tools.v1.ListToolVersionsResponse
-	(*ActivateToolVersionRequest)(nil),       // 8: runwarden.tools.v1.ActivateToolVersionRequest
-	(*ActivateToolVersionResponse)(nil),      // 9: runwarden.tools.v1.ActivateToolVersionResponse
-	(*RollBackToolRequest)(nil),              // 10: runwarden.tools.v1.RollBackToolRequest
-	(*RollBackToolResponse)(nil),             // 11: runwarden.tools.v1.RollBackToolResponse
-	(*Tool)(nil),                             // 12: runwarden.tools.v1.Tool
-	(*Provider)(nil),                         // 13: runwarden.tools.v1.Provider
-	(*ToolVersion)(nil),                      // 14: runwarden.tools.v1.ToolVersion
-	(*ToolActivation)(nil),                   // 15: runwarden.tools.v1.ToolActivation
+	(*ListToolVersionsRequest)(nil),          // 4: runwarden.tools.v1.ListToolVersionsRequest
+	(*ListToolVersionsResponse)(nil),         // 5: runwarden.tools.v1.ListToolVersionsResponse
+	(*ActivateToolVersionRequest)(nil),       // 6: runwarden.tools.v1.ActivateToolVersionRequest
+	(*ActivateToolVersionResponse)(nil),      // 7: runwarden.tools.v1.ActivateToolVersionResponse
+	(*RollBackToolRequest)(nil),              // 8: runwarden.tools.v1.RollBackToolRequest
+	(*RollBackToolResponse)(nil),             // 9: runwarden.tools.v1.RollBackToolResponse
+	(*Tool)(nil),                             // 10: runwarden.tools.v1.Tool
+	(*ToolVersion)(nil),                      // 11: runwarden.tools.v1.ToolVersion
+	(*ToolActivation)(nil),                   // 12: runwarden.tools.v1.ToolActivation
 }
 var file_runwarden_tools_v1_registry_service_proto_depIdxs = []int32{
-	12, // 0: runwarden.tools.v1.RegistryServiceListToolsResponse.tools:type_name -> runwarden.tools.v1.Tool
-	12, // 1: runwarden.tools.v1.GetToolResponse.tool:type_name -> runwarden.tools.v1.Tool
-	13, // 2: runwarden.tools.v1.ListProvidersResponse.providers:type_name -> runwarden.tools.v1.Provider
-	14, // 3: runwarden.tools.v1.ListToolVersionsResponse.versions:type_name -> runwarden.tools.v1.ToolVersion
-	15, // 4: runwarden.tools.v1.ActivateToolVersionResponse.activation:type_name -> runwarden.tools.v1.ToolActivation
-	15, // 5: runwarden.tools.v1.RollBackToolResponse.activation:type_name -> runwarden.tools.v1.ToolActivation
-	0,  // 6: runwarden.tools.v1.RegistryService.ListTools:input_type -> runwarden.tools.v1.RegistryServiceListToolsRequest
-	2,  // 7: runwarden.tools.v1.RegistryService.GetTool:input_type -> runwarden.tools.v1.GetToolRequest
-	4,  // 8: runwarden.tools.v1.RegistryService.ListProviders:input_type -> runwarden.tools.v1.ListProvidersRequest
-	6,  // 9: runwarden.tools.v1.RegistryService.ListToolVersions:input_type -> runwarden.tools.v1.ListToolVersionsRequest
-	8,  // 10: runwarden.tools.v1.RegistryService.ActivateToolVersion:input_type -> runwarden.tools.v1.ActivateToolVersionRequest
-	10, // 11: runwarden.tools.v1.RegistryService.RollBackTool:input_type -> runwarden.tools.v1.RollBackToolRequest
-	1,  // 12: runwarden.tools.v1.RegistryService.ListTools:output_type -> runwarden.tools.v1.RegistryServiceListToolsResponse
-	3,  // 13: runwarden.tools.v1.RegistryService.GetTool:output_type -> runwarden.tools.v1.GetToolResponse
-	5,  // 14: runwarden.tools.v1.RegistryService.ListProviders:output_type -> runwarden.tools.v1.ListProvidersResponse
-	7,  // 15: runwarden.tools.v1.RegistryService.ListToolVersions:output_type -> runwarden.tools.v1.ListToolVersionsResponse
-	9,  // 16: runwarden.tools.v1.RegistryService.ActivateToolVersion:output_type -> runwarden.tools.v1.ActivateToolVersionResponse
-	11, // 17: runwarden.tools.v1.RegistryService.RollBackTool:output_type -> runwarden.tools.v1.RollBackToolResponse
-	12, // [12:18] is the sub-list for method output_type
-	6,  // [6:12] is the sub-list for method input_type
-	6,  // [6:6] is the sub-list for extension type_name
-	6,  // [6:6] is the sub-list for extension extendee
-	0,  // [0:6] is the sub-list for field type_name
+	10, // 0: runwarden.tools.v1.RegistryServiceListToolsResponse.tools:type_name -> runwarden.tools.v1.Tool
+	10, // 1: runwarden.tools.v1.GetToolResponse.tool:type_name -> runwarden.tools.v1.Tool
+	11, // 2: runwarden.tools.v1.ListToolVersionsResponse.versions:type_name -> runwarden.tools.v1.ToolVersion
+	12, // 3: runwarden.tools.v1.ActivateToolVersionResponse.activation:type_name -> runwarden.tools.v1.ToolActivation
+	12, // 4: runwarden.tools.v1.RollBackToolResponse.activation:type_name -> runwarden.tools.v1.ToolActivation
+	0,  // 5: runwarden.tools.v1.RegistryService.ListTools:input_type -> runwarden.tools.v1.RegistryServiceListToolsRequest
+	2,  // 6: runwarden.tools.v1.RegistryService.GetTool:input_type -> runwarden.tools.v1.GetToolRequest
+	4,  // 7: runwarden.tools.v1.RegistryService.ListToolVersions:input_type -> runwarden.tools.v1.ListToolVersionsRequest
+	6,  // 8: runwarden.tools.v1.RegistryService.ActivateToolVersion:input_type -> runwarden.tools.v1.ActivateToolVersionRequest
+	8,  // 9: runwarden.tools.v1.RegistryService.RollBackTool:input_type -> runwarden.tools.v1.RollBackToolRequest
+	1,  // 10: runwarden.tools.v1.RegistryService.ListTools:output_type -> runwarden.tools.v1.RegistryServiceListToolsResponse
+	3,  // 11: runwarden.tools.v1.RegistryService.GetTool:output_type -> runwarden.tools.v1.GetToolResponse
+	5,  // 12: runwarden.tools.v1.RegistryService.ListToolVersions:output_type -> runwarden.tools.v1.ListToolVersionsResponse
+	7,  // 13: runwarden.tools.v1.RegistryService.ActivateToolVersion:output_type -> runwarden.tools.v1.ActivateToolVersionResponse
+	9,  // 14: runwarden.tools.v1.RegistryService.RollBackTool:output_type -> runwarden.tools.v1.RollBackToolResponse
+	10, // [10:15] is the sub-list for method output_type
+	5,  // [5:10] is the sub-list for method input_type
+	5,  // [5:5] is the sub-list for extension type_name
+	5,  // [5:5] is the sub-list for extension extendee
+	0,  // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_runwarden_tools_v1_registry_service_proto_init() }
@@ -872,7 +769,6 @@ func file_runwarden_tools_v1_registry_service_proto_init() {
 	if File_runwarden_tools_v1_registry_service_proto != nil {
 		return
 	}
-	file_runwarden_tools_v1_provider_proto_init()
 	file_runwarden_tools_v1_tool_proto_init()
 	file_runwarden_tools_v1_tool_version_proto_init()
 	type x struct{}
@@ -881,7 +777,7 @@ func file_runwarden_tools_v1_registry_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_runwarden_tools_v1_registry_service_proto_rawDesc), len(file_runwarden_tools_v1_registry_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   12,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -21,7 +21,6 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	RegistryService_ListTools_FullMethodName           = "/runwarden.tools.v1.RegistryService/ListTools"
 	RegistryService_GetTool_FullMethodName             = "/runwarden.tools.v1.RegistryService/GetTool"
-	RegistryService_ListProviders_FullMethodName       = "/runwarden.tools.v1.RegistryService/ListProviders"
 	RegistryService_ListToolVersions_FullMethodName    = "/runwarden.tools.v1.RegistryService/ListToolVersions"
 	RegistryService_ActivateToolVersion_FullMethodName = "/runwarden.tools.v1.RegistryService/ActivateToolVersion"
 	RegistryService_RollBackTool_FullMethodName        = "/runwarden.tools.v1.RegistryService/RollBackTool"
@@ -34,8 +33,8 @@ const (
 // RegistryService shows what runs may do: the tools that providers offer, each version immutable.
 // The registry asks its providers when it starts and from time to time. A definition that it has
 // not seen is taken. Of a service of the deployment, the version that was first seen last, among
-// those that it still offers, is the active one; of a stranger, such as an MCP server, the one that
-// was first seen at all. A workspace may activate another. A definition that differs from the one
+// those that it still offers, is the active one; of a stranger, such as an MCP server or a provider
+// that a workspace added, the one that was first seen at all. A workspace may activate another. A definition that differs from the one
 // known under the same version is never taken: the known one stays, and the other is kept in
 // quarantine.
 type RegistryServiceClient interface {
@@ -46,9 +45,6 @@ type RegistryServiceClient interface {
 	// candidates) where more than one provider offers a tool of this short name. In the REST path the
 	// slash of a full name is written `%2F`.
 	GetTool(ctx context.Context, in *GetToolRequest, opts ...grpc.CallOption) (*GetToolResponse, error)
-	// ListProviders tells why a tool is missing: whether each provider could be reached, and what the
-	// registry did not take from it. Providers are few, so there are no pages.
-	ListProviders(ctx context.Context, in *ListProvidersRequest, opts ...grpc.CallOption) (*ListProvidersResponse, error)
 	// ListToolVersions lists every version of a tool that was ever taken, newest first, each with what
 	// differs from the version that the workspace uses. Fails as GetTool does where nobody has ever
 	// offered the tool.
@@ -93,16 +89,6 @@ func (c *registryServiceClient) GetTool(ctx context.Context, in *GetToolRequest,
 	return out, nil
 }
 
-func (c *registryServiceClient) ListProviders(ctx context.Context, in *ListProvidersRequest, opts ...grpc.CallOption) (*ListProvidersResponse, error) {
-	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(ListProvidersResponse)
-	err := c.cc.Invoke(ctx, RegistryService_ListProviders_FullMethodName, in, out, cOpts...)
-	if err != nil {
-		return nil, err
-	}
-	return out, nil
-}
-
 func (c *registryServiceClient) ListToolVersions(ctx context.Context, in *ListToolVersionsRequest, opts ...grpc.CallOption) (*ListToolVersionsResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListToolVersionsResponse)
@@ -140,8 +126,8 @@ func (c *registryServiceClient) RollBackTool(ctx context.Context, in *RollBackTo
 // RegistryService shows what runs may do: the tools that providers offer, each version immutable.
 // The registry asks its providers when it starts and from time to time. A definition that it has
 // not seen is taken. Of a service of the deployment, the version that was first seen last, among
-// those that it still offers, is the active one; of a stranger, such as an MCP server, the one that
-// was first seen at all. A workspace may activate another. A definition that differs from the one
+// those that it still offers, is the active one; of a stranger, such as an MCP server or a provider
+// that a workspace added, the one that was first seen at all. A workspace may activate another. A definition that differs from the one
 // known under the same version is never taken: the known one stays, and the other is kept in
 // quarantine.
 type RegistryServiceServer interface {
@@ -152,9 +138,6 @@ type RegistryServiceServer interface {
 	// candidates) where more than one provider offers a tool of this short name. In the REST path the
 	// slash of a full name is written `%2F`.
 	GetTool(context.Context, *GetToolRequest) (*GetToolResponse, error)
-	// ListProviders tells why a tool is missing: whether each provider could be reached, and what the
-	// registry did not take from it. Providers are few, so there are no pages.
-	ListProviders(context.Context, *ListProvidersRequest) (*ListProvidersResponse, error)
 	// ListToolVersions lists every version of a tool that was ever taken, newest first, each with what
 	// differs from the version that the workspace uses. Fails as GetTool does where nobody has ever
 	// offered the tool.
@@ -184,9 +167,6 @@ func (UnimplementedRegistryServiceServer) ListTools(context.Context, *RegistrySe
 }
 func (UnimplementedRegistryServiceServer) GetTool(context.Context, *GetToolRequest) (*GetToolResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetTool not implemented")
-}
-func (UnimplementedRegistryServiceServer) ListProviders(context.Context, *ListProvidersRequest) (*ListProvidersResponse, error) {
-	return nil, status.Error(codes.Unimplemented, "method ListProviders not implemented")
 }
 func (UnimplementedRegistryServiceServer) ListToolVersions(context.Context, *ListToolVersionsRequest) (*ListToolVersionsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListToolVersions not implemented")
@@ -250,24 +230,6 @@ func _RegistryService_GetTool_Handler(srv interface{}, ctx context.Context, dec 
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(RegistryServiceServer).GetTool(ctx, req.(*GetToolRequest))
-	}
-	return interceptor(ctx, in, info, handler)
-}
-
-func _RegistryService_ListProviders_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(ListProvidersRequest)
-	if err := dec(in); err != nil {
-		return nil, err
-	}
-	if interceptor == nil {
-		return srv.(RegistryServiceServer).ListProviders(ctx, in)
-	}
-	info := &grpc.UnaryServerInfo{
-		Server:     srv,
-		FullMethod: RegistryService_ListProviders_FullMethodName,
-	}
-	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(RegistryServiceServer).ListProviders(ctx, req.(*ListProvidersRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -340,10 +302,6 @@ var RegistryService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetTool",
 			Handler:    _RegistryService_GetTool_Handler,
-		},
-		{
-			MethodName: "ListProviders",
-			Handler:    _RegistryService_ListProviders_Handler,
 		},
 		{
 			MethodName: "ListToolVersions",

@@ -179,6 +179,10 @@ type ToolDefinition struct {
 	// `input_schema#/type: "dict" became "object".` Only the registry writes it; what a provider sends
 	// here does not count. It is part of the digest.
 	SchemaChanges []string `protobuf:"bytes,13,rep,name=schema_changes,json=schemaChanges,proto3" json:"schema_changes,omitempty"`
+	// Id of the workspace's provider that offers it; empty where the provider is the deployment's. Only
+	// the registry writes it. It is part of the digest, so that what was looked at, and what a run is
+	// pinned to, is never another provider's.
+	ProviderId    string `protobuf:"bytes,14,opt,name=provider_id,json=providerId,proto3" json:"provider_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -302,6 +306,13 @@ func (x *ToolDefinition) GetSchemaChanges() []string {
 		return x.SchemaChanges
 	}
 	return nil
+}
+
+func (x *ToolDefinition) GetProviderId() string {
+	if x != nil {
+		return x.ProviderId
+	}
+	return ""
 }
 
 // ToolUsage is what one call used up of what is paid for. More than 10^12 of anything counts as that.
@@ -547,7 +558,7 @@ var File_runwarden_tools_v1_tool_proto protoreflect.FileDescriptor
 
 const file_runwarden_tools_v1_tool_proto_rawDesc = "" +
 	"\n" +
-	"\x1drunwarden/tools/v1/tool.proto\x12\x12runwarden.tools.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8d\x06\n" +
+	"\x1drunwarden/tools/v1/tool.proto\x12\x12runwarden.tools.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xae\x06\n" +
 	"\x0eToolDefinition\x12A\n" +
 	"\x04name\x18\x01 \x01(\tB-\xbaH*r(\x18\x80\x012#^[A-Za-z0-9_-]+(\\.[A-Za-z0-9_-]+)*$R\x04name\x127\n" +
 	"\aversion\x18\x02 \x01(\tB\x1d\xbaH\x1ar\x18\x10\x01\x18@2\x12^[A-Za-z0-9._+-]+$R\aversion\x12\x1e\n" +
@@ -563,7 +574,9 @@ const file_runwarden_tools_v1_tool_proto_rawDesc = "" +
 	" \x01(\v2\x19.google.protobuf.DurationB\x12\xbaH\x0f\xaa\x01\f\"\x04\b\x80\xa3\x052\x04\x10\xc0\x84=R\x0edefaultTimeout\x12:\n" +
 	"\tmax_usage\x18\v \x01(\v2\x1d.runwarden.tools.v1.ToolUsageR\bmaxUsage\x129\n" +
 	"\vannotations\x18\f \x01(\v2\x17.google.protobuf.StructR\vannotations\x12%\n" +
-	"\x0eschema_changes\x18\r \x03(\tR\rschemaChanges\"t\n" +
+	"\x0eschema_changes\x18\r \x03(\tR\rschemaChanges\x12\x1f\n" +
+	"\vprovider_id\x18\x0e \x01(\tR\n" +
+	"providerId\"t\n" +
 	"\tToolUsage\x12!\n" +
 	"\finput_tokens\x18\x01 \x01(\x04R\vinputTokens\x12#\n" +
 	"\routput_tokens\x18\x02 \x01(\x04R\foutputTokens\x12\x1f\n" +

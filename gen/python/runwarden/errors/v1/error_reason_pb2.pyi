@@ -523,6 +523,34 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
+    ERROR_REASON_CREDENTIALS_UNAVAILABLE: _ErrorReason.ValueType  # 38
+    """Credentials of a tool provider cannot be stored or read: the deployment has no key for them, or
+    they are not what was stored. Nothing is sent without them.
+
+    Code FAILED_PRECONDITION. Example:
+
+        {
+          "reason": "CREDENTIALS_UNAVAILABLE",
+          "domain": "runwarden",
+          "metadata": {
+            "provider": "tickets",
+            "cause": "TOOLS_CREDENTIAL_KEYS is not set"
+          }
+        }
+    """
+    ERROR_REASON_PROVIDER_REMOVED: _ErrorReason.ValueType  # 39
+    """The workspace has removed the provider of the tool.
+
+    Code FAILED_PRECONDITION. Example:
+
+        {
+          "reason": "PROVIDER_REMOVED",
+          "domain": "runwarden",
+          "metadata": {
+            "provider": "tickets"
+          }
+        }
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason lists the values of `google.rpc.ErrorInfo.reason` in the domain `runwarden`, written
@@ -1030,6 +1058,34 @@ Code FAILED_PRECONDITION. Example:
       "metadata": {
         "thread_id": "0199f1c2-7d4e-7c3a-9b1f-2f6f0f3f4a51",
         "run_id": "0199f1c2-7d4e-7c3a-9b1f-2f6f0f3f4a52"
+      }
+    }
+"""
+ERROR_REASON_CREDENTIALS_UNAVAILABLE: ErrorReason.ValueType  # 38
+"""Credentials of a tool provider cannot be stored or read: the deployment has no key for them, or
+they are not what was stored. Nothing is sent without them.
+
+Code FAILED_PRECONDITION. Example:
+
+    {
+      "reason": "CREDENTIALS_UNAVAILABLE",
+      "domain": "runwarden",
+      "metadata": {
+        "provider": "tickets",
+        "cause": "TOOLS_CREDENTIAL_KEYS is not set"
+      }
+    }
+"""
+ERROR_REASON_PROVIDER_REMOVED: ErrorReason.ValueType  # 39
+"""The workspace has removed the provider of the tool.
+
+Code FAILED_PRECONDITION. Example:
+
+    {
+      "reason": "PROVIDER_REMOVED",
+      "domain": "runwarden",
+      "metadata": {
+        "provider": "tickets"
       }
     }
 """

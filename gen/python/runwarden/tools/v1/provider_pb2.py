@@ -23,21 +23,44 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from runwarden.tools.v1 import tool_pb2 as runwarden_dot_tools_dot_v1_dot_tool__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!runwarden/tools/v1/provider.proto\x12\x12runwarden.tools.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd0\x02\n\x08Provider\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x37\n\x05state\x18\x02 \x01(\x0e\x32!.runwarden.tools.v1.ProviderStateR\x05state\x12=\n\x0c\x61ttempt_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0b\x61ttemptTime\x12=\n\x0crefresh_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0brefreshTime\x12\x14\n\x05\x65rror\x18\x05 \x01(\tR\x05\x65rror\x12\x1d\n\ntool_count\x18\x06 \x01(\x05R\ttoolCount\x12\x44\n\rrefused_tools\x18\x07 \x03(\x0b\x32\x1f.runwarden.tools.v1.RefusedToolR\x0crefusedTools\"\xb7\x01\n\x0bRefusedTool\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n\x07version\x18\x02 \x01(\tR\x07version\x12\x33\n\x04kind\x18\x03 \x01(\x0e\x32\x1f.runwarden.tools.v1.RefusalKindR\x04kind\x12\x18\n\x07message\x18\x04 \x01(\tR\x07message\x12+\n\x11\x64\x65\x66inition_digest\x18\x05 \x01(\tR\x10\x64\x65\x66initionDigest*\x85\x01\n\rProviderState\x12\x1e\n\x1aPROVIDER_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16PROVIDER_STATE_PENDING\x10\x01\x12\x18\n\x14PROVIDER_STATE_READY\x10\x02\x12\x1e\n\x1aPROVIDER_STATE_UNAVAILABLE\x10\x03*c\n\x0bRefusalKind\x12\x1c\n\x18REFUSAL_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14REFUSAL_KIND_INVALID\x10\x01\x12\x1c\n\x18REFUSAL_KIND_QUARANTINED\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!runwarden/tools/v1/provider.proto\x12\x12runwarden.tools.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1drunwarden/tools/v1/tool.proto\"\xc4\x06\n\x08Provider\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x37\n\x05state\x18\x02 \x01(\x0e\x32!.runwarden.tools.v1.ProviderStateR\x05state\x12=\n\x0c\x61ttempt_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0b\x61ttemptTime\x12=\n\x0crefresh_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0brefreshTime\x12\x14\n\x05\x65rror\x18\x05 \x01(\tR\x05\x65rror\x12\x1d\n\ntool_count\x18\x06 \x01(\x05R\ttoolCount\x12\x44\n\rrefused_tools\x18\x07 \x03(\x0b\x32\x1f.runwarden.tools.v1.RefusedToolR\x0crefusedTools\x12\x1f\n\x0bprovider_id\x18\x08 \x01(\tR\nproviderId\x12\x46\n\nconnection\x18\t \x01(\x0b\x32&.runwarden.tools.v1.ProviderConnectionR\nconnection\x12\x44\n\x0b\x63redentials\x18\n \x03(\x0b\x32\".runwarden.tools.v1.CredentialInfoR\x0b\x63redentials\x12S\n\rtool_settings\x18\x0b \x03(\x0b\x32..runwarden.tools.v1.Provider.ToolSettingsEntryR\x0ctoolSettings\x12;\n\x0b\x63reate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12;\n\x0bupdate_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nupdateTime\x12\x12\n\x04\x65tag\x18\x0e \x01(\tR\x04\x65tag\x1a`\n\x11ToolSettingsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x35\n\x05value\x18\x02 \x01(\x0b\x32\x1f.runwarden.tools.v1.ToolSettingR\x05value:\x02\x38\x01\"\xe1\x01\n\x12ProviderConnection\x12\x38\n\x04grpc\x18\x01 \x01(\x0b\x32\".runwarden.tools.v1.GrpcConnectionH\x00R\x04grpc\x12\x42\n\x08mcp_http\x18\x02 \x01(\x0b\x32%.runwarden.tools.v1.McpHttpConnectionH\x00R\x07mcpHttp\x12\x45\n\tmcp_stdio\x18\x03 \x01(\x0b\x32&.runwarden.tools.v1.McpStdioConnectionH\x00R\x08mcpStdioB\x06\n\x04kind\"H\n\x0eGrpcConnection\x12\x18\n\x07\x61\x64\x64ress\x18\x01 \x01(\tR\x07\x61\x64\x64ress\x12\x1c\n\tplaintext\x18\x02 \x01(\x08R\tplaintext\"%\n\x11McpHttpConnection\x12\x10\n\x03url\x18\x01 \x01(\tR\x03url\".\n\x12McpStdioConnection\x12\x18\n\x07\x63ommand\x18\x01 \x01(\tR\x07\x63ommand\";\n\nCredential\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x19\n\x05value\x18\x02 \x01(\tB\x03\x80\x01\x01R\x05value\"[\n\x0e\x43redentialInfo\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x35\n\x08set_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07setTime\"\x8b\x01\n\rCredentialKey\x12\x15\n\x06key_id\x18\x01 \x01(\tR\x05keyId\x12\x1e\n\nconfigured\x18\x02 \x01(\x08R\nconfigured\x12\x18\n\x07primary\x18\x03 \x01(\x08R\x07primary\x12)\n\x10\x63redential_count\x18\x04 \x01(\x03R\x0f\x63redentialCount\"\x7f\n\x0bToolSetting\x12<\n\nrisk_class\x18\x01 \x01(\x0e\x32\x1d.runwarden.tools.v1.RiskClassR\triskClass\x12\x32\n\x06\x65\x66\x66\x65\x63t\x18\x02 \x01(\x0e\x32\x1a.runwarden.tools.v1.EffectR\x06\x65\x66\x66\x65\x63t\"\xb7\x01\n\x0bRefusedTool\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n\x07version\x18\x02 \x01(\tR\x07version\x12\x33\n\x04kind\x18\x03 \x01(\x0e\x32\x1f.runwarden.tools.v1.RefusalKindR\x04kind\x12\x18\n\x07message\x18\x04 \x01(\tR\x07message\x12+\n\x11\x64\x65\x66inition_digest\x18\x05 \x01(\tR\x10\x64\x65\x66initionDigest*\x85\x01\n\rProviderState\x12\x1e\n\x1aPROVIDER_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16PROVIDER_STATE_PENDING\x10\x01\x12\x18\n\x14PROVIDER_STATE_READY\x10\x02\x12\x1e\n\x1aPROVIDER_STATE_UNAVAILABLE\x10\x03*c\n\x0bRefusalKind\x12\x1c\n\x18REFUSAL_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14REFUSAL_KIND_INVALID\x10\x01\x12\x1c\n\x18REFUSAL_KIND_QUARANTINED\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'runwarden.tools.v1.provider_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PROVIDERSTATE']._serialized_start=616
-  _globals['_PROVIDERSTATE']._serialized_end=749
-  _globals['_REFUSALKIND']._serialized_start=751
-  _globals['_REFUSALKIND']._serialized_end=850
-  _globals['_PROVIDER']._serialized_start=91
-  _globals['_PROVIDER']._serialized_end=427
-  _globals['_REFUSEDTOOL']._serialized_start=430
-  _globals['_REFUSEDTOOL']._serialized_end=613
+  _globals['_PROVIDER_TOOLSETTINGSENTRY']._loaded_options = None
+  _globals['_PROVIDER_TOOLSETTINGSENTRY']._serialized_options = b'8\001'
+  _globals['_CREDENTIAL'].fields_by_name['value']._loaded_options = None
+  _globals['_CREDENTIAL'].fields_by_name['value']._serialized_options = b'\200\001\001'
+  _globals['_PROVIDERSTATE']._serialized_start=1961
+  _globals['_PROVIDERSTATE']._serialized_end=2094
+  _globals['_REFUSALKIND']._serialized_start=2096
+  _globals['_REFUSALKIND']._serialized_end=2195
+  _globals['_PROVIDER']._serialized_start=122
+  _globals['_PROVIDER']._serialized_end=958
+  _globals['_PROVIDER_TOOLSETTINGSENTRY']._serialized_start=862
+  _globals['_PROVIDER_TOOLSETTINGSENTRY']._serialized_end=958
+  _globals['_PROVIDERCONNECTION']._serialized_start=961
+  _globals['_PROVIDERCONNECTION']._serialized_end=1186
+  _globals['_GRPCCONNECTION']._serialized_start=1188
+  _globals['_GRPCCONNECTION']._serialized_end=1260
+  _globals['_MCPHTTPCONNECTION']._serialized_start=1262
+  _globals['_MCPHTTPCONNECTION']._serialized_end=1299
+  _globals['_MCPSTDIOCONNECTION']._serialized_start=1301
+  _globals['_MCPSTDIOCONNECTION']._serialized_end=1347
+  _globals['_CREDENTIAL']._serialized_start=1349
+  _globals['_CREDENTIAL']._serialized_end=1408
+  _globals['_CREDENTIALINFO']._serialized_start=1410
+  _globals['_CREDENTIALINFO']._serialized_end=1501
+  _globals['_CREDENTIALKEY']._serialized_start=1504
+  _globals['_CREDENTIALKEY']._serialized_end=1643
+  _globals['_TOOLSETTING']._serialized_start=1645
+  _globals['_TOOLSETTING']._serialized_end=1772
+  _globals['_REFUSEDTOOL']._serialized_start=1775
+  _globals['_REFUSEDTOOL']._serialized_end=1958
 # @@protoc_insertion_point(module_scope)

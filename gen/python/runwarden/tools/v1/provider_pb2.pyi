@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from runwarden.tools.v1 import tool_pb2 as _tool_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -78,11 +79,32 @@ Global___RefusalKind: _TypeAlias = RefusalKind  # noqa: Y015
 
 @_typing.final
 class Provider(_message.Message):
-    """Provider is a service that offers tools, as the registry sees it. Providers belong to the
-    deployment, not to a workspace.
+    """Provider is a service that offers tools, as the registry sees it. It belongs to the deployment,
+    and then to every workspace, or to the workspace that added it, and then to no other.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ToolSettingsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> Global___ToolSetting: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: Global___ToolSetting | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     NAME_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
@@ -91,6 +113,13 @@ class Provider(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     TOOL_COUNT_FIELD_NUMBER: _builtins.int
     REFUSED_TOOLS_FIELD_NUMBER: _builtins.int
+    PROVIDER_ID_FIELD_NUMBER: _builtins.int
+    CONNECTION_FIELD_NUMBER: _builtins.int
+    CREDENTIALS_FIELD_NUMBER: _builtins.int
+    TOOL_SETTINGS_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name, the part of a tool's full name before the slash, such as `projects`."""
     state: Global___ProviderState.ValueType
@@ -101,6 +130,12 @@ class Provider(_message.Message):
     """
     tool_count: _builtins.int
     """How many versions of tools the registry took from it and it still offers."""
+    provider_id: _builtins.str
+    """Id of the workspace's provider; empty where it is the deployment's. A provider that is added again
+    after its removal has another one, also under the same name.
+    """
+    etag: _builtins.str
+    """Changes with every change; empty where it is the deployment's."""
     @_builtins.property
     def attempt_time(self) -> _timestamp_pb2.Timestamp:
         """When the registry last asked it for its tools; absent before the first time."""
@@ -113,6 +148,26 @@ class Provider(_message.Message):
     def refused_tools(self) -> _containers.RepeatedCompositeFieldContainer[Global___RefusedTool]:
         """What it offers and the registry does not take, by name and version; at most 100."""
 
+    @_builtins.property
+    def connection(self) -> Global___ProviderConnection:
+        """Where it is reached; absent where it is the deployment's."""
+
+    @_builtins.property
+    def credentials(self) -> _containers.RepeatedCompositeFieldContainer[Global___CredentialInfo]:
+        """What it is shown with each call, without the values: these are never told again."""
+
+    @_builtins.property
+    def tool_settings(self) -> _containers.MessageMap[_builtins.str, Global___ToolSetting]:
+        """What an admin said of single tools, by their names within the provider."""
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was added; absent where it is the deployment's."""
+
+    @_builtins.property
+    def update_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was last changed; absent alike."""
+
     def __init__(
         self,
         *,
@@ -123,14 +178,255 @@ class Provider(_message.Message):
         error: _builtins.str = ...,
         tool_count: _builtins.int = ...,
         refused_tools: _abc.Iterable[Global___RefusedTool] | None = ...,
+        provider_id: _builtins.str = ...,
+        connection: Global___ProviderConnection | None = ...,
+        credentials: _abc.Iterable[Global___CredentialInfo] | None = ...,
+        tool_settings: _abc.Mapping[_builtins.str, Global___ToolSetting] | None = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        update_time: _timestamp_pb2.Timestamp | None = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt_time", b"attempt_time", "refresh_time", b"refresh_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt_time", b"attempt_time", "connection", b"connection", "create_time", b"create_time", "refresh_time", b"refresh_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_time", b"attempt_time", "error", b"error", "name", b"name", "refresh_time", b"refresh_time", "refused_tools", b"refused_tools", "state", b"state", "tool_count", b"tool_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_time", b"attempt_time", "connection", b"connection", "create_time", b"create_time", "credentials", b"credentials", "error", b"error", "etag", b"etag", "name", b"name", "provider_id", b"provider_id", "refresh_time", b"refresh_time", "refused_tools", b"refused_tools", "state", b"state", "tool_count", b"tool_count", "tool_settings", b"tool_settings", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Provider: _TypeAlias = Provider  # noqa: Y015
+
+@_typing.final
+class ProviderConnection(_message.Message):
+    """ProviderConnection is where a workspace's provider is reached. It never changes: another place is
+    another provider, whose tools nobody has looked at.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GRPC_FIELD_NUMBER: _builtins.int
+    MCP_HTTP_FIELD_NUMBER: _builtins.int
+    MCP_STDIO_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def grpc(self) -> Global___GrpcConnection:
+        """A service with ToolProviderService."""
+
+    @_builtins.property
+    def mcp_http(self) -> Global___McpHttpConnection:
+        """An MCP server over Streamable HTTP."""
+
+    @_builtins.property
+    def mcp_stdio(self) -> Global___McpStdioConnection:
+        """An MCP server that the deployment starts."""
+
+    def __init__(
+        self,
+        *,
+        grpc: Global___GrpcConnection | None = ...,
+        mcp_http: Global___McpHttpConnection | None = ...,
+        mcp_stdio: Global___McpStdioConnection | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["grpc", b"grpc", "kind", b"kind", "mcp_http", b"mcp_http", "mcp_stdio", b"mcp_stdio"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["grpc", b"grpc", "kind", b"kind", "mcp_http", b"mcp_http", "mcp_stdio", b"mcp_stdio"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["grpc", "mcp_http", "mcp_stdio"]  # noqa: Y015
+    _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
+
+Global___ProviderConnection: _TypeAlias = ProviderConnection  # noqa: Y015
+
+@_typing.final
+class GrpcConnection(_message.Message):
+    """GrpcConnection is a gRPC server."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    PLAINTEXT_FIELD_NUMBER: _builtins.int
+    address: _builtins.str
+    """`host:port`; an IPv6 address in brackets. All of its addresses must be public, and the port 443 or
+    8443, unless the deployment's configuration names it.
+    """
+    plaintext: _builtins.bool
+    """Without TLS, which only an address that the deployment's configuration names may be."""
+    def __init__(
+        self,
+        *,
+        address: _builtins.str = ...,
+        plaintext: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "plaintext", b"plaintext"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GrpcConnection: _TypeAlias = GrpcConnection  # noqa: Y015
+
+@_typing.final
+class McpHttpConnection(_message.Message):
+    """McpHttpConnection is an MCP server on the web."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    URL_FIELD_NUMBER: _builtins.int
+    url: _builtins.str
+    """URL without user, password, query or fragment, under the same rules as an address."""
+    def __init__(
+        self,
+        *,
+        url: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["url", b"url"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___McpHttpConnection: _TypeAlias = McpHttpConnection  # noqa: Y015
+
+@_typing.final
+class McpStdioConnection(_message.Message):
+    """McpStdioConnection is a command of the deployment."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMMAND_FIELD_NUMBER: _builtins.int
+    command: _builtins.str
+    """Name of the command in the deployment's configuration, which says all that is started."""
+    def __init__(
+        self,
+        *,
+        command: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___McpStdioConnection: _TypeAlias = McpStdioConnection  # noqa: Y015
+
+@_typing.final
+class Credential(_message.Message):
+    """Credential is one secret. Nothing tells its value again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name of the header, of the metadata or of the variable. Headers and metadata are compared without
+    regard to case; those that carry the protocol or an identity of the mesh are refused.
+    """
+    value: _builtins.str
+    """The value: printable ASCII, without a space at its ends."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        value: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Credential: _TypeAlias = Credential  # noqa: Y015
+
+@_typing.final
+class CredentialInfo(_message.Message):
+    """CredentialInfo is that there is a credential. Nothing tells its value."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    SET_TIME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name of the header, of the metadata or of the variable."""
+    @_builtins.property
+    def set_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was last set."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        set_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["set_time", b"set_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "set_time", b"set_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CredentialInfo: _TypeAlias = CredentialInfo  # noqa: Y015
+
+@_typing.final
+class CredentialKey(_message.Message):
+    """CredentialKey is a key of the deployment that credentials are encrypted with."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    CONFIGURED_FIELD_NUMBER: _builtins.int
+    PRIMARY_FIELD_NUMBER: _builtins.int
+    CREDENTIAL_COUNT_FIELD_NUMBER: _builtins.int
+    key_id: _builtins.str
+    """Id of the key."""
+    configured: _builtins.bool
+    """Whether the configuration of the service has it. Credentials under one that is not there cannot be
+    read.
+    """
+    primary: _builtins.bool
+    """Whether new credentials are kept under it."""
+    credential_count: _builtins.int
+    """How many credentials are kept under it. A key that is not the primary one may be taken away once
+    this is 0.
+    """
+    def __init__(
+        self,
+        *,
+        key_id: _builtins.str = ...,
+        configured: _builtins.bool = ...,
+        primary: _builtins.bool = ...,
+        credential_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["configured", b"configured", "credential_count", b"credential_count", "key_id", b"key_id", "primary", b"primary"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CredentialKey: _TypeAlias = CredentialKey  # noqa: Y015
+
+@_typing.final
+class ToolSetting(_message.Message):
+    """ToolSetting is what an admin says of a tool. It is part of the tool's version: another setting makes
+    another version.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RISK_CLASS_FIELD_NUMBER: _builtins.int
+    EFFECT_FIELD_NUMBER: _builtins.int
+    risk_class: _tool_pb2.RiskClass.ValueType
+    """How much harm a call can do; unspecified for HIGH."""
+    effect: _tool_pb2.Effect.ValueType
+    """What a repeat does; unspecified for UNSAFE."""
+    def __init__(
+        self,
+        *,
+        risk_class: _tool_pb2.RiskClass.ValueType = ...,
+        effect: _tool_pb2.Effect.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["effect", b"effect", "risk_class", b"risk_class"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ToolSetting: _TypeAlias = ToolSetting  # noqa: Y015
 
 @_typing.final
 class RefusedTool(_message.Message):

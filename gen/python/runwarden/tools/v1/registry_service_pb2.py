@@ -23,12 +23,11 @@ _sym_db = _symbol_database.Default()
 
 
 from runwarden.options.v1 import access_pb2 as runwarden_dot_options_dot_v1_dot_access__pb2
-from runwarden.tools.v1 import provider_pb2 as runwarden_dot_tools_dot_v1_dot_provider__pb2
 from runwarden.tools.v1 import tool_pb2 as runwarden_dot_tools_dot_v1_dot_tool__pb2
 from runwarden.tools.v1 import tool_version_pb2 as runwarden_dot_tools_dot_v1_dot_tool__version__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)runwarden/tools/v1/registry_service.proto\x12\x12runwarden.tools.v1\x1a!runwarden/options/v1/access.proto\x1a!runwarden/tools/v1/provider.proto\x1a\x1drunwarden/tools/v1/tool.proto\x1a%runwarden/tools/v1/tool_version.proto\"\xb8\x01\n\x1fRegistryServiceListToolsRequest\x12\'\n\x0cworkspace_id\x18\x01 \x01(\tB\x04\x88\xb5\x18\x01R\x0bworkspaceId\x12\x1b\n\tpage_size\x18\x02 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x03 \x01(\tR\tpageToken\x12\x1a\n\x08provider\x18\x04 \x01(\tR\x08provider\x12\x14\n\x05query\x18\x05 \x01(\tR\x05query\"z\n RegistryServiceListToolsResponse\x12.\n\x05tools\x18\x01 \x03(\x0b\x32\x18.runwarden.tools.v1.ToolR\x05tools\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"g\n\x0eGetToolRequest\x12\'\n\x0cworkspace_id\x18\x01 \x01(\tB\x04\x88\xb5\x18\x01R\x0bworkspaceId\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n\x07version\x18\x03 \x01(\tR\x07version\"?\n\x0fGetToolResponse\x12,\n\x04tool\x18\x01 \x01(\x0b\x32\x18.runwarden.tools.v1.ToolR\x04tool\"?\n\x14ListProvidersRequest\x12\'\n\x0cworkspace_id\x18\x01 \x01(\tB\x04\x88\xb5\x18\x01R\x0bworkspaceId\"S\n\x15ListProvidersResponse\x12:\n\tproviders\x18\x01 \x03(\x0b\x32\x1c.runwarden.tools.v1.ProviderR\tproviders\"\x92\x01\n\x17ListToolVersionsRequest\x12\'\n\x0cworkspace_id\x18\x01 \x01(\tB\x04\x88\xb5\x18\x01R\x0bworkspaceId\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12\x1b\n\tpage_size\x18\x03 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x04 \x01(\tR\tpageToken\"\x7f\n\x18ListToolVersionsResponse\x12;\n\x08versions\x18\x01 \x03(\x0b\x32\x1f.runwarden.tools.v1.ToolVersionR\x08versions\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xc5\x01\n\x1a\x41\x63tivateToolVersionRequest\x12\'\n\x0cworkspace_id\x18\x01 \x01(\tB\x04\x88\xb5\x18\x01R\x0bworkspaceId\x12#\n\nrequest_id\x18\x02 \x01(\tB\x04\x88\xb5\x18\x04R\trequestId\x12\x12\n\x04name\x18\x03 \x01(\tR\x04name\x12\x18\n\x07version\x18\x04 \x01(\tR\x07version\x12+\n\x11\x64\x65\x66inition_digest\x18\x05 \x01(\tR\x10\x64\x65\x66initionDigest\"a\n\x1b\x41\x63tivateToolVersionResponse\x12\x42\n\nactivation\x18\x01 \x01(\x0b\x32\".runwarden.tools.v1.ToolActivationR\nactivation\"\x8b\x01\n\x13RollBackToolRequest\x12\'\n\x0cworkspace_id\x18\x01 \x01(\tB\x04\x88\xb5\x18\x01R\x0bworkspaceId\x12#\n\nrequest_id\x18\x02 \x01(\tB\x04\x88\xb5\x18\x04R\trequestId\x12\x12\n\x04name\x18\x03 \x01(\tR\x04name\x12\x12\n\x04\x65tag\x18\x04 \x01(\tR\x04\x65tag\"Z\n\x14RollBackToolResponse\x12\x42\n\nactivation\x18\x01 \x01(\x0b\x32\".runwarden.tools.v1.ToolActivationR\nactivation2\xdd\x05\n\x0fRegistryService\x12\x83\x01\n\tListTools\x12\x33.runwarden.tools.v1.RegistryServiceListToolsRequest\x1a\x34.runwarden.tools.v1.RegistryServiceListToolsResponse\"\x0b\x90\x02\x01\x8a\xb5\x18\x04\x08\x01\x10\x01\x12_\n\x07GetTool\x12\".runwarden.tools.v1.GetToolRequest\x1a#.runwarden.tools.v1.GetToolResponse\"\x0b\x90\x02\x01\x8a\xb5\x18\x04\x08\x01\x10\x01\x12q\n\rListProviders\x12(.runwarden.tools.v1.ListProvidersRequest\x1a).runwarden.tools.v1.ListProvidersResponse\"\x0b\x90\x02\x01\x8a\xb5\x18\x04\x08\x01\x10\x01\x12z\n\x10ListToolVersions\x12+.runwarden.tools.v1.ListToolVersionsRequest\x1a,.runwarden.tools.v1.ListToolVersionsResponse\"\x0b\x90\x02\x01\x8a\xb5\x18\x04\x08\x01\x10\x01\x12\x83\x01\n\x13\x41\x63tivateToolVersion\x12..runwarden.tools.v1.ActivateToolVersionRequest\x1a/.runwarden.tools.v1.ActivateToolVersionResponse\"\x0b\x90\x02\x02\x8a\xb5\x18\x04\x08\x01\x10\x04\x12n\n\x0cRollBackTool\x12\'.runwarden.tools.v1.RollBackToolRequest\x1a(.runwarden.tools.v1.RollBackToolResponse\"\x0b\x90\x02\x02\x8a\xb5\x18\x04\x08\x01\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)runwarden/tools/v1/registry_service.proto\x12\x12runwarden.tools.v1\x1a!runwarden/options/v1/access.proto\x1a\x1drunwarden/tools/v1/tool.proto\x1a%runwarden/tools/v1/tool_version.proto\"\xb8\x01\n\x1fRegistryServiceListToolsRequest\x12\'\n\x0cworkspace_id\x18\x01 \x01(\tB\x04\x88\xb5\x18\x01R\x0bworkspaceId\x12\x1b\n\tpage_size\x18\x02 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x03 \x01(\tR\tpageToken\x12\x1a\n\x08provider\x18\x04 \x01(\tR\x08provider\x12\x14\n\x05query\x18\x05 \x01(\tR\x05query\"z\n RegistryServiceListToolsResponse\x12.\n\x05tools\x18\x01 \x03(\x0b\x32\x18.runwarden.tools.v1.ToolR\x05tools\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"g\n\x0eGetToolRequest\x12\'\n\x0cworkspace_id\x18\x01 \x01(\tB\x04\x88\xb5\x18\x01R\x0bworkspaceId\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n\x07version\x18\x03 \x01(\tR\x07version\"?\n\x0fGetToolResponse\x12,\n\x04tool\x18\x01 \x01(\x0b\x32\x18.runwarden.tools.v1.ToolR\x04tool\"\x92\x01\n\x17ListToolVersionsRequest\x12\'\n\x0cworkspace_id\x18\x01 \x01(\tB\x04\x88\xb5\x18\x01R\x0bworkspaceId\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12\x1b\n\tpage_size\x18\x03 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x04 \x01(\tR\tpageToken\"\x7f\n\x18ListToolVersionsResponse\x12;\n\x08versions\x18\x01 \x03(\x0b\x32\x1f.runwarden.tools.v1.ToolVersionR\x08versions\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xc5\x01\n\x1a\x41\x63tivateToolVersionRequest\x12\'\n\x0cworkspace_id\x18\x01 \x01(\tB\x04\x88\xb5\x18\x01R\x0bworkspaceId\x12#\n\nrequest_id\x18\x02 \x01(\tB\x04\x88\xb5\x18\x04R\trequestId\x12\x12\n\x04name\x18\x03 \x01(\tR\x04name\x12\x18\n\x07version\x18\x04 \x01(\tR\x07version\x12+\n\x11\x64\x65\x66inition_digest\x18\x05 \x01(\tR\x10\x64\x65\x66initionDigest\"a\n\x1b\x41\x63tivateToolVersionResponse\x12\x42\n\nactivation\x18\x01 \x01(\x0b\x32\".runwarden.tools.v1.ToolActivationR\nactivation\"\x8b\x01\n\x13RollBackToolRequest\x12\'\n\x0cworkspace_id\x18\x01 \x01(\tB\x04\x88\xb5\x18\x01R\x0bworkspaceId\x12#\n\nrequest_id\x18\x02 \x01(\tB\x04\x88\xb5\x18\x04R\trequestId\x12\x12\n\x04name\x18\x03 \x01(\tR\x04name\x12\x12\n\x04\x65tag\x18\x04 \x01(\tR\x04\x65tag\"Z\n\x14RollBackToolResponse\x12\x42\n\nactivation\x18\x01 \x01(\x0b\x32\".runwarden.tools.v1.ToolActivationR\nactivation2\xea\x04\n\x0fRegistryService\x12\x83\x01\n\tListTools\x12\x33.runwarden.tools.v1.RegistryServiceListToolsRequest\x1a\x34.runwarden.tools.v1.RegistryServiceListToolsResponse\"\x0b\x90\x02\x01\x8a\xb5\x18\x04\x08\x01\x10\x01\x12_\n\x07GetTool\x12\".runwarden.tools.v1.GetToolRequest\x1a#.runwarden.tools.v1.GetToolResponse\"\x0b\x90\x02\x01\x8a\xb5\x18\x04\x08\x01\x10\x01\x12z\n\x10ListToolVersions\x12+.runwarden.tools.v1.ListToolVersionsRequest\x1a,.runwarden.tools.v1.ListToolVersionsResponse\"\x0b\x90\x02\x01\x8a\xb5\x18\x04\x08\x01\x10\x01\x12\x83\x01\n\x13\x41\x63tivateToolVersion\x12..runwarden.tools.v1.ActivateToolVersionRequest\x1a/.runwarden.tools.v1.ActivateToolVersionResponse\"\x0b\x90\x02\x02\x8a\xb5\x18\x04\x08\x01\x10\x04\x12n\n\x0cRollBackTool\x12\'.runwarden.tools.v1.RollBackToolRequest\x1a(.runwarden.tools.v1.RollBackToolResponse\"\x0b\x90\x02\x02\x8a\xb5\x18\x04\x08\x01\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,8 +38,6 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REGISTRYSERVICELISTTOOLSREQUEST'].fields_by_name['workspace_id']._serialized_options = b'\210\265\030\001'
   _globals['_GETTOOLREQUEST'].fields_by_name['workspace_id']._loaded_options = None
   _globals['_GETTOOLREQUEST'].fields_by_name['workspace_id']._serialized_options = b'\210\265\030\001'
-  _globals['_LISTPROVIDERSREQUEST'].fields_by_name['workspace_id']._loaded_options = None
-  _globals['_LISTPROVIDERSREQUEST'].fields_by_name['workspace_id']._serialized_options = b'\210\265\030\001'
   _globals['_LISTTOOLVERSIONSREQUEST'].fields_by_name['workspace_id']._loaded_options = None
   _globals['_LISTTOOLVERSIONSREQUEST'].fields_by_name['workspace_id']._serialized_options = b'\210\265\030\001'
   _globals['_ACTIVATETOOLVERSIONREQUEST'].fields_by_name['workspace_id']._loaded_options = None
@@ -55,38 +52,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REGISTRYSERVICE'].methods_by_name['ListTools']._serialized_options = b'\220\002\001\212\265\030\004\010\001\020\001'
   _globals['_REGISTRYSERVICE'].methods_by_name['GetTool']._loaded_options = None
   _globals['_REGISTRYSERVICE'].methods_by_name['GetTool']._serialized_options = b'\220\002\001\212\265\030\004\010\001\020\001'
-  _globals['_REGISTRYSERVICE'].methods_by_name['ListProviders']._loaded_options = None
-  _globals['_REGISTRYSERVICE'].methods_by_name['ListProviders']._serialized_options = b'\220\002\001\212\265\030\004\010\001\020\001'
   _globals['_REGISTRYSERVICE'].methods_by_name['ListToolVersions']._loaded_options = None
   _globals['_REGISTRYSERVICE'].methods_by_name['ListToolVersions']._serialized_options = b'\220\002\001\212\265\030\004\010\001\020\001'
   _globals['_REGISTRYSERVICE'].methods_by_name['ActivateToolVersion']._loaded_options = None
   _globals['_REGISTRYSERVICE'].methods_by_name['ActivateToolVersion']._serialized_options = b'\220\002\002\212\265\030\004\010\001\020\004'
   _globals['_REGISTRYSERVICE'].methods_by_name['RollBackTool']._loaded_options = None
   _globals['_REGISTRYSERVICE'].methods_by_name['RollBackTool']._serialized_options = b'\220\002\002\212\265\030\004\010\001\020\004'
-  _globals['_REGISTRYSERVICELISTTOOLSREQUEST']._serialized_start=206
-  _globals['_REGISTRYSERVICELISTTOOLSREQUEST']._serialized_end=390
-  _globals['_REGISTRYSERVICELISTTOOLSRESPONSE']._serialized_start=392
-  _globals['_REGISTRYSERVICELISTTOOLSRESPONSE']._serialized_end=514
-  _globals['_GETTOOLREQUEST']._serialized_start=516
-  _globals['_GETTOOLREQUEST']._serialized_end=619
-  _globals['_GETTOOLRESPONSE']._serialized_start=621
-  _globals['_GETTOOLRESPONSE']._serialized_end=684
-  _globals['_LISTPROVIDERSREQUEST']._serialized_start=686
-  _globals['_LISTPROVIDERSREQUEST']._serialized_end=749
-  _globals['_LISTPROVIDERSRESPONSE']._serialized_start=751
-  _globals['_LISTPROVIDERSRESPONSE']._serialized_end=834
-  _globals['_LISTTOOLVERSIONSREQUEST']._serialized_start=837
-  _globals['_LISTTOOLVERSIONSREQUEST']._serialized_end=983
-  _globals['_LISTTOOLVERSIONSRESPONSE']._serialized_start=985
-  _globals['_LISTTOOLVERSIONSRESPONSE']._serialized_end=1112
-  _globals['_ACTIVATETOOLVERSIONREQUEST']._serialized_start=1115
-  _globals['_ACTIVATETOOLVERSIONREQUEST']._serialized_end=1312
-  _globals['_ACTIVATETOOLVERSIONRESPONSE']._serialized_start=1314
-  _globals['_ACTIVATETOOLVERSIONRESPONSE']._serialized_end=1411
-  _globals['_ROLLBACKTOOLREQUEST']._serialized_start=1414
-  _globals['_ROLLBACKTOOLREQUEST']._serialized_end=1553
-  _globals['_ROLLBACKTOOLRESPONSE']._serialized_start=1555
-  _globals['_ROLLBACKTOOLRESPONSE']._serialized_end=1645
-  _globals['_REGISTRYSERVICE']._serialized_start=1648
-  _globals['_REGISTRYSERVICE']._serialized_end=2381
+  _globals['_REGISTRYSERVICELISTTOOLSREQUEST']._serialized_start=171
+  _globals['_REGISTRYSERVICELISTTOOLSREQUEST']._serialized_end=355
+  _globals['_REGISTRYSERVICELISTTOOLSRESPONSE']._serialized_start=357
+  _globals['_REGISTRYSERVICELISTTOOLSRESPONSE']._serialized_end=479
+  _globals['_GETTOOLREQUEST']._serialized_start=481
+  _globals['_GETTOOLREQUEST']._serialized_end=584
+  _globals['_GETTOOLRESPONSE']._serialized_start=586
+  _globals['_GETTOOLRESPONSE']._serialized_end=649
+  _globals['_LISTTOOLVERSIONSREQUEST']._serialized_start=652
+  _globals['_LISTTOOLVERSIONSREQUEST']._serialized_end=798
+  _globals['_LISTTOOLVERSIONSRESPONSE']._serialized_start=800
+  _globals['_LISTTOOLVERSIONSRESPONSE']._serialized_end=927
+  _globals['_ACTIVATETOOLVERSIONREQUEST']._serialized_start=930
+  _globals['_ACTIVATETOOLVERSIONREQUEST']._serialized_end=1127
+  _globals['_ACTIVATETOOLVERSIONRESPONSE']._serialized_start=1129
+  _globals['_ACTIVATETOOLVERSIONRESPONSE']._serialized_end=1226
+  _globals['_ROLLBACKTOOLREQUEST']._serialized_start=1229
+  _globals['_ROLLBACKTOOLREQUEST']._serialized_end=1368
+  _globals['_ROLLBACKTOOLRESPONSE']._serialized_start=1370
+  _globals['_ROLLBACKTOOLRESPONSE']._serialized_end=1460
+  _globals['_REGISTRYSERVICE']._serialized_start=1463
+  _globals['_REGISTRYSERVICE']._serialized_end=2081
 # @@protoc_insertion_point(module_scope)

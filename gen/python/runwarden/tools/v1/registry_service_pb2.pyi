@@ -7,7 +7,6 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
-from runwarden.tools.v1 import provider_pb2 as _provider_pb2
 from runwarden.tools.v1 import tool_pb2 as _tool_pb2
 from runwarden.tools.v1 import tool_version_pb2 as _tool_version_pb2
 import builtins as _builtins
@@ -146,52 +145,6 @@ class GetToolResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetToolResponse: _TypeAlias = GetToolResponse  # noqa: Y015
-
-@_typing.final
-class ListProvidersRequest(_message.Message):
-    """ListProvidersRequest asks for every provider."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    WORKSPACE_ID_FIELD_NUMBER: _builtins.int
-    workspace_id: _builtins.str
-    """Workspace of the caller; equals the identity token's."""
-    def __init__(
-        self,
-        *,
-        workspace_id: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["workspace_id", b"workspace_id"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___ListProvidersRequest: _TypeAlias = ListProvidersRequest  # noqa: Y015
-
-@_typing.final
-class ListProvidersResponse(_message.Message):
-    """ListProvidersResponse carries the providers."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    PROVIDERS_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def providers(self) -> _containers.RepeatedCompositeFieldContainer[_provider_pb2.Provider]:
-        """The configured providers, by name."""
-
-    def __init__(
-        self,
-        *,
-        providers: _abc.Iterable[_provider_pb2.Provider] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["providers", b"providers"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___ListProvidersResponse: _TypeAlias = ListProvidersResponse  # noqa: Y015
 
 @_typing.final
 class ListToolVersionsRequest(_message.Message):

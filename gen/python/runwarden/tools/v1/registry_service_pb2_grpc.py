@@ -29,8 +29,8 @@ class RegistryServiceStub:
     """RegistryService shows what runs may do: the tools that providers offer, each version immutable.
     The registry asks its providers when it starts and from time to time. A definition that it has
     not seen is taken. Of a service of the deployment, the version that was first seen last, among
-    those that it still offers, is the active one; of a stranger, such as an MCP server, the one that
-    was first seen at all. A workspace may activate another. A definition that differs from the one
+    those that it still offers, is the active one; of a stranger, such as an MCP server or a provider
+    that a workspace added, the one that was first seen at all. A workspace may activate another. A definition that differs from the one
     known under the same version is never taken: the known one stays, and the other is kept in
     quarantine.
     """
@@ -50,11 +50,6 @@ class RegistryServiceStub:
                 '/runwarden.tools.v1.RegistryService/GetTool',
                 request_serializer=runwarden_dot_tools_dot_v1_dot_registry__service__pb2.GetToolRequest.SerializeToString,
                 response_deserializer=runwarden_dot_tools_dot_v1_dot_registry__service__pb2.GetToolResponse.FromString,
-                _registered_method=True)
-        self.ListProviders = channel.unary_unary(
-                '/runwarden.tools.v1.RegistryService/ListProviders',
-                request_serializer=runwarden_dot_tools_dot_v1_dot_registry__service__pb2.ListProvidersRequest.SerializeToString,
-                response_deserializer=runwarden_dot_tools_dot_v1_dot_registry__service__pb2.ListProvidersResponse.FromString,
                 _registered_method=True)
         self.ListToolVersions = channel.unary_unary(
                 '/runwarden.tools.v1.RegistryService/ListToolVersions',
@@ -77,8 +72,8 @@ class RegistryServiceServicer:
     """RegistryService shows what runs may do: the tools that providers offer, each version immutable.
     The registry asks its providers when it starts and from time to time. A definition that it has
     not seen is taken. Of a service of the deployment, the version that was first seen last, among
-    those that it still offers, is the active one; of a stranger, such as an MCP server, the one that
-    was first seen at all. A workspace may activate another. A definition that differs from the one
+    those that it still offers, is the active one; of a stranger, such as an MCP server or a provider
+    that a workspace added, the one that was first seen at all. A workspace may activate another. A definition that differs from the one
     known under the same version is never taken: the known one stays, and the other is kept in
     quarantine.
     """
@@ -95,14 +90,6 @@ class RegistryServiceServicer:
         id) where no provider offers it, and with INVALID_ARGUMENT `AMBIGUOUS_TOOL` (metadata: tool,
         candidates) where more than one provider offers a tool of this short name. In the REST path the
         slash of a full name is written `%2F`.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def ListProviders(self, request, context):
-        """ListProviders tells why a tool is missing: whether each provider could be reached, and what the
-        registry did not take from it. Providers are few, so there are no pages.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -150,11 +137,6 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     request_deserializer=runwarden_dot_tools_dot_v1_dot_registry__service__pb2.GetToolRequest.FromString,
                     response_serializer=runwarden_dot_tools_dot_v1_dot_registry__service__pb2.GetToolResponse.SerializeToString,
             ),
-            'ListProviders': grpc.unary_unary_rpc_method_handler(
-                    servicer.ListProviders,
-                    request_deserializer=runwarden_dot_tools_dot_v1_dot_registry__service__pb2.ListProvidersRequest.FromString,
-                    response_serializer=runwarden_dot_tools_dot_v1_dot_registry__service__pb2.ListProvidersResponse.SerializeToString,
-            ),
             'ListToolVersions': grpc.unary_unary_rpc_method_handler(
                     servicer.ListToolVersions,
                     request_deserializer=runwarden_dot_tools_dot_v1_dot_registry__service__pb2.ListToolVersionsRequest.FromString,
@@ -182,8 +164,8 @@ class RegistryService:
     """RegistryService shows what runs may do: the tools that providers offer, each version immutable.
     The registry asks its providers when it starts and from time to time. A definition that it has
     not seen is taken. Of a service of the deployment, the version that was first seen last, among
-    those that it still offers, is the active one; of a stranger, such as an MCP server, the one that
-    was first seen at all. A workspace may activate another. A definition that differs from the one
+    those that it still offers, is the active one; of a stranger, such as an MCP server or a provider
+    that a workspace added, the one that was first seen at all. A workspace may activate another. A definition that differs from the one
     known under the same version is never taken: the known one stays, and the other is kept in
     quarantine.
     """
@@ -232,33 +214,6 @@ class RegistryService:
             '/runwarden.tools.v1.RegistryService/GetTool',
             runwarden_dot_tools_dot_v1_dot_registry__service__pb2.GetToolRequest.SerializeToString,
             runwarden_dot_tools_dot_v1_dot_registry__service__pb2.GetToolResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def ListProviders(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/runwarden.tools.v1.RegistryService/ListProviders',
-            runwarden_dot_tools_dot_v1_dot_registry__service__pb2.ListProvidersRequest.SerializeToString,
-            runwarden_dot_tools_dot_v1_dot_registry__service__pb2.ListProvidersResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -30,8 +30,8 @@ class RegistryServiceStub:
     """RegistryService shows what runs may do: the tools that providers offer, each version immutable.
     The registry asks its providers when it starts and from time to time. A definition that it has
     not seen is taken. Of a service of the deployment, the version that was first seen last, among
-    those that it still offers, is the active one; of a stranger, such as an MCP server, the one that
-    was first seen at all. A workspace may activate another. A definition that differs from the one
+    those that it still offers, is the active one; of a stranger, such as an MCP server or a provider
+    that a workspace added, the one that was first seen at all. A workspace may activate another. A definition that differs from the one
     known under the same version is never taken: the known one stays, and the other is kept in
     quarantine.
     """
@@ -47,10 +47,6 @@ class RegistryServiceStub:
     id) where no provider offers it, and with INVALID_ARGUMENT `AMBIGUOUS_TOOL` (metadata: tool,
     candidates) where more than one provider offers a tool of this short name. In the REST path the
     slash of a full name is written `%2F`.
-    """
-    ListProviders: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.ListProvidersRequest, _registry_service_pb2.ListProvidersResponse]
-    """ListProviders tells why a tool is missing: whether each provider could be reached, and what the
-    registry did not take from it. Providers are few, so there are no pages.
     """
     ListToolVersions: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.ListToolVersionsRequest, _registry_service_pb2.ListToolVersionsResponse]
     """ListToolVersions lists every version of a tool that was ever taken, newest first, each with what
@@ -75,8 +71,8 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     """RegistryService shows what runs may do: the tools that providers offer, each version immutable.
     The registry asks its providers when it starts and from time to time. A definition that it has
     not seen is taken. Of a service of the deployment, the version that was first seen last, among
-    those that it still offers, is the active one; of a stranger, such as an MCP server, the one that
-    was first seen at all. A workspace may activate another. A definition that differs from the one
+    those that it still offers, is the active one; of a stranger, such as an MCP server or a provider
+    that a workspace added, the one that was first seen at all. A workspace may activate another. A definition that differs from the one
     known under the same version is never taken: the known one stays, and the other is kept in
     quarantine.
     """
@@ -89,10 +85,6 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     id) where no provider offers it, and with INVALID_ARGUMENT `AMBIGUOUS_TOOL` (metadata: tool,
     candidates) where more than one provider offers a tool of this short name. In the REST path the
     slash of a full name is written `%2F`.
-    """
-    ListProviders: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.ListProvidersRequest, _registry_service_pb2.ListProvidersResponse]  # type: ignore[assignment]
-    """ListProviders tells why a tool is missing: whether each provider could be reached, and what the
-    registry did not take from it. Providers are few, so there are no pages.
     """
     ListToolVersions: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.ListToolVersionsRequest, _registry_service_pb2.ListToolVersionsResponse]  # type: ignore[assignment]
     """ListToolVersions lists every version of a tool that was ever taken, newest first, each with what
@@ -116,8 +108,8 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
     """RegistryService shows what runs may do: the tools that providers offer, each version immutable.
     The registry asks its providers when it starts and from time to time. A definition that it has
     not seen is taken. Of a service of the deployment, the version that was first seen last, among
-    those that it still offers, is the active one; of a stranger, such as an MCP server, the one that
-    was first seen at all. A workspace may activate another. A definition that differs from the one
+    those that it still offers, is the active one; of a stranger, such as an MCP server or a provider
+    that a workspace added, the one that was first seen at all. A workspace may activate another. A definition that differs from the one
     known under the same version is never taken: the known one stays, and the other is kept in
     quarantine.
     """
@@ -140,16 +132,6 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         id) where no provider offers it, and with INVALID_ARGUMENT `AMBIGUOUS_TOOL` (metadata: tool,
         candidates) where more than one provider offers a tool of this short name. In the REST path the
         slash of a full name is written `%2F`.
-        """
-
-    @_abc_1.abstractmethod
-    def ListProviders(
-        self,
-        request: _registry_service_pb2.ListProvidersRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_registry_service_pb2.ListProvidersResponse, _abc.Awaitable[_registry_service_pb2.ListProvidersResponse]]:
-        """ListProviders tells why a tool is missing: whether each provider could be reached, and what the
-        registry did not take from it. Providers are few, so there are no pages.
         """
 
     @_abc_1.abstractmethod

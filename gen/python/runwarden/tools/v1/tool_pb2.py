@@ -27,23 +27,23 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1drunwarden/tools/v1/tool.proto\x12\x12runwarden.tools.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfb\x04\n\x0eToolDefinition\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n\x07version\x18\x02 \x01(\tR\x07version\x12\x14\n\x05title\x18\x03 \x01(\tR\x05title\x12 \n\x0b\x64\x65scription\x18\x04 \x01(\tR\x0b\x64\x65scription\x12<\n\nrisk_class\x18\x05 \x01(\x0e\x32\x1d.runwarden.tools.v1.RiskClassR\triskClass\x12\x32\n\x06\x65\x66\x66\x65\x63t\x18\x06 \x01(\x0e\x32\x1a.runwarden.tools.v1.EffectR\x06\x65\x66\x66\x65\x63t\x12:\n\x0cinput_schema\x18\x07 \x01(\x0b\x32\x17.google.protobuf.StructR\x0binputSchema\x12<\n\routput_schema\x18\x08 \x01(\x0b\x32\x17.google.protobuf.StructR\x0coutputSchema\x12\x35\n\x05retry\x18\t \x01(\x0b\x32\x1f.runwarden.tools.v1.RetryPolicyR\x05retry\x12\x42\n\x0f\x64\x65\x66\x61ult_timeout\x18\n \x01(\x0b\x32\x19.google.protobuf.DurationR\x0e\x64\x65\x66\x61ultTimeout\x12:\n\tmax_usage\x18\x0b \x01(\x0b\x32\x1d.runwarden.tools.v1.ToolUsageR\x08maxUsage\x12\x39\n\x0b\x61nnotations\x18\x0c \x01(\x0b\x32\x17.google.protobuf.StructR\x0b\x61nnotations\x12%\n\x0eschema_changes\x18\r \x03(\tR\rschemaChanges\"t\n\tToolUsage\x12!\n\x0cinput_tokens\x18\x01 \x01(\x04R\x0binputTokens\x12#\n\routput_tokens\x18\x02 \x01(\x04R\x0coutputTokens\x12\x1f\n\x0b\x63ost_micros\x18\x03 \x01(\x04R\ncostMicros\"\xdd\x01\n\x0bRetryPolicy\x12!\n\x0cmax_attempts\x18\x01 \x01(\rR\x0bmaxAttempts\x12\x42\n\x0finitial_backoff\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0einitialBackoff\x12:\n\x0bmax_backoff\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\nmaxBackoff\x12+\n\x11retryable_reasons\x18\x04 \x03(\tR\x10retryableReasons\"\xbc\x02\n\x04Tool\x12\x1b\n\tfull_name\x18\x01 \x01(\tR\x08\x66ullName\x12\x1a\n\x08provider\x18\x02 \x01(\tR\x08provider\x12\x42\n\ndefinition\x18\x03 \x01(\x0b\x32\".runwarden.tools.v1.ToolDefinitionR\ndefinition\x12+\n\x11\x64\x65\x66inition_digest\x18\x04 \x01(\tR\x10\x64\x65\x66initionDigest\x12\x16\n\x06\x61\x63tive\x18\x05 \x01(\x08R\x06\x61\x63tive\x12;\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12\x35\n\x05retry\x18\x07 \x01(\x0b\x32\x1f.runwarden.tools.v1.RetryPolicyR\x05retry*g\n\tRiskClass\x12\x1a\n\x16RISK_CLASS_UNSPECIFIED\x10\x00\x12\x12\n\x0eRISK_CLASS_LOW\x10\x01\x12\x15\n\x11RISK_CLASS_MEDIUM\x10\x02\x12\x13\n\x0fRISK_CLASS_HIGH\x10\x03*V\n\x06\x45\x66\x66\x65\x63t\x12\x16\n\x12\x45\x46\x46\x45\x43T_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x45\x46\x46\x45\x43T_READ\x10\x01\x12\x10\n\x0c\x45\x46\x46\x45\x43T_KEYED\x10\x02\x12\x11\n\rEFFECT_UNSAFE\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1drunwarden/tools/v1/tool.proto\x12\x12runwarden.tools.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9c\x05\n\x0eToolDefinition\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n\x07version\x18\x02 \x01(\tR\x07version\x12\x14\n\x05title\x18\x03 \x01(\tR\x05title\x12 \n\x0b\x64\x65scription\x18\x04 \x01(\tR\x0b\x64\x65scription\x12<\n\nrisk_class\x18\x05 \x01(\x0e\x32\x1d.runwarden.tools.v1.RiskClassR\triskClass\x12\x32\n\x06\x65\x66\x66\x65\x63t\x18\x06 \x01(\x0e\x32\x1a.runwarden.tools.v1.EffectR\x06\x65\x66\x66\x65\x63t\x12:\n\x0cinput_schema\x18\x07 \x01(\x0b\x32\x17.google.protobuf.StructR\x0binputSchema\x12<\n\routput_schema\x18\x08 \x01(\x0b\x32\x17.google.protobuf.StructR\x0coutputSchema\x12\x35\n\x05retry\x18\t \x01(\x0b\x32\x1f.runwarden.tools.v1.RetryPolicyR\x05retry\x12\x42\n\x0f\x64\x65\x66\x61ult_timeout\x18\n \x01(\x0b\x32\x19.google.protobuf.DurationR\x0e\x64\x65\x66\x61ultTimeout\x12:\n\tmax_usage\x18\x0b \x01(\x0b\x32\x1d.runwarden.tools.v1.ToolUsageR\x08maxUsage\x12\x39\n\x0b\x61nnotations\x18\x0c \x01(\x0b\x32\x17.google.protobuf.StructR\x0b\x61nnotations\x12%\n\x0eschema_changes\x18\r \x03(\tR\rschemaChanges\x12\x1f\n\x0bprovider_id\x18\x0e \x01(\tR\nproviderId\"t\n\tToolUsage\x12!\n\x0cinput_tokens\x18\x01 \x01(\x04R\x0binputTokens\x12#\n\routput_tokens\x18\x02 \x01(\x04R\x0coutputTokens\x12\x1f\n\x0b\x63ost_micros\x18\x03 \x01(\x04R\ncostMicros\"\xdd\x01\n\x0bRetryPolicy\x12!\n\x0cmax_attempts\x18\x01 \x01(\rR\x0bmaxAttempts\x12\x42\n\x0finitial_backoff\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0einitialBackoff\x12:\n\x0bmax_backoff\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\nmaxBackoff\x12+\n\x11retryable_reasons\x18\x04 \x03(\tR\x10retryableReasons\"\xbc\x02\n\x04Tool\x12\x1b\n\tfull_name\x18\x01 \x01(\tR\x08\x66ullName\x12\x1a\n\x08provider\x18\x02 \x01(\tR\x08provider\x12\x42\n\ndefinition\x18\x03 \x01(\x0b\x32\".runwarden.tools.v1.ToolDefinitionR\ndefinition\x12+\n\x11\x64\x65\x66inition_digest\x18\x04 \x01(\tR\x10\x64\x65\x66initionDigest\x12\x16\n\x06\x61\x63tive\x18\x05 \x01(\x08R\x06\x61\x63tive\x12;\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12\x35\n\x05retry\x18\x07 \x01(\x0b\x32\x1f.runwarden.tools.v1.RetryPolicyR\x05retry*g\n\tRiskClass\x12\x1a\n\x16RISK_CLASS_UNSPECIFIED\x10\x00\x12\x12\n\x0eRISK_CLASS_LOW\x10\x01\x12\x15\n\x11RISK_CLASS_MEDIUM\x10\x02\x12\x13\n\x0fRISK_CLASS_HIGH\x10\x03*V\n\x06\x45\x66\x66\x65\x63t\x12\x16\n\x12\x45\x46\x46\x45\x43T_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x45\x46\x46\x45\x43T_READ\x10\x01\x12\x10\n\x0c\x45\x46\x46\x45\x43T_KEYED\x10\x02\x12\x11\n\rEFFECT_UNSAFE\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'runwarden.tools.v1.tool_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_RISKCLASS']._serialized_start=1447
-  _globals['_RISKCLASS']._serialized_end=1550
-  _globals['_EFFECT']._serialized_start=1552
-  _globals['_EFFECT']._serialized_end=1638
+  _globals['_RISKCLASS']._serialized_start=1480
+  _globals['_RISKCLASS']._serialized_end=1583
+  _globals['_EFFECT']._serialized_start=1585
+  _globals['_EFFECT']._serialized_end=1671
   _globals['_TOOLDEFINITION']._serialized_start=149
-  _globals['_TOOLDEFINITION']._serialized_end=784
-  _globals['_TOOLUSAGE']._serialized_start=786
-  _globals['_TOOLUSAGE']._serialized_end=902
-  _globals['_RETRYPOLICY']._serialized_start=905
-  _globals['_RETRYPOLICY']._serialized_end=1126
-  _globals['_TOOL']._serialized_start=1129
-  _globals['_TOOL']._serialized_end=1445
+  _globals['_TOOLDEFINITION']._serialized_end=817
+  _globals['_TOOLUSAGE']._serialized_start=819
+  _globals['_TOOLUSAGE']._serialized_end=935
+  _globals['_RETRYPOLICY']._serialized_start=938
+  _globals['_RETRYPOLICY']._serialized_end=1159
+  _globals['_TOOL']._serialized_start=1162
+  _globals['_TOOL']._serialized_end=1478
 # @@protoc_insertion_point(module_scope)

@@ -97,6 +97,7 @@ class ToolDefinition(_message.Message):
     MAX_USAGE_FIELD_NUMBER: _builtins.int
     ANNOTATIONS_FIELD_NUMBER: _builtins.int
     SCHEMA_CHANGES_FIELD_NUMBER: _builtins.int
+    PROVIDER_ID_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name within the provider: ASCII letters, digits, underscores and hyphens, joined by dots, such as
     `project.create`.
@@ -111,6 +112,11 @@ class ToolDefinition(_message.Message):
     """How much harm a call can do. Unspecified is stored as HIGH."""
     effect: Global___Effect.ValueType
     """What a repeat does. Unspecified is stored as UNSAFE."""
+    provider_id: _builtins.str
+    """Id of the workspace's provider that offers it; empty where the provider is the deployment's. Only
+    the registry writes it. It is part of the digest, so that what was looked at, and what a run is
+    pinned to, is never another provider's.
+    """
     @_builtins.property
     def input_schema(self) -> _struct_pb2.Struct:
         """JSON Schema of the arguments; an object schema, of draft 2020-12 unless `$schema` names draft 7
@@ -168,10 +174,11 @@ class ToolDefinition(_message.Message):
         max_usage: Global___ToolUsage | None = ...,
         annotations: _struct_pb2.Struct | None = ...,
         schema_changes: _abc.Iterable[_builtins.str] | None = ...,
+        provider_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["annotations", b"annotations", "default_timeout", b"default_timeout", "input_schema", b"input_schema", "max_usage", b"max_usage", "output_schema", b"output_schema", "retry", b"retry"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotations", b"annotations", "default_timeout", b"default_timeout", "description", b"description", "effect", b"effect", "input_schema", b"input_schema", "max_usage", b"max_usage", "name", b"name", "output_schema", b"output_schema", "retry", b"retry", "risk_class", b"risk_class", "schema_changes", b"schema_changes", "title", b"title", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotations", b"annotations", "default_timeout", b"default_timeout", "description", b"description", "effect", b"effect", "input_schema", b"input_schema", "max_usage", b"max_usage", "name", b"name", "output_schema", b"output_schema", "provider_id", b"provider_id", "retry", b"retry", "risk_class", b"risk_class", "schema_changes", b"schema_changes", "title", b"title", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
