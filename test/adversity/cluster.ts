@@ -1,6 +1,6 @@
 /**
  * The services of a deployment, each a supervised process: two orchestrators and two tools
- * services, gateway, moderation, telemetry, and the ledger tool as the only provider.
+ * services, gateway, moderation, telemetry, and one provider, the ledger tool unless told otherwise.
  *
  * The second orchestrator and the second tools service stand behind proxies: what they say to
  * PostgreSQL and to each other's kind can be cut, swallowed and slowed down.
@@ -23,7 +23,7 @@ import { derivedPasswords } from "../../mesh/provision-databases.ts"
 import { testKeys, testRuntime } from "../../mesh/testing.ts"
 import { type BouncingPostgres, startBouncingPostgres } from "./bouncing-postgres.ts"
 import type { MutationName } from "./mutations.ts"
-import { SupervisedProcess } from "./supervised-process.ts"
+import { type ProcessSpec, SupervisedProcess } from "./supervised-process.ts"
 import { startTcpProxy, type TcpProxy } from "./tcp-proxy.ts"
 
 const services = ["gateway", "orchestrator", "tools", "moderation", "telemetry"] as const
@@ -36,6 +36,8 @@ export interface ClusterOptions {
   readonly hasDefaultTimes?: boolean
   /** Guards to take out, by service. */
   readonly mutations?: Partial<Record<ClusterService, readonly MutationName[]>>
+  /** The provider in the place of the ledger tool, which listens there and may keep data there. */
+  readonly provider?: (listen: string, adminUrl: string) => Promise<ProcessSpec>
 }
 
 export interface Cluster extends AsyncDisposable {
@@ -86,7 +88,7 @@ export async function startCluster(options: ClusterOptions): Promise<Cluster> {
   })
   const ports = await freePorts(9)
   const at = (index: number) => `127.0.0.1:${ports[index]}`
-  const [gateway, edge, moderation, telemetry, ledger] = [at(0), at(1), at(2), at(3), at(4)]
+  const [gateway, edge, moderation, telemetry, provides] = [at(0), at(1), at(2), at(3), at(4)]
   const orchestratorAt = [at(5), at(6)] as const
   const toolsAt = [at(7), at(8)] as const
 
@@ -99,6 +101,14 @@ export async function startCluster(options: ClusterOptions): Promise<Cluster> {
     orchestratorToTelemetry: await proxyTo(ports[3]),
   }
 
+  const offered: ProcessSpec = (await options.provider?.(provides, postgres.adminUrl)) ?? {
+    name: "ledger",
+    script: "ledger-process.ts",
+    args: [provides, ledgerFile],
+    env: {},
+    isSuicidal: true,
+  }
+
   const operatorKey = `operator-${randomBytes(32).toString("base64url")}`
   const shared = {
     RUNWARDEN_TRUSTED_KEYS: encodeTrustedKeys(testKeys.trusted),
@@ -109,7 +119,7 @@ export async function startCluster(options: ClusterOptions): Promise<Cluster> {
     TELEMETRY_ADDRESS: telemetry ?? "",
     ORCHESTRATOR_ADDRESS: `ipv4:${orchestratorAt.join(",")}`,
     TOOLS_ADDRESS: `ipv4:${toolsAt.join(",")}`,
-    TOOLS_PROVIDERS: `ledger=${ledger}`,
+    TOOLS_PROVIDERS: `${offered.name}=${provides}`,
     TOOLS_REFRESH_MS: "2000",
     GATEWAY_LISTEN: edge ?? "",
     GATEWAY_OPERATOR_KEY_SHA256: createHash("sha256").update(operatorKey).digest("hex"),
@@ -142,13 +152,7 @@ export async function startCluster(options: ClusterOptions): Promise<Cluster> {
 
   const through = (proxy: TcpProxy) => `127.0.0.1:${proxy.port}`
   const provider = stack.use(
-    new SupervisedProcess({
-      name: "ledger",
-      script: "ledger-process.ts",
-      args: [ledger ?? "", ledgerFile],
-      env: shared,
-      isSuicidal: true,
-    }),
+    new SupervisedProcess({ ...offered, env: { ...shared, ...offered.env } }),
   )
   const others = [
     add("telemetry", telemetry, ""),
@@ -194,7 +198,8 @@ export async function startCluster(options: ClusterOptions): Promise<Cluster> {
   return { ...cluster, [Symbol.asyncDispose]: () => owned.disposeAsync() }
 }
 
-function databaseEnv(
+/** Where a process finds its data, through a proxy's port where there is one. */
+export function databaseEnv(
   prefix: string,
   config: DatabaseConfig,
   port?: number,
