@@ -35,6 +35,12 @@ export const mutations = {
       'if (isUnsafeAndSent(entry)) return { kind: "abandon" } // (2)\n      return { kind: "repeat"',
     instead: 'return { kind: "repeat"',
   },
+  /** A keyed call whose key is known is carried out once more. */
+  forgotten_keys: {
+    file: "/test/retail/keyed-calls.ts",
+    guard: "if (!isNew) return storedAnswer(tx, call)",
+    instead: "",
+  },
 } as const satisfies Readonly<Record<string, Mutation>>
 
 export type MutationName = keyof typeof mutations

@@ -30,7 +30,7 @@ export async function answerOnce(
   work: () => Promise<ExecuteToolResponse>,
 ): Promise<ExecuteToolResponse> {
   const isNew = await takeKey(tx, call)
-  if (!isNew) return storedAnswer(tx, call)
+  if (!isNew) return storedAnswer(tx, call) // (2)
   const response = await work()
   await tx.query(
     `update keyed_calls set response = $2::bytea

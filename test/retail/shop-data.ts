@@ -1,4 +1,5 @@
-/** Whole shops: filled from records, copied from workspace to workspace, and read back. */
+/** Whole shops: filled from records, copied from workspace to workspace, read back and compared. */
+import type { JsonValue } from "@bufbuild/protobuf"
 import type { Connection, Tx } from "../../mesh/database.ts"
 import type { Order, Product, User } from "./records.ts"
 
@@ -11,82 +12,137 @@ export interface ShopData {
 
 type Kind = keyof ShopData
 
-/** Every record's JSON with its members in a fixed order, by kind and id. */
-export type ShopRecords = ReadonlyMap<string, string>
+/** Records by `kind/id`; null for one that is gone. */
+export type Records = Readonly<Record<string, JsonValue>>
 
-const kinds: readonly Kind[] = ["products", "users", "orders"]
+/** Which record each table's rows are part of. */
+const tables = {
+  products: "products",
+  variants: "products",
+  users: "users",
+  payment_methods: "users",
+  orders: "orders",
+  order_items: "orders",
+  payments: "orders",
+} as const satisfies Readonly<Record<string, Kind>>
+
+const kinds = ["products", "users", "orders"] as const satisfies readonly Kind[]
 
 /** Fills the empty shop of the transaction's workspace. */
 export async function fillShop(tx: Tx, data: ShopData): Promise<void> {
-  for (const [kind, statements] of Object.entries(fills)) {
-    const records = JSON.stringify(data[kind as Kind])
-    for (const statement of statements) await tx.query(statement, [records])
+  for (const kind of kinds) {
+    const records = JSON.stringify(data[kind])
+    for (const statement of fills[kind]) await tx.query(statement, [records])
   }
 }
 
-/** Gives each workspace a copy of one workspace's shop. Takes a connection that no policy holds. */
+/** Gives each workspace a copy of one workspace's shop. Takes a superuser's connection. */
 export async function copyShop(
   admin: Connection,
   from: string,
   to: readonly string[],
 ): Promise<void> {
-  for (const table of tables) {
-    const columns = await admin.query<{ readonly name: string }>(
-      `select quote_ident(column_name) as name from information_schema.columns
-       where table_schema = 'public' and table_name = $1::text and column_name <> 'workspace_id'`,
-      [table],
-    )
-    const names = columns.map(({ name }) => name).join(", ")
+  await admin.query("begin")
+  // A copy of what fits together does: foreign keys need not look at each of a million rows.
+  await admin.query("set local session_replication_role = replica")
+  for (const table of Object.keys(tables)) {
+    const columns = await columnsOf(admin, table)
     await admin.query(
-      `insert into ${table} (workspace_id, ${names})
-       select copy.id, ${names} from ${table} cross join unnest($2::uuid[]) as copy (id)
+      `insert into ${table} (workspace_id, ${columns})
+       select copy.id, ${columns} from ${table} cross join unnest($2::uuid[]) as copy (id)
        where workspace_id = $1::uuid`,
       [from, to],
     )
   }
+  await admin.query("commit")
 }
 
-/** Everything that a workspace's shop holds. Takes a connection that no policy holds. */
-export async function readShop(admin: Connection, workspaceId: string): Promise<ShopRecords> {
-  const rows = await admin.query<{ readonly key: string; readonly record: string }>(
-    kinds
-      .map((kind) => {
-        const view = `${kind.slice(0, -1)}_records`
-        return `select '${kind}/' || id as key, record::text as record from ${view}
-          where workspace_id = $1::uuid`
-      })
-      .join(" union all "),
-    [workspaceId],
+/** Everything that a workspace's shop holds. Takes a superuser's connection. */
+export async function readShop(admin: Connection, workspaceId: string): Promise<Records> {
+  const found: [string, JsonValue][] = []
+  for (const kind of kinds) {
+    const rows = await admin.query<{ readonly id: string; readonly record: JsonValue }>(
+      `select id, record from ${viewOf(kind)} where workspace_id = $1::uuid`,
+      [workspaceId],
+    )
+    for (const { id, record } of rows) found.push([`${kind}/${id}`, record])
+  }
+  return Object.fromEntries(found)
+}
+
+/**
+ * What differs in each copy from the shop that it was copied from, by workspace: every column of every
+ * row is compared, rows that one of them lacks included. Takes a superuser's connection.
+ */
+export async function changedRecords(
+  admin: Connection,
+  from: string,
+  copies: readonly string[],
+): Promise<ReadonlyMap<string, Records>> {
+  const changed = new Map<string, Record<string, JsonValue>>(copies.map((id) => [id, {}]))
+  for (const [table, kind] of Object.entries(tables)) {
+    for (const { workspaceId, id } of await differingRows(admin, table, kind, from, copies)) {
+      const [row] = await admin.query<{ readonly record: JsonValue }>(
+        `select record from ${viewOf(kind)} where workspace_id = $1::uuid and id = $2::text`,
+        [workspaceId, id],
+      )
+      const records = changed.get(workspaceId)
+      if (records !== undefined) records[`${kind}/${id}`] = row?.record ?? null
+    }
+  }
+  return changed
+}
+
+/** How many rows each workspace has in a table. */
+export async function countRows(
+  admin: Connection,
+  table: "keyed_calls" | "handovers",
+  workspaceIds: readonly string[],
+): Promise<ReadonlyMap<string, number>> {
+  const rows = await admin.query<{ readonly workspaceId: string; readonly count: number }>(
+    `select workspace_id as "workspaceId", count(*) from ${table}
+     where workspace_id = any ($1::uuid[]) group by workspace_id`,
+    [workspaceIds],
   )
-  return new Map(rows.map(({ key, record }) => [key, record]))
+  return new Map(rows.map(({ workspaceId, count }) => [workspaceId, count]))
 }
 
-/** The records of `after` that are not as they were, by kind and id; undefined where one is gone. */
-export function changedRecords(
-  before: ShopRecords,
-  after: ShopRecords,
-): Readonly<Record<string, unknown>> {
-  const keys = new Set([...before.keys(), ...after.keys()])
-  return Object.fromEntries(
-    [...keys]
-      .filter((key) => before.get(key) !== after.get(key))
-      .map((key) => [key, JSON.parse(after.get(key) ?? "null")]),
+function viewOf(kind: Kind): string {
+  return `${kind.slice(0, -1)}_records`
+}
+
+/** The records that rows belong to which only the copy has, or only what it was copied from. */
+async function differingRows(
+  admin: Connection,
+  table: string,
+  kind: Kind,
+  from: string,
+  copies: readonly string[],
+): Promise<readonly { readonly workspaceId: string; readonly id: string }[]> {
+  const columns = await columnsOf(admin, table)
+  const copied = `select workspace_id, ${columns} from ${table} where workspace_id = any ($2::uuid[])`
+  const original = `select copy.id, ${columns} from ${table}
+    cross join unnest($2::uuid[]) as copy (id) where workspace_id = $1::uuid`
+  return admin.query(
+    `select distinct workspace_id as "workspaceId", ${kind.slice(0, -1)}_id as id
+     from ((${copied} except ${original}) union all (${original} except ${copied}))
+       as differing (workspace_id, ${columns})`,
+    [from, copies],
   )
 }
 
-const tables = [
-  "products",
-  "variants",
-  "users",
-  "payment_methods",
-  "orders",
-  "order_items",
-  "payments",
-]
+async function columnsOf(admin: Connection, table: string): Promise<string> {
+  const columns = await admin.query<{ readonly name: string }>(
+    `select quote_ident(column_name) as name from information_schema.columns
+     where table_schema = 'public' and table_name = $1::text and column_name <> 'workspace_id'`,
+    [table],
+  )
+  return columns.map(({ name }) => name).join(", ")
+}
 
 const own = "runwarden.current_workspace()"
 
-const fills: Readonly<Record<Kind, readonly string[]>> = {
+const fills = {
   products: [
     `insert into products (workspace_id, product_id, name)
      select ${own}, id, value ->> 'name' from jsonb_each($1::jsonb) as record (id, value)`,
@@ -131,4 +187,4 @@ const fills: Readonly<Record<Kind, readonly string[]>> = {
      from jsonb_each($1::jsonb) as record (id, value),
        jsonb_array_elements(value -> 'payment_history') with ordinality as payments (paid, n)`,
   ],
-}
+} as const satisfies Readonly<Record<Kind, readonly string[]>>
