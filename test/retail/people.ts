@@ -19,7 +19,9 @@ import type { ToolCall } from "../../gen/runwarden/orchestrator/v1/tool_call_pb.
 import { ToolCallService } from "../../gen/runwarden/orchestrator/v1/tool_call_service_pb.ts"
 import { createMeshClient } from "../../mesh/client.ts"
 import { createGatewayTransport } from "../../mesh/client-transport.ts"
+import { reasonOf } from "../../mesh/errors.ts"
 import { newId } from "../../mesh/ids.ts"
+import { toCallerError } from "../../mesh/interceptors.ts"
 import { sleep } from "../adversity/faults.ts"
 import type { Patience } from "../adversity/patience.ts"
 import type { Task } from "./tasks.ts"
@@ -33,6 +35,8 @@ export interface Place {
 }
 
 const pollMs = 60
+/** A secret is told once: who opens a workspace waits for it, however busy the machine is. */
+const callTimeoutMs = 30_000
 
 /** How a task went. */
 export interface Performed {
@@ -123,7 +127,12 @@ export class People {
     for (const { approvalId, digest } of approvals) {
       const request = { workspaceId, requestId: newId(), approvalId, digest }
       await this.#ask("Decide", place, () =>
-        this.#approvals.decide({ ...request, answer: Answer.APPROVE }, approver),
+        this.#approvals
+          .decide({ ...request, answer: Answer.APPROVE }, approver)
+          .catch((error: unknown) => {
+            // It has been asked anew meanwhile, and is in the next list.
+            if (reasonOf(error) !== "APPROVAL_NOT_PENDING") throw error
+          }),
       )
     }
   }
@@ -155,10 +164,14 @@ export class People {
   }
 
   #ask<T>(what: string, { workspaceId }: Place, ask: () => Promise<T>): Promise<T> {
-    return this.#patience.persist(what, workspaceId, ask)
+    return this.#patience.persist(what, workspaceId, () =>
+      ask().catch((error: unknown) => {
+        throw toCallerError(error, "gateway")
+      }),
+    )
   }
 }
 
 function withKey(apiKey: string): CallOptions {
-  return { headers: { authorization: `Bearer ${apiKey}` } }
+  return { headers: { authorization: `Bearer ${apiKey}` }, timeoutMs: callTimeoutMs }
 }
