@@ -114,8 +114,11 @@ func (o *Orders) Refund(ctx context.Context, workspaceID, key, orderID string, c
 			return known, err
 		}
 		refusal, err := refuse(tx, workspaceID, orderID, cents)
-		if err != nil || refusal != nil {
-			return refusal, errors.Join(err, record(tx, workspaceID, key, refusal))
+		if err != nil {
+			return nil, err
+		}
+		if refusal != nil {
+			return refusal, record(tx, workspaceID, key, refusal)
 		}
 		if _, err := tx.Exec("insert into refunds values (?, ?, ?)", workspaceID, orderID, cents); err != nil {
 			return nil, err

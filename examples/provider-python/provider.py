@@ -107,10 +107,8 @@ class OrdersProvider(ToolProviderServiceServicer):
             about = f"tool={request.tool} key={request.idempotency_key}"
             for_whom = f"workspace={caller.workspace_id} actor={caller.actor_id}"
             left_ms = int((context.time_remaining() or 0) * 1000)
-            log.info(
-                *("call %s %s run=%s trace=%s left_ms=%d", about, for_whom),
-                *(request.run_id, trace_id, left_ms),
-            )
+            details = f"run={request.run_id} trace={trace_id} left_ms={left_ms}"
+            log.info("call %s %s %s", about, for_whom, details)
             try:
                 return await self._execute(caller, request, context)
             except asyncio.CancelledError:

@@ -50,8 +50,9 @@ export class Orders {
       const known = this.outcome(workspaceId, key)
       if (known === "unknown") throw new Error("the call was begun before")
       if (known !== undefined) return known
-      if (orderId in totals)
+      if (orderId in totals) {
         this.#run("insert into notes values (?, ?, ?)", workspaceId, orderId, text)
+      }
       const answer = this.#order(workspaceId, orderId)
       this.#run("insert into calls values (?, ?, ?)", workspaceId, key, JSON.stringify(answer))
       return answer
