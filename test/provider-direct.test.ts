@@ -82,7 +82,8 @@ describe.each(availableLanguages("providers"))(
         else if (index === 7) expect(answer).toMatchObject({ reason: "order_not_found" })
         else expect(answer).toMatchObject({ notes: [`note ${index}`] })
       })
-      for (const workspaceId of callers) expect(provider.output()).toContain(workspaceId)
+      // What a process prints may come later than what it answers.
+      await until(() => callers.every((workspaceId) => provider.output().includes(workspaceId)))
       // Of the examples, one offers to take calls together.
       expect(provider.output().includes("batch items")).toBe(language.name === "go")
     })
@@ -94,9 +95,13 @@ describe.each(availableLanguages("providers"))(
       const call = { ...refundCall(workspaceId), tool: "order.get" }
       const options = { ...as(workspaceId), timeoutMs: 3_000 }
       await expect(orders.executeTool(call, options)).rejects.toThrow()
-      const lines = provider.output().split("\n")
-      const line = lines.find((one) => one.includes("left_ms=") && one.includes("order.get"))
-      const left = Number(/left_ms=(\d+)/.exec(line ?? "")?.[1])
+      const line = await until(() =>
+        provider
+          .output()
+          .match(/^.*tool=order\.get .*left_ms=.*$/m)
+          ?.join(""),
+      )
+      const left = Number(/left_ms=(\d+)/.exec(line)?.[1])
       expect(left).toBeGreaterThan(0)
       expect(left).toBeLessThanOrEqual(3_000)
       await until(() => provider.output().includes("stopped"))
