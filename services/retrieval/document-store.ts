@@ -155,23 +155,38 @@ export function storeVersion(
   )
 }
 
-/** Makes room for a newer version: removes the postings, and the text of versions that are too old. */
-export async function retireVersion(tx: Tx, documentId: string, kept: number): Promise<void> {
-  await tx.query(
-    `with removed as (
-       delete from postings where workspace_id = $1::uuid and document_id = $2::uuid
+/**
+ * Makes room for a newer version: removes the postings, and the text of versions that are too old.
+ * Returns the terms of what was removed.
+ */
+export async function retireVersion(
+  tx: Tx,
+  documentId: string,
+  kept: number,
+): Promise<readonly string[]> {
+  const rows = await tx.query<{ term: string }>(
+    `with retired as (
+       delete from document_versions where workspace_id = $1::uuid and document_id = $2::uuid
+         and version <= (select version from document_versions
+           where workspace_id = $1::uuid and document_id = $2::uuid
+           order by version desc offset $3::integer limit 1)
      )
-     delete from document_versions where workspace_id = $1::uuid and document_id = $2::uuid
-       and version <= (select version from document_versions
-         where workspace_id = $1::uuid and document_id = $2::uuid
-         order by version desc offset $3::integer limit 1)`,
+     delete from postings where workspace_id = $1::uuid and document_id = $2::uuid returning term`,
     [tx.workspaceId, documentId, kept - 1],
   )
+  return rows.map(({ term }) => term)
 }
 
-/** Empties the document with all that was stored of it, and leaves its tombstone. */
-export async function buryDocument(tx: Tx, documentId: string, version: number): Promise<void> {
-  await tx.query(
+/**
+ * Empties the document with all that was stored of it, and leaves its tombstone. Returns the terms
+ * that it held.
+ */
+export async function buryDocument(
+  tx: Tx,
+  documentId: string,
+  version: number,
+): Promise<readonly string[]> {
+  const rows = await tx.query<{ term: string }>(
     `with buried as (
        update documents set version = 0, deleted_version = greatest(deleted_version, $3::bigint),
          title = '', media_type = '', source_uri = '', source_sha256 = '', content_sha256 = '',
@@ -179,11 +194,12 @@ export async function buryDocument(tx: Tx, documentId: string, version: number):
          first_positions = '{}', update_time = now()
        where workspace_id = $1::uuid and document_id = $2::uuid
      ), removed as (
-       delete from postings where workspace_id = $1::uuid and document_id = $2::uuid
+       delete from document_versions where workspace_id = $1::uuid and document_id = $2::uuid
      )
-     delete from document_versions where workspace_id = $1::uuid and document_id = $2::uuid`,
+     delete from postings where workspace_id = $1::uuid and document_id = $2::uuid returning term`,
     [tx.workspaceId, documentId, version],
   )
+  return rows.map(({ term }) => term)
 }
 
 /** Deletes the versions that a deletion covers from under a newer one, which stays. */

@@ -130,7 +130,7 @@ test("a deletion leaves nothing of the content, and replays are as before", asyn
   expect(answer.document?.title).toBe(title)
   expect(await own.ingest(id, 1, "the numbat text", { title, requestId })).toEqual(answer)
   await own.remove(id, 1)
-  const tables = ["documents", "document_versions", "postings", "requests", "outbox"]
+  const tables = ["documents", "document_versions", "postings", "vocabulary", "requests", "outbox"]
   const hex = (word: string) => Buffer.from(word).toString("hex")
   const traces = ["Quokkaplan", "quokkaplan", "numbat", hex("Quokkaplan"), hex("numbat")]
   for (const table of tables) {
@@ -178,6 +178,34 @@ test("two replicas that take two versions at once leave the newer one, once", as
     const sizes = await harness.database.tenant(own.workspaceId, (tx) => tx.one(corpus))
     expect(sizes).toEqual({ document_count: 0, word_count: 0 })
   }
+})
+
+test("what is kept of terms is what the documents hold, after every change", async () => {
+  const own = harness.newTenant()
+  const ids = Array.from({ length: 4 }, () => newId())
+  const words = ["wombat", "heron", "pg_stat_activity", "the", "mayfly"]
+  const text = (seed: number) => words.filter((_, i) => (seed >> i) % 2 === 1).join(" ")
+  const write = async (id: string, lane: number) => {
+    for (let version = 1; version <= 6; version++) {
+      const isDeletion = (lane + version) % 4 === 0
+      if (isDeletion) await own.remove(id, version)
+      else await own.ingest(id, version, text(version * 5 + lane * 3))
+    }
+  }
+  await Promise.all(ids.map(write))
+  const counted = await harness.database.tenant(own.workspaceId, (tx) =>
+    tx.query("select term, count(*)::int as n from postings group by term order by term"),
+  )
+  const kept = await harness.database.tenant(own.workspaceId, (tx) =>
+    tx.query("select term, document_count as n from vocabulary order by term"),
+  )
+  expect(counted.length).toBeGreaterThan(0)
+  expect(kept).toEqual(counted)
+  for (const id of ids) await own.remove(id, 9)
+  const left = await harness.database.tenant(own.workspaceId, (tx) =>
+    tx.query("select term from vocabulary"),
+  )
+  expect(left).toEqual([])
 })
 
 test("other media types and content beyond the limit are refused", async () => {

@@ -11,7 +11,7 @@ import {
   retireVersion,
   storeVersion,
 } from "./document-store.ts"
-import { growCorpus } from "./posting-store.ts"
+import { countChange } from "./posting-store.ts"
 import type { StemCache } from "./stem-cache.ts"
 import { toPostings } from "./terms.ts"
 
@@ -73,7 +73,7 @@ export async function ingest(
   if (analysis === undefined) throw new Error("a version was not analysed")
 
   const isNew = stored.version === 0
-  if (!isNew) await retireVersion(tx, documentId, keptVersions)
+  const before = new Set(isNew ? [] : await retireVersion(tx, documentId, keptVersions))
   const next = {
     ...submission,
     sourceSha256,
@@ -85,9 +85,16 @@ export async function ingest(
     passages: analysis.passages,
   }
   const stems = stemCache.learn(recalled, stored.stems)
-  const document = await storeVersion(tx, next, toPostings(analysis.tokens, stems))
+  const postings = toPostings(analysis.tokens, stems)
+  const document = await storeVersion(tx, next, postings)
   await recordChange(tx, documentId, "indexed")
-  await growCorpus(tx, isNew ? 1 : 0, analysis.wordCount - stored.wordCount)
+  const after = new Set(postings.map(({ term }) => term))
+  await countChange(tx, {
+    documents: isNew ? 1 : 0,
+    words: analysis.wordCount - stored.wordCount,
+    added: [...after].filter((term) => !before.has(term)),
+    removed: [...before].filter((term) => !after.has(term)),
+  })
   return { outcome: "indexed", document }
 }
 
@@ -102,10 +109,10 @@ export async function remove(
     await buryVersions(tx, documentId, version)
     return "stale"
   }
-  await buryDocument(tx, documentId, version)
+  const removed = await buryDocument(tx, documentId, version)
   if (stored.version === 0) return "deleted"
   await recordChange(tx, documentId, "deleted")
-  await growCorpus(tx, -1, -stored.wordCount)
+  await countChange(tx, { documents: -1, words: -stored.wordCount, added: [], removed })
   return "deleted"
 }
 

@@ -49,6 +49,7 @@ test.each([
   ["_PG_init", "Start"],
   ["pg_stat_activity", "Views"],
   ["stat activity", "Views"],
+  ["pg_stat_act", "Views"],
   ["naive elephant", "Waiting"],
   ["elefant wait", "Waiting"],
   ["proceses", "Views"],
@@ -59,6 +60,20 @@ test.each([
   await own.ingest(newId(), 1, "# Other\n\nAn activity of the directory.", { title: "Other" })
   const found = await own.search(query)
   expect(found[0]?.citation?.headingPath.at(-1)).toBe(heading)
+})
+
+test("the beginning of an identifier finds those that begin so, and only where nothing is called so", async () => {
+  const own = harness.newTenant()
+  const [activity, statements] = [newId(), newId()]
+  await own.ingest(activity, 1, "Look at pg_stat_activity.", { title: "One" })
+  await own.ingest(statements, 1, "Look at pg_stat_statements.", { title: "Two" })
+  await own.ingest(newId(), 1, "Look at pgbench_accounts.", { title: "Three" })
+  const titles = async (query: string) =>
+    (await own.search(query)).map(({ citation }) => citation?.title).sort()
+  expect(await titles("pg_stat")).toEqual(["One", "Two"])
+  expect(await titles("pgbench_acc")).toEqual(["Three"])
+  await own.remove(activity, 1)
+  expect(await titles("pg_stat_act")).not.toContain("One")
 })
 
 test.each(["", " ", "...", "qqqqqqqq", "' or 1=1 --", "a:*&!|(", "\u200b"])(

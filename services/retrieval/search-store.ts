@@ -23,8 +23,8 @@ export interface PassageRow {
 }
 
 /**
- * The documents that score highest by BM25 over weighted fields. Everything is computed from rows of
- * the workspace: the number of documents with a term is that of the rows which are read anyway.
+ * The documents that score highest by BM25 over weighted fields. Everything comes from rows of the
+ * workspace; how many documents there are, how long, and how many hold a term is kept by ingestion.
  */
 export async function findDocuments(
   tx: Tx,
@@ -48,10 +48,9 @@ export async function findDocuments(
        from postings where workspace_id = $1::uuid and term = any ($2::text[])
      ), rarities as (
        select q.term, q.weight,
-         ln(1 + (c.documents - f.found + 0.5) / (f.found + 0.5)) as rarity
-       from unnest($2::text[], $3::float8[]) as q (term, weight), corpus c,
-         lateral (select count(*) as found from matched m where m.term = q.term) f
-       where f.found > 0
+         ln(1 + (c.documents - v.document_count + 0.5) / (v.document_count + 0.5)) as rarity
+       from unnest($2::text[], $3::float8[]) as q (term, weight)
+       join vocabulary v on v.workspace_id = $1::uuid and v.term = q.term, corpus c
      )
      (select null::uuid as "documentId", term, rarity as value from rarities)
      union all
@@ -133,24 +132,17 @@ export async function readPassages(
   }))
 }
 
-/** Terms of the workspace that begin alike, walked one index entry per term. */
+/** Terms of the workspace that begin alike, in order. */
 export async function readTermsWithPrefix(
   tx: Tx,
   prefix: string,
   limit: number,
 ): Promise<readonly string[]> {
   const rows = await tx.query<{ term: string }>(
-    `with recursive walk (term, n) as (
-       (select term, 1 from postings
-        where workspace_id = $1::uuid and term >= $2::text collate "C"
-        order by term limit 1)
-       union all
-       select (select p.term from postings p
-         where p.workspace_id = $1::uuid and p.term > walk.term order by p.term limit 1), n + 1
-       from walk where walk.term is not null and starts_with(walk.term, $2::text)
-         and n < $3::integer
-     )
-     select term from walk where term is not null and starts_with(term, $2::text)`,
+    `select term from vocabulary
+     where workspace_id = $1::uuid and term >= $2::text collate "C"
+       and term <= $2::text || chr(1114111) and starts_with(term, $2::text)
+     order by term limit $3::integer`,
     [tx.workspaceId, prefix, limit],
   )
   return rows.map(({ term }) => term)

@@ -25,6 +25,10 @@ export interface FoundPassage extends PassageRow {
 /** Fewest documents whose passages are compared, so that the best passage is not lost early. */
 const leastCandidates = 40
 const mostSpellings = 2000
+/** Most identifiers that the beginning of one stands for. */
+const mostCompletions = 20
+/** Shortest beginning of an identifier, its mark included. */
+const shortestPrefix = 3
 
 /** Searches one workspace in two stages: documents by BM25, then their passages by place. */
 export async function search(
@@ -55,25 +59,36 @@ export async function search(
   }))
 }
 
-/** The terms with the nearest spelling for each word that occurs nowhere; undefined for no change. */
+/**
+ * The terms with something near for each that occurs nowhere: the identifiers that begin like an
+ * identifier, the nearest spelling of a word; undefined for no change.
+ */
 async function respell(
   tx: Tx,
   terms: readonly QueryTerm[],
   found: FoundDocuments,
 ): Promise<readonly QueryTerm[] | undefined> {
-  let isChanged = false
-  const respelled: QueryTerm[] = []
-  for (const term of terms) {
-    const isMissing =
-      term.kind === "word" && term.term.length >= shortestCorrected && !found.rarity.has(term.term)
-    const spelling = isMissing ? await findSpelling(tx, term.term) : undefined
-    if (spelling !== undefined) isChanged = true
-    respelled.push(spelling === undefined ? term : corrected(term, spelling))
+  const respelled = new Map<string, QueryTerm>()
+  const keep = (term: QueryTerm) => {
+    if (!respelled.has(term.term)) respelled.set(term.term, term)
   }
-  return isChanged ? respelled : undefined
+  for (const term of terms) if (found.rarity.has(term.term)) keep(term)
+  const known = respelled.size
+  for (const term of terms) {
+    if (found.rarity.has(term.term)) continue
+    for (const near of await findNear(tx, term)) keep(near)
+  }
+  return respelled.size > known ? [...respelled.values()] : undefined
 }
 
-async function findSpelling(tx: Tx, term: string): Promise<string | undefined> {
-  const prefix = [...term].slice(0, comparedPrefix).join("")
-  return nearestSpelling(term, await readTermsWithPrefix(tx, prefix, mostSpellings))
+async function findNear(tx: Tx, term: QueryTerm): Promise<readonly QueryTerm[]> {
+  if (term.kind === "exact") {
+    if (term.term.length <= shortestPrefix) return []
+    const names = await readTermsWithPrefix(tx, term.term, mostCompletions)
+    return names.map((name) => ({ ...term, term: name }))
+  }
+  if (term.kind !== "word" || term.term.length < shortestCorrected) return []
+  const prefix = [...term.term].slice(0, comparedPrefix).join("")
+  const spelling = nearestSpelling(term.term, await readTermsWithPrefix(tx, prefix, mostSpellings))
+  return spelling === undefined ? [] : [corrected(term, spelling)]
 }

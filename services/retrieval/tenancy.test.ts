@@ -12,7 +12,15 @@ beforeAll(async () => {
 })
 afterAll(() => harness[Symbol.asyncDispose]())
 
-const tables = ["documents", "document_versions", "postings", "corpora", "requests", "outbox"]
+const tables = [
+  "documents",
+  "document_versions",
+  "postings",
+  "corpora",
+  "vocabulary",
+  "requests",
+  "outbox",
+]
 
 test.each(tables)(
   "a statement on %s without a workspace sees and changes its own only",
@@ -40,7 +48,7 @@ test("a row of another workspace cannot be written", async () => {
   await expect(foreign).rejects.toThrow(/row-level security/)
 })
 
-test.each(["documents", "document_versions", "postings", "corpora"])(
+test.each(["documents", "document_versions", "postings", "corpora", "vocabulary"])(
   "a database whose %s has no row-level security is not served from",
   async (table) => {
     await using config = await testDatabase("retrieval")
