@@ -27,11 +27,11 @@ export function documentCommands(cli: Cli): Command {
     command<IngestOptions>(cli, "ingest <paths...>", "ingest files, folders and patterns", {
       examples: [
         "document ingest docs",
-        "document ingest README.md 'notes/**/*.md' site/index.html",
+        "document ingest README.md 'notes/**/*.md' site/index.html contract.pdf",
         "document ingest --base /srv/handbook /srv/handbook -o json",
       ],
       more: `
-Markdown, text and HTML, as UTF-8. A document is known by its path below the base folder: ingesting it
+Markdown, text and HTML, as UTF-8, and PDF and DOCX. A document is known by its path below the base folder: ingesting it
 again changes nothing while the file is the same, and gives the next version when it is not.
 Exit code: 0, or 1 where some file failed.`,
       configure: (made) =>

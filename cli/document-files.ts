@@ -20,6 +20,8 @@ const mediaTypes: Readonly<Record<string, string>> = {
   ".html": "text/html",
   ".htm": "text/html",
   ".xhtml": "text/html",
+  ".pdf": "application/pdf",
+  ".docx": "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
 }
 
 /** What ingestion takes, for messages. */

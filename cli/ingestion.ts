@@ -77,12 +77,13 @@ async function ingestFile(ingestion: Ingestion, file: DocumentFile): Promise<Fil
 
 async function ingestOnce(ingestion: Ingestion, file: DocumentFile): Promise<FileOutcome> {
   const { client, workspaceId, signal } = ingestion
-  const content = await readText(file)
+  const bytes = await readBytes(file)
+  const content = isText(file) ? readText(bytes) : bytes
   const documentId = documentIdOf(workspaceId, file.sourceUri)
   const title = titleOf(file, content)
   const stored = await findStored(ingestion, documentId)
   const isSame =
-    stored?.contentSha256 === createHash("sha256").update(content, "utf8").digest("hex") &&
+    stored?.contentSha256 === createHash("sha256").update(content).digest("hex") &&
     stored.title === title &&
     stored.mediaType === file.mediaType &&
     stored.sourceUri === file.sourceUri
@@ -99,7 +100,7 @@ async function ingestOnce(ingestion: Ingestion, file: DocumentFile): Promise<Fil
       version,
       title,
       mediaType: file.mediaType,
-      content,
+      ...(typeof content === "string" ? { content } : { data: content }),
       sourceUri: file.sourceUri,
     },
     { signal },
@@ -130,7 +131,11 @@ async function findStored(
   }
 }
 
-async function readText(file: DocumentFile): Promise<string> {
+function isText({ mediaType }: DocumentFile): boolean {
+  return mediaType.startsWith("text/")
+}
+
+async function readBytes(file: DocumentFile): Promise<Uint8Array> {
   if (file.mediaType === "") {
     throw new CliError(`This type of file cannot be ingested; known are ${knownEndings}.`, {
       reason: "unsupported_media_type",
@@ -148,6 +153,10 @@ async function readText(file: DocumentFile): Promise<string> {
       },
     )
   }
+  return bytes
+}
+
+function readText(bytes: Uint8Array): string {
   try {
     const text = new TextDecoder("utf-8", { fatal: true }).decode(bytes)
     if (!text.includes("\0")) return text
@@ -158,13 +167,15 @@ async function readText(file: DocumentFile): Promise<string> {
 }
 
 /** The first heading or title, or the name of the file. */
-function titleOf({ path: file, mediaType }: DocumentFile, content: string): string {
+function titleOf({ path: file, mediaType }: DocumentFile, content: string | Uint8Array): string {
   const found =
-    mediaType === "text/markdown"
-      ? /^#{1,6}[ \t]+(.+?)[ \t#]*$/m.exec(content)?.[1]
-      : mediaType === "text/html"
-        ? decoded(/<title[^>]*>([^<]*)<\/title>/i.exec(content)?.[1] ?? "")
-        : undefined
+    typeof content !== "string"
+      ? undefined
+      : mediaType === "text/markdown"
+        ? /^#{1,6}[ \t]+(.+?)[ \t#]*$/m.exec(content)?.[1]
+        : mediaType === "text/html"
+          ? decoded(/<title[^>]*>([^<]*)<\/title>/i.exec(content)?.[1] ?? "")
+          : undefined
   const title = (found ?? "").replaceAll(/\s+/g, " ").trim()
   return [...(title === "" ? path.basename(file) : title)].slice(0, 500).join("")
 }

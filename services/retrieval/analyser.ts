@@ -2,8 +2,9 @@
  * Owns: a few threads that read documents, started when they are first needed.
  * States of a thread: idle, busy with one source, ended.
  * 1. A thread reads one source at a time; what waits is answered in the order of arrival.
- * 2. A source that takes longer than the limit, or that nobody waits for any more, costs its thread:
- *    the thread is ended and the next source gets a new one.
+ * 2. A source that takes longer or more memory than the limits, or that nobody waits for any more,
+ *    costs its thread: the thread is ended and the next source gets a new one. What is unpacked lies
+ *    outside the heap, where no limit of the runtime holds, so the thread's memory is looked at.
  * 3. No more than `maxWaiting` sources wait; a further one is refused.
  */
 import { Worker } from "node:worker_threads"
@@ -37,6 +38,11 @@ interface Thread {
   finish: ((end: "answered" | "ended", settle: (job: Job) => void) => void) | undefined
 }
 
+/** Most memory that one document may take. */
+const mostBytes = 512 * 2 ** 20
+const memoryCheckMs = 50
+const tooLarge = "it takes too much memory to parse"
+
 export function createAnalyser(config: AnalyserConfig): Analyser {
   const idle: Thread[] = []
   const busy = new Set<Thread>()
@@ -56,18 +62,27 @@ export function createAnalyser(config: AnalyserConfig): Analyser {
     const thread = idle.pop() ?? startThread()
     busy.add(thread)
     let timer: NodeJS.Timeout | undefined
+    let watch: NodeJS.Timeout | undefined
     const isPending = () => thread.finish === finish
-    const overrun = () =>
-      finish("ended", ({ reject }) => reject(unreadable("it takes too long to parse")))
+    const overrun = (description: string) => {
+      if (isPending()) finish("ended", (given) => given.reject(unreadable(given, description)))
+    }
+    const lookAtMemory = async () => {
+      const used = await usedBytes(thread.worker)
+      if (used > mostBytes) overrun(tooLarge)
+    }
     // The start of a thread is not the document's fault.
     void thread.ready.then(() => {
-      if (isPending()) timer = setTimeout(overrun, config.timeoutMs)
+      if (!isPending()) return
+      timer = setTimeout(overrun, config.timeoutMs, "it takes too long to parse")
+      watch = setInterval(() => void lookAtMemory(), memoryCheckMs)
     })
     const abort = () => thread.finish?.("ended", ({ reject }) => reject(job.signal?.reason))
     job.signal?.addEventListener("abort", abort, { once: true })
     const finish: NonNullable<Thread["finish"]> = (end, settle) => {
       thread.finish = undefined
       clearTimeout(timer)
+      clearInterval(watch)
       job.signal?.removeEventListener("abort", abort)
       busy.delete(thread)
       if (end === "answered" && !isClosed) idle.push(thread)
@@ -87,9 +102,8 @@ export function createAnalyser(config: AnalyserConfig): Analyser {
         const options = { retryAfterMs: 1_000 }
         return Promise.reject(new RunwardenError("LIMIT_EXCEEDED", metadata, options))
       }
-      const { title, mediaType, content } = source
       const { promise, resolve, reject } = Promise.withResolvers<Analysis>()
-      waiting.push({ source: { title, mediaType, content }, signal, resolve, reject })
+      waiting.push({ source, signal, resolve, reject })
       next()
       return promise
     },
@@ -107,7 +121,7 @@ export function createAnalyser(config: AnalyserConfig): Analyser {
 function startThread(): Thread {
   const worker = new Worker(new URL("./analysis-worker.ts", import.meta.url), {
     execArgv: [],
-    resourceLimits: { maxOldGenerationSizeMb: 512 },
+    resourceLimits: { maxOldGenerationSizeMb: mostBytes / 2 ** 20 },
   })
   const ready = Promise.withResolvers<void>()
   const thread: Thread = { worker, ready: ready.promise, finish: undefined }
@@ -115,7 +129,10 @@ function startThread(): Thread {
     if (message.kind === "ready") ready.resolve()
     else thread.finish?.("answered", (job) => finishJob(job, message))
   })
-  worker.on("error", (error) => thread.finish?.("ended", ({ reject }) => reject(error)))
+  worker.on("error", (error: NodeJS.ErrnoException) => {
+    const isFull = error.code === "ERR_WORKER_OUT_OF_MEMORY"
+    thread.finish?.("ended", (job) => job.reject(isFull ? unreadable(job, tooLarge) : error))
+  })
   worker.on("exit", () => thread.finish?.("ended", ({ reject }) => reject(stopping())))
   worker.unref()
   return thread
@@ -126,8 +143,8 @@ function finishJob(job: Job, answer: AnalysisAnswer): void {
     case "analysed":
       job.resolve(answer.analysis)
       break
-    case "too_complex":
-      job.reject(unreadable("it is nested too deeply"))
+    case "unreadable":
+      job.reject(unreadable(job, answer.description))
       break
     case "failed":
       job.reject(new Error(`analysis failed: ${answer.message}`))
@@ -137,12 +154,19 @@ function finishJob(job: Job, answer: AnalysisAnswer): void {
   }
 }
 
-function unreadable(description: string): RunwardenError {
-  return new RunwardenError(
-    "INVALID_REQUEST",
-    { field: "content" },
-    { violations: [{ field: "content", description }] },
-  )
+/** Heap and what hangs on it; nothing where the thread has ended. */
+async function usedBytes(worker: Worker): Promise<number> {
+  try {
+    const { used_heap_size, external_memory } = await worker.getHeapStatistics()
+    return used_heap_size + external_memory
+  } catch {
+    return 0
+  }
+}
+
+function unreadable({ source }: Job, description: string): RunwardenError {
+  const field = typeof source.content === "string" ? "content" : "data"
+  return new RunwardenError("INVALID_REQUEST", { field }, { violations: [{ field, description }] })
 }
 
 function stopping(): RunwardenError {

@@ -1,18 +1,30 @@
-import { type DocumentText, normaliseLineBreaks, toDocumentText } from "./document-text.ts"
+import { normaliseLineBreaks, type SourceBlock, toDocumentText } from "./document-text.ts"
+import { readDocx } from "./docx-text.ts"
 import { readHtml } from "./html-text.ts"
 import { readMarkdown } from "./markdown-text.ts"
 import { cutPassages } from "./passage.ts"
+import { readPdf } from "./pdf-text.ts"
 import { readPlainText } from "./plain-text.ts"
 import { readTokens, type Token } from "./tokens.ts"
+import { UnreadableContent } from "./unreadable.ts"
 
-export const mediaTypes = ["text/markdown", "text/plain", "text/html"] as const
-export type MediaType = (typeof mediaTypes)[number]
+export const textTypes = ["text/markdown", "text/plain", "text/html"] as const
+export type TextType = (typeof textTypes)[number]
 
-export interface Source {
-  readonly mediaType: MediaType
-  readonly title: string
-  readonly content: string
-}
+export const binaryTypes = [
+  "application/pdf",
+  "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
+] as const
+export type BinaryType = (typeof binaryTypes)[number]
+
+export type MediaType = TextType | BinaryType
+
+/** Content by what it is: characters, or the bytes of a file. */
+export type Content =
+  | { readonly mediaType: TextType; readonly content: string }
+  | { readonly mediaType: BinaryType; readonly content: Uint8Array }
+
+export type Source = Content & { readonly title: string }
 
 /** What is stored of a document: its text, its passages and where its tokens stand. */
 export interface Analysis {
@@ -31,6 +43,9 @@ export interface AnalysedPassage {
   readonly end: number
   readonly text: string
   readonly headingPath: readonly string[]
+  /** Where the format has them: its page, from 1, else 0; and the anchor before it, else empty. */
+  readonly page: number
+  readonly anchor: string
   readonly firstPosition: number
 }
 
@@ -50,11 +65,20 @@ export interface TokenPlaces {
 /** Positions that are kept of one token; those after it still count, but not for closeness. */
 const maxPositions = 2000
 
+/** Longest text that is kept, in bytes of UTF-8: an answer must hold it. */
+const longestText = 2 * 1024 * 1024
+
 /** Reads a document: a pure function of its content, and the costly part of an ingestion. */
-export function analyse(source: Source): Analysis {
-  const document = toDocumentText(blocksOf(source))
+export async function analyse(source: Source): Promise<Analysis> {
+  return analyseBlocks(source.title, await blocksOf(source))
+}
+
+export function analyseBlocks(title: string, blocks: Iterable<SourceBlock>): Analysis {
+  const document = toDocumentText(blocks)
+  if (Buffer.byteLength(document.text) > longestText)
+    throw new UnreadableContent(`its text has more than ${longestText} bytes`)
   const places = new PlaceCounter()
-  const titleTokens = readTokens(source.title)
+  const titleTokens = readTokens(title)
   for (const token of titleTokens) places.addTitle(token)
 
   const passages: AnalysedPassage[] = []
@@ -67,8 +91,8 @@ export function analyse(source: Source): Analysis {
     const text = document.text.slice(passage.start, passage.end)
     const start = codePoints + countCodePoints(document.text.slice(units, passage.start))
     const end = start + countCodePoints(text)
-    const headingPath = passage.headingPath
-    passages.push({ start, end, text, headingPath, firstPosition: position })
+    const { headingPath, page, anchor } = passage
+    passages.push({ start, end, text, headingPath, page, anchor, firstPosition: position })
     const lineStarts = findLineStarts(text)
     for (const token of readTokens(text, position)) {
       const at = passage.start + token.offset
@@ -85,8 +109,12 @@ export function analyse(source: Source): Analysis {
   return { text: document.text, textLength, wordCount, passages, tokens: places.all() }
 }
 
-export function isMediaType(value: string): value is MediaType {
-  return mediaTypes.some((type) => type === value)
+export function isTextType(value: string): value is TextType {
+  return textTypes.some((type) => type === value)
+}
+
+export function isBinaryType(value: string): value is BinaryType {
+  return binaryTypes.some((type) => type === value)
 }
 
 export function countCodePoints(text: string): number {
@@ -98,17 +126,20 @@ export function countCodePoints(text: string): number {
   return count
 }
 
-function blocksOf({ mediaType, content }: Source): Parameters<typeof toDocumentText>[0] {
-  const normalised = normaliseLineBreaks(content)
-  switch (mediaType) {
+function blocksOf(source: Content): Iterable<SourceBlock> | Promise<Iterable<SourceBlock>> {
+  switch (source.mediaType) {
     case "text/markdown":
-      return readMarkdown(normalised)
+      return readMarkdown(normaliseLineBreaks(source.content))
     case "text/html":
-      return readHtml(normalised)
+      return readHtml(normaliseLineBreaks(source.content))
     case "text/plain":
-      return readPlainText(normalised)
+      return readPlainText(normaliseLineBreaks(source.content))
+    case "application/pdf":
+      return readPdf(source.content)
+    case "application/vnd.openxmlformats-officedocument.wordprocessingml.document":
+      return readDocx(source.content)
     default:
-      return mediaType satisfies never
+      return source satisfies never
   }
 }
 
@@ -165,5 +196,3 @@ class PlaceCounter {
     return added
   }
 }
-
-export type { DocumentText }

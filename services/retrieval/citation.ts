@@ -13,6 +13,8 @@ export interface Claim {
   readonly textSha256: string
   readonly title: string
   readonly headingPath: readonly string[]
+  readonly page: number
+  readonly anchor: string
 }
 
 export type CitationVerdict =
@@ -37,9 +39,11 @@ export function judgeCitation(
   const passage = stored.outline[ordinal]
   if (passage === undefined || stored.text !== claim.text) return "text_mismatch"
   if (sha256(claim.text) !== claim.textSha256) return "text_mismatch"
-  const [, , headingPath] = passage
+  const [, , headingPath, page = 0, anchor = ""] = passage
   const isSource =
     claim.title === stored.title &&
+    (claim.page === 0 || claim.page === page) &&
+    (claim.anchor === "" || claim.anchor === anchor) &&
     claim.passageId === passageIdOf(claim.documentId, claim.version, ordinal) &&
     claim.headingPath.length === headingPath.length &&
     claim.headingPath.every((heading, index) => heading === headingPath[index])

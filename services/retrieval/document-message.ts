@@ -33,5 +33,7 @@ export function toCitation(row: PassageRow): Citation {
     textSha256: sha256(row.text),
     title: row.title,
     headingPath: [...row.headingPath],
+    page: row.page,
+    anchor: row.anchor,
   })
 }

@@ -18,14 +18,21 @@ export interface DocumentRow extends DocumentState {
   readonly updateTime: Date
 }
 
-/** One version as it is cited. `outline` has a row per passage: start, end, headings. */
+/** One version as it is cited. `outline` has a row per passage. */
 export interface VersionRow {
   readonly title: string
   readonly text: string
   readonly outline: readonly OutlineRow[]
 }
 
-export type OutlineRow = readonly [start: number, end: number, headingPath: readonly string[]]
+/** Page and anchor are left out where the format has none. */
+export type OutlineRow = readonly [
+  start: number,
+  end: number,
+  headingPath: readonly string[],
+  page?: number,
+  anchor?: string,
+]
 
 export interface NewVersion {
   readonly documentId: string
@@ -107,13 +114,18 @@ export function lockDocument(
   )
 }
 
+function toOutlineRow({ start, end, headingPath, page, anchor }: AnalysedPassage): OutlineRow {
+  if (anchor !== "") return [start, end, headingPath, page, anchor]
+  return page > 0 ? [start, end, headingPath, page] : [start, end, headingPath]
+}
+
 /** Makes a version the document's newest one, with its text and postings, in one statement. */
 export function storeVersion(
   tx: Tx,
   next: NewVersion,
   postings: readonly Posting[],
 ): Promise<DocumentRow> {
-  const outline = next.passages.map(({ start, end, headingPath }) => [start, end, headingPath])
+  const outline = next.passages.map(toOutlineRow)
   const counts = (count: (posting: Posting) => number) =>
     `{${postings.map((posting) => Math.min(count(posting), largestCount)).join(",")}}`
   return tx.one<DocumentRow>(

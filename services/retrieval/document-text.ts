@@ -7,6 +7,10 @@ export interface SourceBlock {
   readonly text: string
   /** Depth of a heading, from 1; absent for everything else. */
   readonly level?: number
+  /** The page it begins on, from 1, where the format has pages. */
+  readonly page?: number
+  /** The nearest anchor at or before it, where the format has anchors. */
+  readonly anchor?: string
 }
 
 /** A block in its place: offsets are UTF-16 units of the document's text. */
@@ -15,6 +19,8 @@ export interface TextBlock {
   readonly start: number
   readonly end: number
   readonly level: number
+  readonly page: number
+  readonly anchor: string
 }
 
 /** The plain text of a document with its block structure. Between blocks there are only line breaks. */
@@ -29,7 +35,7 @@ export function toDocumentText(source: Iterable<SourceBlock>): DocumentText {
   const blocks: TextBlock[] = []
   let length = 0
   let previous: BlockKind | undefined
-  for (const { kind, text: raw, level } of source) {
+  for (const { kind, text: raw, level = 0, page = 0, anchor = "" } of source) {
     const text = kind === "code" ? trimLines(raw) : raw.trim()
     if (text === "") continue
     if (previous !== undefined) {
@@ -38,7 +44,7 @@ export function toDocumentText(source: Iterable<SourceBlock>): DocumentText {
       length += separator.length
     }
     parts.push(text)
-    blocks.push({ kind, start: length, end: length + text.length, level: level ?? 0 })
+    blocks.push({ kind, start: length, end: length + text.length, level, page, anchor })
     length += text.length
     previous = kind
   }

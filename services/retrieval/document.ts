@@ -42,6 +42,7 @@ export function passageIdOf(documentId: string, version: number, ordinal: number
   return v5(`${version}/${ordinal}`, documentId)
 }
 
-export function sha256(text: string): string {
-  return createHash("sha256").update(text, "utf8").digest("hex")
+/** Of bytes, or of a text in UTF-8. */
+export function sha256(content: string | Uint8Array): string {
+  return createHash("sha256").update(content).digest("hex")
 }

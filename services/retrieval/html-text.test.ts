@@ -51,13 +51,32 @@ test("Markdown with HTML in it, and GitHub's tables, are read as what they are",
   expect(text).toBe("T\n\nbold move\n\na | b\nx | y\n\ngone ok")
 })
 
-test.skipIf(!hasPages)("real manual pages keep their sections and lose their navigation", () => {
-  for (const page of readdirSync(pages)) {
-    const content = readFileSync(join(pages, page), "utf8")
-    const { text, passages } = analyse({ mediaType: "text/html", title: page, content })
-    expect(text).not.toMatch(/^(Prev|Next|Home)\b/m)
-    expect(text).not.toMatch(/<\/?(p|div|span|a)\b/)
-    expect(passages.length).toBeGreaterThan(0)
-    expect(passages.every(({ headingPath }) => headingPath.length > 0)).toBe(true)
-  }
+test.skipIf(!hasPages)(
+  "real manual pages keep their sections and lose their navigation",
+  async () => {
+    for (const page of readdirSync(pages)) {
+      const content = readFileSync(join(pages, page), "utf8")
+      const { text, passages } = await analyse({ mediaType: "text/html", title: page, content })
+      expect(text).not.toMatch(/^(Prev|Next|Home)\b/m)
+      expect(text).not.toMatch(/<\/?(p|div|span|a)\b/)
+      expect(passages.length).toBeGreaterThan(0)
+      expect(passages.every(({ headingPath }) => headingPath.length > 0)).toBe(true)
+      for (const { anchor } of passages)
+        expect(content).toMatch(new RegExp(`(id|name)="${anchor}"`))
+    }
+  },
+)
+
+test("a passage has the nearest anchor at or before its start", async () => {
+  const filler = `<p>${"Words of the manual. ".repeat(60)}</p>`
+  const content = `<p>first</p><div id="sec-a"><h2>A</h2>${filler}${filler}</div>
+    <h2><a name="sec-b"></a>B</h2><p>b</p><h2>C</h2><p id="later">c</p><p id="">d</p>`
+  const { passages } = await analyse({ mediaType: "text/html", title: "t", content })
+  expect(passages.map(({ anchor, headingPath }) => [headingPath.at(-1), anchor])).toEqual([
+    [undefined, ""],
+    ["A", "sec-a"],
+    ["A", "sec-a"],
+    ["B", "sec-b"],
+    ["C", "sec-b"],
+  ])
 })

@@ -6,6 +6,7 @@ type Element = DefaultTreeAdapterTypes.Element
 
 /** Deepest nesting that is read; deeper content is taken as the text of its ancestor. */
 const maxDepth = 200
+const longestAnchor = 500
 
 const skipped = new Set(
   "head script style template noscript iframe object svg math nav select button dialog".split(" "),
@@ -34,6 +35,13 @@ class BlockWriter {
   #parts: string[] = []
   #kind: BlockKind = "paragraph"
   #level = 0
+  #anchor = ""
+  #nextAnchor = ""
+
+  /** Names the place that comes next. */
+  pass(anchor: string): void {
+    this.#nextAnchor = anchor
+  }
 
   begin(kind: BlockKind, level = 0): void {
     this.end()
@@ -42,6 +50,7 @@ class BlockWriter {
   }
 
   add(text: string): void {
+    if (this.#parts.length === 0) this.#anchor = this.#nextAnchor
     this.#parts.push(text)
   }
 
@@ -49,7 +58,8 @@ class BlockWriter {
     const joined = this.#parts.join("")
     const isKept = this.#kind === "code" || this.#kind === "table"
     const text = isKept ? joined : collapse(joined)
-    if (text.trim() !== "") this.written.push({ kind: this.#kind, text, level: this.#level })
+    if (text.trim() !== "")
+      this.written.push({ kind: this.#kind, text, level: this.#level, anchor: this.#anchor })
     this.#parts = []
     this.#kind = "paragraph"
     this.#level = 0
@@ -64,8 +74,12 @@ function walk(nodes: readonly Node[], blocks: BlockWriter, inner: BlockKind, dep
 }
 
 function walkElement(node: Element, blocks: BlockWriter, inner: BlockKind, depth: number): void {
+  const anchor = anchorOf(node)
+  if (anchor !== undefined) blocks.pass(anchor)
   const heading = /^h([1-6])$/.exec(node.tagName)
   if (heading !== null) {
+    const within = findAnchor(node)
+    if (within !== undefined) blocks.pass(within)
     writeBlock(blocks, "heading", collapse(textOf(node)), Number(heading[1]))
   } else if (node.tagName === "pre") {
     writeBlock(blocks, "code", textOf(node))
@@ -142,6 +156,20 @@ function textOf(element: Element): string {
     }
   }
   return parts.join("")
+}
+
+/** What a link can name: an id, or the name of an old anchor. */
+function anchorOf({ tagName, attrs }: Element): string | undefined {
+  const named = attrs.find(({ name }) => name === "id" || (tagName === "a" && name === "name"))
+  const anchor = named?.value.trim() ?? ""
+  return anchor === "" || anchor.length > longestAnchor ? undefined : anchor
+}
+
+/** The anchor that a heading holds, as in `<h2><a id="…"></a>…`. */
+function findAnchor(heading: Element): string | undefined {
+  return elementsOf(heading)
+    .map((element) => anchorOf(element))
+    .find((anchor) => anchor !== undefined)
 }
 
 function isSkipped(element: Element): boolean {

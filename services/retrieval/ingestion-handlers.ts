@@ -16,7 +16,7 @@ import { notFound, RunwardenError } from "../../mesh/errors.ts"
 import { nextPage, readPage } from "../../mesh/paging.ts"
 import { answerOnce } from "../../mesh/request-id.ts"
 import type { Analyser } from "./analyser.ts"
-import { isMediaType, mediaTypes } from "./analysis.ts"
+import { binaryTypes, type Content, isBinaryType, isTextType, textTypes } from "./analysis.ts"
 import { mayIndex } from "./document.ts"
 import { toDocument } from "./document-message.ts"
 import { listDocuments, readDocument, readText } from "./document-store.ts"
@@ -148,25 +148,37 @@ function toIngestResponse({ outcome, document }: Ingested) {
   })
 }
 
-/** Text that cannot be stored or cited exactly is refused by the name of its field. */
+/** What cannot be stored or cited exactly is refused by the name of its field. */
 function readSubmission(request: IngestDocumentRequest): Submission {
-  const { documentId, title, content, sourceUri } = request
-  const mediaType = request.mediaType.split(";", 1)[0]?.trim().toLowerCase() ?? ""
-  if (!isMediaType(mediaType))
-    throw new RunwardenError("UNSUPPORTED_MEDIA_TYPE", {
-      media_type: request.mediaType,
-      supported: mediaTypes.join(", "),
-    })
+  const { documentId, title, sourceUri } = request
+  const content = readContent(request)
   requireText("title", title)
-  requireText("content", content)
   requireText("source_uri", sourceUri)
-  return { documentId, version: Number(request.version), title, mediaType, content, sourceUri }
+  return { ...content, documentId, version: Number(request.version), title, sourceUri }
+}
+
+/** Text comes as characters, a file as bytes. */
+function readContent({ mediaType: given, content, data }: IngestDocumentRequest): Content {
+  const mediaType = given.split(";", 1)[0]?.trim().toLowerCase() ?? ""
+  if (isTextType(mediaType)) {
+    if (data.length > 0) refuse("data", `is for files; ${mediaType} comes in content`)
+    requireText("content", content)
+    return { mediaType, content }
+  }
+  if (isBinaryType(mediaType)) {
+    if (content !== "") refuse("content", `is for text; ${mediaType} comes in data`)
+    if (data.length === 0) refuse("data", "must hold the file")
+    return { mediaType, content: data }
+  }
+  const supported = [...textTypes, ...binaryTypes].join(", ")
+  throw new RunwardenError("UNSUPPORTED_MEDIA_TYPE", { media_type: given, supported })
 }
 
 function requireText(field: string, value: string): void {
-  if (value.isWellFormed() && !value.includes("\0")) return
-  const description = value.isWellFormed()
-    ? "must not contain NUL characters"
-    : "must be well-formed Unicode"
+  if (!value.isWellFormed()) refuse(field, "must be well-formed Unicode")
+  if (value.includes("\0")) refuse(field, "must not contain NUL characters")
+}
+
+function refuse(field: string, description: string): never {
   throw new RunwardenError("INVALID_REQUEST", { field }, { violations: [{ field, description }] })
 }

@@ -1,7 +1,7 @@
 import type { Tx } from "../../mesh/database.ts"
 import { RunwardenError } from "../../mesh/errors.ts"
 import { recordEvents } from "../../mesh/events.ts"
-import type { Analysis, MediaType } from "./analysis.ts"
+import type { Analysis, Content } from "./analysis.ts"
 import { decideDelete, decideIngest, sha256 } from "./document.ts"
 import {
   buryDocument,
@@ -16,12 +16,10 @@ import type { StemCache } from "./stem-cache.ts"
 import { toPostings } from "./terms.ts"
 
 /** One version of a document as it was handed in. */
-export interface Submission {
+export type Submission = Content & {
   readonly documentId: string
   readonly version: number
   readonly title: string
-  readonly mediaType: MediaType
-  readonly content: string
   readonly sourceUri: string
 }
 
@@ -119,7 +117,8 @@ export async function remove(
 /** Digest of all that makes a version: two that differ in anything are not the same version. */
 export function digestOfSubmission(submission: Submission): string {
   const { title, mediaType, sourceUri, content } = submission
-  return sha256(JSON.stringify([title, mediaType, sourceUri, content]))
+  const told = typeof content === "string" ? content : sha256(content)
+  return sha256(JSON.stringify([title, mediaType, sourceUri, told]))
 }
 
 function recordChange(tx: Tx, documentId: string, change: "indexed" | "deleted"): Promise<void> {

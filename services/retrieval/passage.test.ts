@@ -1,6 +1,6 @@
 import fc from "fast-check"
 import { expect, test } from "vitest"
-import { type Analysis, analyse, countCodePoints, type MediaType } from "./analysis.ts"
+import { type Analysis, analyse, countCodePoints, type TextType } from "./analysis.ts"
 import { toDocumentText } from "./document-text.ts"
 import { readMarkdown } from "./markdown-text.ts"
 import { cutPassages } from "./passage.ts"
@@ -39,12 +39,12 @@ const markdownBlock = fc.oneof(
 )
 const content = fc.array(markdownBlock, { maxLength: 8 }).map((blocks) => blocks.join("\n\n"))
 
-test.each<MediaType>(["text/markdown", "text/html", "text/plain"])(
+test.each<TextType>(["text/markdown", "text/html", "text/plain"])(
   "the passages of any %s are exactly the text at their offsets, and miss nothing",
-  (mediaType) => {
-    fc.assert(
-      fc.property(content, (text) => {
-        expectExact(analyse({ mediaType, title: "t", content: text }))
+  async (mediaType) => {
+    await fc.assert(
+      fc.asyncProperty(content, async (text) => {
+        expectExact(await analyse({ mediaType, title: "t", content: text }))
       }),
       fixed,
     )
@@ -67,19 +67,23 @@ test("a passage keeps the headings above it and crosses none", () => {
   ])
 })
 
-test("running text is cut to size at sentences; code and tables stay whole while they can", () => {
+test("running text is cut to size at sentences; code and tables stay whole while they can", async () => {
   const sentence = "The quick brown fox jumps over the lazy dog, twice. "
-  const prose = analyse({ mediaType: "text/plain", title: "t", content: sentence.repeat(100) })
+  const prose = await analyse({
+    mediaType: "text/plain",
+    title: "t",
+    content: sentence.repeat(100),
+  })
   expect(prose.passages.length).toBeGreaterThan(3)
   for (const { text } of prose.passages) {
     expect(text.length).toBeLessThanOrEqual(1_500)
     expect(text.endsWith(".")).toBe(true)
   }
   const code = `\`\`\`\n${"select 1 from t;\n".repeat(200)}\`\`\``
-  const kept = analyse({ mediaType: "text/markdown", title: "t", content: code })
+  const kept = await analyse({ mediaType: "text/markdown", title: "t", content: code })
   expect(kept.passages).toHaveLength(1)
   const rows = `| a | b |\n|---|---|\n${"| left | right |\n".repeat(1_000)}`
-  const split = analyse({ mediaType: "text/markdown", title: "t", content: rows })
+  const split = await analyse({ mediaType: "text/markdown", title: "t", content: rows })
   for (const { text } of split.passages) expect(text.split("\n").every(isRow)).toBe(true)
 })
 

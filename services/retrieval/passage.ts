@@ -6,6 +6,9 @@ export interface Passage {
   readonly end: number
   /** Headings above it, outermost first. */
   readonly headingPath: readonly string[]
+  /** As its first block has them. */
+  readonly page: number
+  readonly anchor: string
 }
 
 /** Sizes in UTF-16 units. */
@@ -29,7 +32,8 @@ interface Piece {
 
 /**
  * Cuts a document into passages, in order, without overlap, so that everything but the white space
- * between blocks is in exactly one. A passage stays below one heading, which stands at its start.
+ * between blocks is in exactly one. A passage stays below one heading, which stands at its start, and
+ * on one page.
  */
 export function cutPassages(
   document: DocumentText,
@@ -37,12 +41,13 @@ export function cutPassages(
 ): readonly Passage[] {
   const passages: Passage[] = []
   const headings: { level: number; text: string }[] = []
-  let open: { start: number; end: number; hasBody: boolean } | undefined
+  let open: { start: number; end: number; hasBody: boolean; block: TextBlock } | undefined
 
   function close(): void {
     if (open === undefined) return
     const headingPath = headings.map((heading) => heading.text)
-    passages.push({ start: open.start, end: open.end, headingPath })
+    const { page, anchor } = open.block
+    passages.push({ start: open.start, end: open.end, headingPath, page, anchor })
     open = undefined
   }
 
@@ -51,10 +56,12 @@ export function cutPassages(
     const size = open === undefined ? 0 : open.end - open.start
     const isFull =
       size >= sizes.target || (open !== undefined && piece.end - open.start > limitOf(piece, sizes))
-    if (open !== undefined && (isHeading ? open.hasBody || isFull : open.hasBody && isFull)) close()
+    const isEnough = isHeading ? open?.hasBody === true || isFull : open?.hasBody === true && isFull
+    if (isEnough || open?.block.page !== piece.block.page) close()
     if (isHeading) enterHeading(headings, piece, document.text)
-    if (open === undefined) open = { start: piece.start, end: piece.end, hasBody: !isHeading }
-    else open = { start: open.start, end: piece.end, hasBody: open.hasBody || !isHeading }
+    const { start, end, block } = piece
+    if (open === undefined) open = { start, end, hasBody: !isHeading, block }
+    else open = { ...open, end, hasBody: open.hasBody || !isHeading }
   }
   close()
   return passages

@@ -18,6 +18,8 @@ export interface PassageRow {
   readonly start: number
   readonly end: number
   readonly headingPath: readonly string[]
+  readonly page: number
+  readonly anchor: string
   readonly text: string
   readonly title: string
 }
@@ -76,6 +78,38 @@ export async function findDocuments(
   return { scores, rarity }
 }
 
+/**
+ * The words that tell some documents from the rest of the workspace: frequent there and rare
+ * elsewhere, the most telling first with a worth from 1 downwards. A document counts by its score.
+ */
+export async function readTellingWords(
+  tx: Tx,
+  scores: ReadonlyMap<string, number>,
+  limit: number,
+): Promise<readonly { readonly term: string; readonly worth: number }[]> {
+  const rows = await tx.query<{ term: string; value: number }>(
+    `with corpus as (
+       select greatest(document_count, 1)::float8 as documents
+       from corpora where workspace_id = $1::uuid
+     ), frequent as (
+       select p.term, sum(f.score * (p.heading_count + p.lead_count + p.body_count)::float8
+         / greatest(p.word_count, 1)) as share
+       from unnest($2::uuid[], $3::float8[]) as f (document_id, score)
+       join postings p on p.workspace_id = $1::uuid and p.document_id = f.document_id
+       where left(p.term, 1) not in ('!', '=', '^')
+       group by p.term having count(*) > 1
+     )
+     select term, share * ln(1 + (c.documents - v.document_count + 0.5) / (v.document_count + 0.5))
+       as value
+     from frequent f join vocabulary v using (term) cross join corpus c
+     where v.workspace_id = $1::uuid
+     order by value desc, term limit $4::integer`,
+    [tx.workspaceId, [...scores.keys()], [...scores.values()], limit],
+  )
+  const highest = rows[0]?.value ?? 1
+  return rows.map(({ term, value }) => ({ term, worth: value / highest }))
+}
+
 /** Where the terms stand in the documents found. */
 export async function readCandidates(tx: Tx, found: FoundDocuments): Promise<readonly Candidate[]> {
   const rows = await tx.query<{
@@ -110,6 +144,8 @@ export async function readPassages(
   const rows = await tx.query<Omit<PassageRow, "passageId">>(
     `select v.document_id as "documentId", r.ordinal, v.version, p.start, p.end,
        v.outline -> r.ordinal -> 2 as "headingPath",
+       coalesce((v.outline -> r.ordinal ->> 3)::integer, 0) as page,
+       coalesce(v.outline -> r.ordinal ->> 4, '') as anchor,
        substring(v.text from p.start + 1 for p.end - p.start) as text, v.title
      from unnest($2::uuid[], $3::bigint[], $4::integer[]) with ordinality
        as r (document_id, version, ordinal, rank)

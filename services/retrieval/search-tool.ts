@@ -24,10 +24,12 @@ const citationSchema = {
     text_sha256: { type: "string", pattern: "^[0-9a-f]{64}$" },
     title: { type: "string" },
     heading_path: { type: "array", items: { type: "string" } },
+    page: { type: "integer", minimum: 0 },
+    anchor: { type: "string" },
   },
   required: [
     ...["document_id", "version", "passage_id", "start", "end", "text", "text_sha256", "title"],
-    "heading_path",
+    ...["heading_path", "page", "anchor"],
   ],
   additionalProperties: false,
 } as const satisfies JsonObject
@@ -35,7 +37,7 @@ const citationSchema = {
 /** The tool that plans and agents find documents with. Its result is data, never instructions. */
 export const searchTool = {
   name: "document.search",
-  version: "1.0.0",
+  version: "1.1.0",
   title: "Search documents",
   description:
     "Finds passages in the workspace's documents and returns them best first, each with a citation " +

@@ -8,6 +8,7 @@ import {
   type PassageRow,
   readCandidates,
   readPassages,
+  readTellingWords,
   readTermsWithPrefix,
 } from "./search-store.ts"
 import { comparedPrefix, nearestSpelling, shortestCorrected } from "./spelling.ts"
@@ -25,6 +26,12 @@ export interface FoundPassage extends PassageRow {
 /** Fewest documents whose passages are compared, so that the best passage is not lost early. */
 const leastCandidates = 40
 const mostSpellings = 2000
+/** A question of fewer terms is taken as it is. */
+const leastForFeedback = 7
+const feedbackDocuments = 10
+const feedbackWords = 10
+/** Of the most telling word that is added, against 1 of a word of the question. */
+const feedbackWeight = 0.4
 /** Most identifiers that the beginning of one stands for. */
 const mostCompletions = 20
 /** Shortest beginning of an identifier, its mark included. */
@@ -46,7 +53,9 @@ export async function search(
   const first = await find(terms)
   const respelled = await respell(tx, terms, first)
   const wanted = respelled ?? terms
-  const found = respelled === undefined ? first : await find(wanted)
+  const direct = respelled === undefined ? first : await find(wanted)
+  const expanded = await expand(tx, wanted, direct)
+  const found = expanded === undefined ? direct : await find(expanded)
   if (found.scores.size === 0) return []
 
   const candidates = await readCandidates(tx, found)
@@ -57,6 +66,31 @@ export async function search(
     ...passage,
     score: scores.get(`${passage.documentId} ${passage.ordinal}`) ?? 0,
   }))
+}
+
+/**
+ * A long question with what the documents that answer it best have in common (Rocchio's feedback): the
+ * question says enough for them to be about it. Undefined for a short one, which a single wrong
+ * document would lead astray. Added words have no place in the question, so they rank documents only.
+ */
+async function expand(
+  tx: Tx,
+  terms: readonly QueryTerm[],
+  found: FoundDocuments,
+): Promise<readonly QueryTerm[] | undefined> {
+  if (terms.length < leastForFeedback) return undefined
+  const ordered = [...found.scores].sort(([, one], [, other]) => other - one)
+  const best = new Map(ordered.slice(0, feedbackDocuments))
+  const telling = await readTellingWords(tx, best, feedbackWords)
+  const weights = new Map(telling.map(({ term, worth }) => [term, feedbackWeight * worth]))
+  const own = terms.map((term) => {
+    return { ...term, weight: term.weight + (weights.get(term.term) ?? 0) }
+  })
+  for (const { term } of terms) weights.delete(term)
+  const added = [...weights].map(([term, weight]) => {
+    return { term, weight, position: Number.NEGATIVE_INFINITY, kind: "word" as const }
+  })
+  return [...own, ...added]
 }
 
 /**

@@ -18,7 +18,7 @@ test("the tool finds passages of the caller's workspace, as its schema says", as
   await own.ingest(newId(), 1, "# Otters\n\nAn otter holds hands.")
   await other.ingest(newId(), 1, "Another otter.")
   const { tools } = await own.tools.listTools({}, own.asTools)
-  expect(tools.map(({ name, version }) => `${name}@${version}`)).toEqual(["document.search@1.0.0"])
+  expect(tools.map(({ name, version }) => `${name}@${version}`)).toEqual(["document.search@1.1.0"])
   const { outcome } = await call(own, { query: "otter" })
   if (outcome.case !== "result") throw new Error("no result")
   const validate = new Ajv2020({ validateFormats: false }).compile(tools[0]?.outputSchema ?? false)
@@ -53,7 +53,7 @@ function call(
   args: JsonObject,
   change: { readonly tool?: string; readonly version?: string } = {},
 ) {
-  const named = { tool: "document.search", version: "1.0.0", ...change }
+  const named = { tool: "document.search", version: "1.1.0", ...change }
   const key = { workspaceId, idempotencyKey: newId(), runId: newId() }
   return tools.executeTool({ ...named, ...key, arguments: args }, asTools)
 }

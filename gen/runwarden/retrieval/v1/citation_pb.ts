@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file runwarden/retrieval/v1/citation.proto.
  */
 export const file_runwarden_retrieval_v1_citation: GenFile = /*@__PURE__*/
-  fileDesc("CiVydW53YXJkZW4vcmV0cmlldmFsL3YxL2NpdGF0aW9uLnByb3RvEhZydW53YXJkZW4ucmV0cmlldmFsLnYxIq0CCghDaXRhdGlvbhIhCgtkb2N1bWVudF9pZBgBIAEoCUIMukgFcgOwAQGItRgCEiEKB3ZlcnNpb24YAiABKARCELpIDTILGP////////8PKAESIAoKcGFzc2FnZV9pZBgDIAEoCUIMukgFcgOwAQGItRgFEhkKBXN0YXJ0GAQgASgNQgq6SAcqBRiAkvQBEhcKA2VuZBgFIAEoDUIKukgHKgUYgJL0ARIZCgR0ZXh0GAYgASgJQgu6SAhyBhABGICABBIqCgt0ZXh0X3NoYTI1NhgHIAEoCUIVukgSchAyDl5bMC05YS1mXXs2NH0kEhcKBXRpdGxlGAggASgJQgi6SAVyAxj0AxIlCgxoZWFkaW5nX3BhdGgYCSADKAlCD7pIDJIBCRAQIgVyAxj0A2IGcHJvdG8z", [file_buf_validate_validate, file_runwarden_options_v1_access]);
+  fileDesc("CiVydW53YXJkZW4vcmV0cmlldmFsL3YxL2NpdGF0aW9uLnByb3RvEhZydW53YXJkZW4ucmV0cmlldmFsLnYxIuACCghDaXRhdGlvbhIhCgtkb2N1bWVudF9pZBgBIAEoCUIMukgFcgOwAQGItRgCEiEKB3ZlcnNpb24YAiABKARCELpIDTILGP////////8PKAESIAoKcGFzc2FnZV9pZBgDIAEoCUIMukgFcgOwAQGItRgFEhkKBXN0YXJ0GAQgASgNQgq6SAcqBRiAkvQBEhcKA2VuZBgFIAEoDUIKukgHKgUYgJL0ARIZCgR0ZXh0GAYgASgJQgu6SAhyBhABGICABBIqCgt0ZXh0X3NoYTI1NhgHIAEoCUIVukgSchAyDl5bMC05YS1mXXs2NH0kEhcKBXRpdGxlGAggASgJQgi6SAVyAxj0AxIlCgxoZWFkaW5nX3BhdGgYCSADKAlCD7pIDJIBCRAQIgVyAxj0AxIXCgRwYWdlGAogASgNQgm6SAYqBBigjQYSGAoGYW5jaG9yGAsgASgJQgi6SAVyAxj0A2IGcHJvdG8z", [file_buf_validate_validate, file_runwarden_options_v1_access]);
 
 /**
  * Citation names a stretch of text in one version of one document so exactly that anybody may check
@@ -44,7 +44,8 @@ export type Citation = Message<"runwarden.retrieval.v1.Citation"> & {
   passageId: string;
 
   /**
-   * First code point of the text within the document's stored plain text, from 0.
+   * First code point of the text within the document's stored plain text, from 0. Offsets count
+   * Unicode code points, neither bytes nor UTF-16 units.
    *
    * @generated from field: uint32 start = 4;
    */
@@ -84,6 +85,22 @@ export type Citation = Message<"runwarden.retrieval.v1.Citation"> & {
    * @generated from field: repeated string heading_path = 9;
    */
   headingPath: string[];
+
+  /**
+   * Page on which the passage stands, from 1, where the format has pages (PDF); else 0,
+   * which claims nothing.
+   *
+   * @generated from field: uint32 page = 10;
+   */
+  page: number;
+
+  /**
+   * The nearest anchor at or before the start of the passage, to be put behind `#` of the document's
+   * address, where the format has anchors (HTML); else empty, which claims nothing.
+   *
+   * @generated from field: string anchor = 11;
+   */
+  anchor: string;
 };
 
 /**

@@ -46,7 +46,7 @@ export type Document = Message<"runwarden.retrieval.v1.Document"> & {
   title: string;
 
   /**
-   * Media type of the content as it was ingested: `text/markdown`, `text/plain` or `text/html`.
+   * Media type of the content as it was ingested, without parameters.
    *
    * @generated from field: string media_type = 4;
    */
@@ -60,7 +60,7 @@ export type Document = Message<"runwarden.retrieval.v1.Document"> & {
   sourceUri: string;
 
   /**
-   * SHA-256 (hex) of the content as it was ingested, in UTF-8.
+   * SHA-256 (hex) of the content as it was ingested: of the text in UTF-8, or of the file.
    *
    * @generated from field: string content_sha256 = 6;
    */
