@@ -8,8 +8,7 @@ import { actingAs, memberSubject } from "../mesh/identity.ts"
 import { newId } from "../mesh/ids.ts"
 import { route } from "../mesh/service.ts"
 import { testClient, testRuntime } from "../mesh/testing.ts"
-import { readConfig } from "../services/retrieval/config.ts"
-import { createRetrieval } from "../services/retrieval/service.ts"
+import { createRetrieval, retrievalModule } from "../services/retrieval/service.ts"
 import { startBenchServer } from "./bench-server.ts"
 import type { TestDocument } from "./retrieval-sets.ts"
 
@@ -38,7 +37,7 @@ export async function startRetrievalBench(): Promise<RetrievalBench> {
     runtime: testRuntime("telemetry"),
     routes: [route(EventService, { recordEvents, batchRecordEvents })],
   }
-  const config = readConfig({
+  const config = retrievalModule.readConfig({
     RETRIEVAL_DATABASE_URL: appUrl,
     RETRIEVAL_WORKER_DATABASE_URL: workerUrl,
     RETRIEVAL_OWNER_DATABASE_URL: ownerUrl,

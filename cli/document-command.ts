@@ -31,8 +31,8 @@ export function documentCommands(cli: Cli): Command {
         "document ingest --base /srv/handbook /srv/handbook -o json",
       ],
       more: `
-Markdown, text and HTML, as UTF-8, and PDF and DOCX. A document is known by its path below the base folder: ingesting it
-again changes nothing while the file is the same, and gives the next version when it is not.
+Markdown, text and HTML, as UTF-8, PDF and DOCX. A document is known by its path below the base folder:
+ingesting it again changes nothing while the file is the same, and gives the next version when it is not.
 Exit code: 0, or 1 where some file failed.`,
       configure: (made) =>
         made.option("--base <folder>", "folder that documents are named below; the current one"),

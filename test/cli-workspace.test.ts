@@ -61,6 +61,25 @@ describe("documents", () => {
     expect(again.stdout).toContain("1 new")
   })
 
+  test("a PDF is found by its page, and a broken one is named", async () => {
+    write("files/report.pdf", onePage("Quarterly pelicans rose by a third."))
+    write("files/broken.pdf", "%PDF-1.7\nnothing")
+    write("files/broken.docx", "PK")
+    const at = { cwd: folder }
+    const { code, stdout, stderr } = await cli(["document", "ingest", "files"], "member", at)
+    expect(code).toBe(1)
+    expect(stdout).toContain("1 new, 0 updated, 0 unchanged, 2 failed")
+    expect(stderr).toMatch(/broken\.pdf: .*data: it is no PDF, or a broken one/)
+    expect(stderr).toMatch(/broken\.docx: .*data: it is no DOCX, or a broken one/)
+    const again = await cli(["document", "ingest", "files/report.pdf"], "member", at)
+    expect(again.stdout).toContain("1 unchanged")
+    const { passages } = await json(["search", "quarterly", "pelicans"])
+    expect(passages[0].citation).toMatchObject({ title: "report.pdf", page: 1 })
+    const citation = JSON.stringify(passages[0])
+    expect((await cli(["citation", "verify"], "viewer", { stdin: citation })).code).toBe(0)
+    rmSync(path.join(folder, "files"), { recursive: true })
+  })
+
   test("a terminal sees a bar", async () => {
     const { code, stderr } = await cli(["document", "ingest", "docs"], "member", {
       cwd: folder,
@@ -280,3 +299,17 @@ describe("the local mesh is found", () => {
     }
   })
 })
+
+/** A PDF of one line; readers find its objects without a table of them. */
+function onePage(text: string): string {
+  const drawn = `BT /F1 11 Tf 72 700 Td (${text}) Tj ET`
+  return `%PDF-1.7
+1 0 obj << /Type /Catalog /Pages 2 0 R >> endobj
+2 0 obj << /Type /Pages /Kids [4 0 R] /Count 1 >> endobj
+3 0 obj << /Type /Font /Subtype /Type1 /BaseFont /Helvetica >> endobj
+4 0 obj << /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Contents 5 0 R /Resources << /Font << /F1 3 0 R >> >> >> endobj
+5 0 obj << /Length ${drawn.length} >> stream
+${drawn}
+endstream endobj
+trailer << /Root 1 0 R >>`
+}

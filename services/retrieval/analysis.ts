@@ -1,4 +1,4 @@
-import { normaliseLineBreaks, type SourceBlock, toDocumentText } from "./document-text.ts"
+import { type DocumentText, normaliseLineBreaks, toDocumentText } from "./document-text.ts"
 import { readDocx } from "./docx-text.ts"
 import { readHtml } from "./html-text.ts"
 import { readMarkdown } from "./markdown-text.ts"
@@ -70,11 +70,10 @@ const longestText = 2 * 1024 * 1024
 
 /** Reads a document: a pure function of its content, and the costly part of an ingestion. */
 export async function analyse(source: Source): Promise<Analysis> {
-  return analyseBlocks(source.title, await blocksOf(source))
+  return analyseText(source.title, await readDocument(source))
 }
 
-export function analyseBlocks(title: string, blocks: Iterable<SourceBlock>): Analysis {
-  const document = toDocumentText(blocks)
+function analyseText(title: string, document: DocumentText): Analysis {
   if (Buffer.byteLength(document.text) > longestText)
     throw new UnreadableContent(`its text has more than ${longestText} bytes`)
   const places = new PlaceCounter()
@@ -126,18 +125,18 @@ export function countCodePoints(text: string): number {
   return count
 }
 
-function blocksOf(source: Content): Iterable<SourceBlock> | Promise<Iterable<SourceBlock>> {
+async function readDocument(source: Content): Promise<DocumentText> {
   switch (source.mediaType) {
     case "text/markdown":
-      return readMarkdown(normaliseLineBreaks(source.content))
+      return toDocumentText(readMarkdown(normaliseLineBreaks(source.content)))
     case "text/html":
-      return readHtml(normaliseLineBreaks(source.content))
+      return toDocumentText(readHtml(normaliseLineBreaks(source.content)))
     case "text/plain":
-      return readPlainText(normaliseLineBreaks(source.content))
+      return readPlainText(source.content)
     case "application/pdf":
-      return readPdf(source.content)
+      return toDocumentText(await readPdf(source.content))
     case "application/vnd.openxmlformats-officedocument.wordprocessingml.document":
-      return readDocx(source.content)
+      return toDocumentText(await readDocx(source.content))
     default:
       return source satisfies never
   }

@@ -45,7 +45,8 @@ export type Citation = Message<"runwarden.retrieval.v1.Citation"> & {
 
   /**
    * First code point of the text within the document's stored plain text, from 0. Offsets count
-   * Unicode code points, neither bytes nor UTF-16 units.
+   * Unicode code points, neither bytes nor UTF-16 units. The stored plain text of `text/plain` is the
+   * content itself, so that the offsets are those of the original; other formats lose their markup.
    *
    * @generated from field: uint32 start = 4;
    */
