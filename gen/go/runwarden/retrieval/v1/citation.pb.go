@@ -34,7 +34,9 @@ type Citation struct {
 	// Passage that is cited: the id is derived from document, version and place, so that the same
 	// version gives the same passages however often it is ingested.
 	PassageId string `protobuf:"bytes,3,opt,name=passage_id,json=passageId,proto3" json:"passage_id,omitempty"`
-	// First code point of the text within the document's stored plain text, from 0.
+	// First code point of the text within the document's stored plain text, from 0. Offsets count
+	// Unicode code points, neither bytes nor UTF-16 units. The stored plain text of `text/plain` is the
+	// content itself, so that the offsets are those of the original; other formats lose their markup.
 	Start uint32 `protobuf:"varint,4,opt,name=start,proto3" json:"start,omitempty"`
 	// Code point after the last one.
 	End uint32 `protobuf:"varint,5,opt,name=end,proto3" json:"end,omitempty"`
@@ -45,7 +47,13 @@ type Citation struct {
 	// Title of the document at that version.
 	Title string `protobuf:"bytes,8,opt,name=title,proto3" json:"title,omitempty"`
 	// Headings above the passage, outermost first.
-	HeadingPath   []string `protobuf:"bytes,9,rep,name=heading_path,json=headingPath,proto3" json:"heading_path,omitempty"`
+	HeadingPath []string `protobuf:"bytes,9,rep,name=heading_path,json=headingPath,proto3" json:"heading_path,omitempty"`
+	// Page on which the passage stands, from 1, where the format has pages (PDF); else 0,
+	// which claims nothing.
+	Page uint32 `protobuf:"varint,10,opt,name=page,proto3" json:"page,omitempty"`
+	// The nearest anchor at or before the start of the passage, to be put behind `#` of the document's
+	// address, where the format has anchors (HTML); else empty, which claims nothing.
+	Anchor        string `protobuf:"bytes,11,opt,name=anchor,proto3" json:"anchor,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -143,11 +151,25 @@ func (x *Citation) GetHeadingPath() []string {
 	return nil
 }
 
+func (x *Citation) GetPage() uint32 {
+	if x != nil {
+		return x.Page
+	}
+	return 0
+}
+
+func (x *Citation) GetAnchor() string {
+	if x != nil {
+		return x.Anchor
+	}
+	return ""
+}
+
 var File_runwarden_retrieval_v1_citation_proto protoreflect.FileDescriptor
 
 const file_runwarden_retrieval_v1_citation_proto_rawDesc = "" +
 	"\n" +
-	"%runwarden/retrieval/v1/citation.proto\x12\x16runwarden.retrieval.v1\x1a\x1bbuf/validate/validate.proto\x1a!runwarden/options/v1/access.proto\"\xff\x02\n" +
+	"%runwarden/retrieval/v1/citation.proto\x12\x16runwarden.retrieval.v1\x1a\x1bbuf/validate/validate.proto\x1a!runwarden/options/v1/access.proto\"\xc0\x03\n" +
 	"\bCitation\x12-\n" +
 	"\vdocument_id\x18\x01 \x01(\tB\f\xbaH\x05r\x03\xb0\x01\x01\x88\xb5\x18\x02R\n" +
 	"documentId\x12*\n" +
@@ -162,7 +184,10 @@ const file_runwarden_retrieval_v1_citation_proto_rawDesc = "" +
 	"\vtext_sha256\x18\a \x01(\tB\x15\xbaH\x12r\x102\x0e^[0-9a-f]{64}$R\n" +
 	"textSha256\x12\x1e\n" +
 	"\x05title\x18\b \x01(\tB\b\xbaH\x05r\x03\x18\xf4\x03R\x05title\x122\n" +
-	"\fheading_path\x18\t \x03(\tB\x0f\xbaH\f\x92\x01\t\x10\x10\"\x05r\x03\x18\xf4\x03R\vheadingPathB\xde\x01\n" +
+	"\fheading_path\x18\t \x03(\tB\x0f\xbaH\f\x92\x01\t\x10\x10\"\x05r\x03\x18\xf4\x03R\vheadingPath\x12\x1d\n" +
+	"\x04page\x18\n" +
+	" \x01(\rB\t\xbaH\x06*\x04\x18\xa0\x8d\x06R\x04page\x12 \n" +
+	"\x06anchor\x18\v \x01(\tB\b\xbaH\x05r\x03\x18\xf4\x03R\x06anchorB\xde\x01\n" +
 	"\x1acom.runwarden.retrieval.v1B\rCitationProtoP\x01Z7runwarden.dev/gen/go/runwarden/retrieval/v1;retrievalv1\xa2\x02\x03RRX\xaa\x02\x16Runwarden.Retrieval.V1\xca\x02\x16Runwarden\\Retrieval\\V1\xe2\x02\"Runwarden\\Retrieval\\V1\\GPBMetadata\xea\x02\x18Runwarden::Retrieval::V1b\x06proto3"
 
 var (

@@ -35,11 +35,11 @@ type Document struct {
 	Version uint64 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
 	// Title, for people and for ranking.
 	Title string `protobuf:"bytes,3,opt,name=title,proto3" json:"title,omitempty"`
-	// Media type of the content as it was ingested: `text/markdown`, `text/plain` or `text/html`.
+	// Media type of the content as it was ingested, without parameters.
 	MediaType string `protobuf:"bytes,4,opt,name=media_type,json=mediaType,proto3" json:"media_type,omitempty"`
 	// Where the document came from; empty where the caller said nothing.
 	SourceUri string `protobuf:"bytes,5,opt,name=source_uri,json=sourceUri,proto3" json:"source_uri,omitempty"`
-	// SHA-256 (hex) of the content as it was ingested, in UTF-8.
+	// SHA-256 (hex) of the content as it was ingested: of the text in UTF-8, or of the file.
 	ContentSha256 string `protobuf:"bytes,6,opt,name=content_sha256,json=contentSha256,proto3" json:"content_sha256,omitempty"`
 	// Length of the stored plain text in code points; the offsets of citations lie within it.
 	TextLength uint32 `protobuf:"varint,7,opt,name=text_length,json=textLength,proto3" json:"text_length,omitempty"`

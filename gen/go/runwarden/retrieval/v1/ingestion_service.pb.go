@@ -151,13 +151,17 @@ type IngestDocumentRequest struct {
 	Version uint64 `protobuf:"varint,4,opt,name=version,proto3" json:"version,omitempty"`
 	// Title; found by and weighed more than the text.
 	Title string `protobuf:"bytes,5,opt,name=title,proto3" json:"title,omitempty"`
-	// `text/markdown`, `text/plain` or `text/html`.
+	// `text/markdown`, `text/plain` or `text/html`, which come in `content`; `application/pdf` or
+	// `application/vnd.openxmlformats-officedocument.wordprocessingml.document`, which come in `data`.
 	MediaType string `protobuf:"bytes,6,opt,name=media_type,json=mediaType,proto3" json:"media_type,omitempty"`
-	// The content, at most 1 MB of UTF-8 without NUL characters. May be empty: such a document is kept
+	// The text, at most 1 MB of UTF-8 without NUL characters. May be empty: such a document is kept
 	// and listed, but has no passage that a search could return.
 	Content string `protobuf:"bytes,7,opt,name=content,proto3" json:"content,omitempty"`
 	// Where the document came from; empty where there is nothing to say.
-	SourceUri     string `protobuf:"bytes,8,opt,name=source_uri,json=sourceUri,proto3" json:"source_uri,omitempty"`
+	SourceUri string `protobuf:"bytes,8,opt,name=source_uri,json=sourceUri,proto3" json:"source_uri,omitempty"`
+	// The file, at most 1 MB, for the media types of files; empty for text. Its text may have 2 MB of
+	// UTF-8, a PDF 2,000 pages.
+	Data          []byte `protobuf:"bytes,9,opt,name=data,proto3" json:"data,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -246,6 +250,13 @@ func (x *IngestDocumentRequest) GetSourceUri() string {
 		return x.SourceUri
 	}
 	return ""
+}
+
+func (x *IngestDocumentRequest) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
 }
 
 // IngestDocumentResponse says what the call changed.
@@ -666,7 +677,7 @@ var File_runwarden_retrieval_v1_ingestion_service_proto protoreflect.FileDescrip
 
 const file_runwarden_retrieval_v1_ingestion_service_proto_rawDesc = "" +
 	"\n" +
-	".runwarden/retrieval/v1/ingestion_service.proto\x12\x16runwarden.retrieval.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a!runwarden/options/v1/access.proto\x1a%runwarden/retrieval/v1/document.proto\"\xea\x02\n" +
+	".runwarden/retrieval/v1/ingestion_service.proto\x12\x16runwarden.retrieval.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a!runwarden/options/v1/access.proto\x1a%runwarden/retrieval/v1/document.proto\"\x89\x03\n" +
 	"\x15IngestDocumentRequest\x12/\n" +
 	"\fworkspace_id\x18\x01 \x01(\tB\f\xbaH\x05r\x03\xb0\x01\x01\x88\xb5\x18\x01R\vworkspaceId\x12+\n" +
 	"\n" +
@@ -680,7 +691,8 @@ const file_runwarden_retrieval_v1_ingestion_service_proto_rawDesc = "" +
 	"media_type\x18\x06 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18dR\tmediaType\x12#\n" +
 	"\acontent\x18\a \x01(\tB\t\xbaH\x06r\x04(\x80\x80@R\acontent\x12'\n" +
 	"\n" +
-	"source_uri\x18\b \x01(\tB\b\xbaH\x05r\x03\x18\x80\x10R\tsourceUri\"\x97\x01\n" +
+	"source_uri\x18\b \x01(\tB\b\xbaH\x05r\x03\x18\x80\x10R\tsourceUri\x12\x1d\n" +
+	"\x04data\x18\t \x01(\fB\t\xbaH\x06z\x04\x18\x80\x80@R\x04data\"\x97\x01\n" +
 	"\x16IngestDocumentResponse\x12<\n" +
 	"\bdocument\x18\x01 \x01(\v2 .runwarden.retrieval.v1.DocumentR\bdocument\x12?\n" +
 	"\aoutcome\x18\x02 \x01(\x0e2%.runwarden.retrieval.v1.IngestOutcomeR\aoutcome\"\x97\x01\n" +

@@ -39,7 +39,8 @@ type IngestionServiceClient interface {
 	// in `outcome`; so does a version that a deletion covers. Earlier versions stop being found but
 	// stay verifiable. Fails with ALREADY_EXISTS `ALREADY_EXISTS` where the stored version has other
 	// content, INVALID_ARGUMENT `UNSUPPORTED_MEDIA_TYPE`, INVALID_ARGUMENT `INVALID_REQUEST` where the
-	// content is no text or takes too long to parse, ALREADY_EXISTS `REQUEST_ID_CONFLICT`.
+	// content is no text, or the file is broken, protected or holds no text, or either takes too much
+	// time or memory to parse: the violation names the field; ALREADY_EXISTS `REQUEST_ID_CONFLICT`.
 	IngestDocument(ctx context.Context, in *IngestDocumentRequest, opts ...grpc.CallOption) (*IngestDocumentResponse, error)
 	// GetDocument reads what the index holds of a document. Fails with NOT_FOUND `NOT_FOUND` where it
 	// was never ingested or was deleted.
@@ -117,7 +118,8 @@ type IngestionServiceServer interface {
 	// in `outcome`; so does a version that a deletion covers. Earlier versions stop being found but
 	// stay verifiable. Fails with ALREADY_EXISTS `ALREADY_EXISTS` where the stored version has other
 	// content, INVALID_ARGUMENT `UNSUPPORTED_MEDIA_TYPE`, INVALID_ARGUMENT `INVALID_REQUEST` where the
-	// content is no text or takes too long to parse, ALREADY_EXISTS `REQUEST_ID_CONFLICT`.
+	// content is no text, or the file is broken, protected or holds no text, or either takes too much
+	// time or memory to parse: the violation names the field; ALREADY_EXISTS `REQUEST_ID_CONFLICT`.
 	IngestDocument(context.Context, *IngestDocumentRequest) (*IngestDocumentResponse, error)
 	// GetDocument reads what the index holds of a document. Fails with NOT_FOUND `NOT_FOUND` where it
 	// was never ingested or was deleted.

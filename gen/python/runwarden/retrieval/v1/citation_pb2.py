@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from runwarden.options.v1 import access_pb2 as runwarden_dot_options_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%runwarden/retrieval/v1/citation.proto\x12\x16runwarden.retrieval.v1\x1a!runwarden/options/v1/access.proto\"\x86\x02\n\x08\x43itation\x12%\n\x0b\x64ocument_id\x18\x01 \x01(\tB\x04\x88\xb5\x18\x02R\ndocumentId\x12\x18\n\x07version\x18\x02 \x01(\x04R\x07version\x12#\n\npassage_id\x18\x03 \x01(\tB\x04\x88\xb5\x18\x05R\tpassageId\x12\x14\n\x05start\x18\x04 \x01(\rR\x05start\x12\x10\n\x03\x65nd\x18\x05 \x01(\rR\x03\x65nd\x12\x12\n\x04text\x18\x06 \x01(\tR\x04text\x12\x1f\n\x0btext_sha256\x18\x07 \x01(\tR\ntextSha256\x12\x14\n\x05title\x18\x08 \x01(\tR\x05title\x12!\n\x0cheading_path\x18\t \x03(\tR\x0bheadingPathb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%runwarden/retrieval/v1/citation.proto\x12\x16runwarden.retrieval.v1\x1a!runwarden/options/v1/access.proto\"\xb2\x02\n\x08\x43itation\x12%\n\x0b\x64ocument_id\x18\x01 \x01(\tB\x04\x88\xb5\x18\x02R\ndocumentId\x12\x18\n\x07version\x18\x02 \x01(\x04R\x07version\x12#\n\npassage_id\x18\x03 \x01(\tB\x04\x88\xb5\x18\x05R\tpassageId\x12\x14\n\x05start\x18\x04 \x01(\rR\x05start\x12\x10\n\x03\x65nd\x18\x05 \x01(\rR\x03\x65nd\x12\x12\n\x04text\x18\x06 \x01(\tR\x04text\x12\x1f\n\x0btext_sha256\x18\x07 \x01(\tR\ntextSha256\x12\x14\n\x05title\x18\x08 \x01(\tR\x05title\x12!\n\x0cheading_path\x18\t \x03(\tR\x0bheadingPath\x12\x12\n\x04page\x18\n \x01(\rR\x04page\x12\x16\n\x06\x61nchor\x18\x0b \x01(\tR\x06\x61nchorb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,5 +37,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CITATION'].fields_by_name['passage_id']._loaded_options = None
   _globals['_CITATION'].fields_by_name['passage_id']._serialized_options = b'\210\265\030\005'
   _globals['_CITATION']._serialized_start=101
-  _globals['_CITATION']._serialized_end=363
+  _globals['_CITATION']._serialized_end=407
 # @@protoc_insertion_point(module_scope)

@@ -35,6 +35,8 @@ class Citation(_message.Message):
     TEXT_SHA256_FIELD_NUMBER: _builtins.int
     TITLE_FIELD_NUMBER: _builtins.int
     HEADING_PATH_FIELD_NUMBER: _builtins.int
+    PAGE_FIELD_NUMBER: _builtins.int
+    ANCHOR_FIELD_NUMBER: _builtins.int
     document_id: _builtins.str
     """Document that is cited."""
     version: _builtins.int
@@ -44,7 +46,10 @@ class Citation(_message.Message):
     version gives the same passages however often it is ingested.
     """
     start: _builtins.int
-    """First code point of the text within the document's stored plain text, from 0."""
+    """First code point of the text within the document's stored plain text, from 0. Offsets count
+    Unicode code points, neither bytes nor UTF-16 units. The stored plain text of `text/plain` is the
+    content itself, so that the offsets are those of the original; other formats lose their markup.
+    """
     end: _builtins.int
     """Code point after the last one."""
     text: _builtins.str
@@ -53,6 +58,14 @@ class Citation(_message.Message):
     """SHA-256 (hex) of `text` in UTF-8."""
     title: _builtins.str
     """Title of the document at that version."""
+    page: _builtins.int
+    """Page on which the passage stands, from 1, where the format has pages (PDF); else 0,
+    which claims nothing.
+    """
+    anchor: _builtins.str
+    """The nearest anchor at or before the start of the passage, to be put behind `#` of the document's
+    address, where the format has anchors (HTML); else empty, which claims nothing.
+    """
     @_builtins.property
     def heading_path(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Headings above the passage, outermost first."""
@@ -69,10 +82,12 @@ class Citation(_message.Message):
         text_sha256: _builtins.str = ...,
         title: _builtins.str = ...,
         heading_path: _abc.Iterable[_builtins.str] | None = ...,
+        page: _builtins.int = ...,
+        anchor: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["document_id", b"document_id", "end", b"end", "heading_path", b"heading_path", "passage_id", b"passage_id", "start", b"start", "text", b"text", "text_sha256", b"text_sha256", "title", b"title", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anchor", b"anchor", "document_id", b"document_id", "end", b"end", "heading_path", b"heading_path", "page", b"page", "passage_id", b"passage_id", "start", b"start", "text", b"text", "text_sha256", b"text_sha256", "title", b"title", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -44,11 +44,11 @@ class Document(_message.Message):
     title: _builtins.str
     """Title, for people and for ranking."""
     media_type: _builtins.str
-    """Media type of the content as it was ingested: `text/markdown`, `text/plain` or `text/html`."""
+    """Media type of the content as it was ingested, without parameters."""
     source_uri: _builtins.str
     """Where the document came from; empty where the caller said nothing."""
     content_sha256: _builtins.str
-    """SHA-256 (hex) of the content as it was ingested, in UTF-8."""
+    """SHA-256 (hex) of the content as it was ingested: of the text in UTF-8, or of the file."""
     text_length: _builtins.int
     """Length of the stored plain text in code points; the offsets of citations lie within it."""
     text_sha256: _builtins.str

@@ -26,7 +26,7 @@ from runwarden.options.v1 import access_pb2 as runwarden_dot_options_dot_v1_dot_
 from runwarden.retrieval.v1 import document_pb2 as runwarden_dot_retrieval_dot_v1_dot_document__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n.runwarden/retrieval/v1/ingestion_service.proto\x12\x16runwarden.retrieval.v1\x1a!runwarden/options/v1/access.proto\x1a%runwarden/retrieval/v1/document.proto\"\x94\x02\n\x15IngestDocumentRequest\x12\'\n\x0cworkspace_id\x18\x01 \x01(\tB\x04\x88\xb5\x18\x01R\x0bworkspaceId\x12#\n\nrequest_id\x18\x02 \x01(\tB\x04\x88\xb5\x18\x04R\trequestId\x12%\n\x0b\x64ocument_id\x18\x03 \x01(\tB\x04\x88\xb5\x18\x04R\ndocumentId\x12\x18\n\x07version\x18\x04 \x01(\x04R\x07version\x12\x14\n\x05title\x18\x05 \x01(\tR\x05title\x12\x1d\n\nmedia_type\x18\x06 \x01(\tR\tmediaType\x12\x18\n\x07\x63ontent\x18\x07 \x01(\tR\x07\x63ontent\x12\x1d\n\nsource_uri\x18\x08 \x01(\tR\tsourceUri\"\x97\x01\n\x16IngestDocumentResponse\x12<\n\x08\x64ocument\x18\x01 \x01(\x0b\x32 .runwarden.retrieval.v1.DocumentR\x08\x64ocument\x12?\n\x07outcome\x18\x02 \x01(\x0e\x32%.runwarden.retrieval.v1.IngestOutcomeR\x07outcome\"\x87\x01\n\x12GetDocumentRequest\x12\'\n\x0cworkspace_id\x18\x01 \x01(\tB\x04\x88\xb5\x18\x01R\x0bworkspaceId\x12%\n\x0b\x64ocument_id\x18\x02 \x01(\tB\x04\x88\xb5\x18\x02R\ndocumentId\x12!\n\x0cinclude_text\x18\x03 \x01(\x08R\x0bincludeText\"g\n\x13GetDocumentResponse\x12<\n\x08\x64ocument\x18\x01 \x01(\x0b\x32 .runwarden.retrieval.v1.DocumentR\x08\x64ocument\x12\x12\n\x04text\x18\x02 \x01(\tR\x04text\"{\n\x14ListDocumentsRequest\x12\'\n\x0cworkspace_id\x18\x01 \x01(\tB\x04\x88\xb5\x18\x01R\x0bworkspaceId\x12\x1b\n\tpage_size\x18\x02 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x03 \x01(\tR\tpageToken\"\x7f\n\x15ListDocumentsResponse\x12>\n\tdocuments\x18\x01 \x03(\x0b\x32 .runwarden.retrieval.v1.DocumentR\tdocuments\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xa6\x01\n\x15\x44\x65leteDocumentRequest\x12\'\n\x0cworkspace_id\x18\x01 \x01(\tB\x04\x88\xb5\x18\x01R\x0bworkspaceId\x12#\n\nrequest_id\x18\x02 \x01(\tB\x04\x88\xb5\x18\x04R\trequestId\x12%\n\x0b\x64ocument_id\x18\x03 \x01(\tB\x04\x88\xb5\x18\x04R\ndocumentId\x12\x18\n\x07version\x18\x04 \x01(\x04R\x07version\"Y\n\x16\x44\x65leteDocumentResponse\x12?\n\x07outcome\x18\x01 \x01(\x0e\x32%.runwarden.retrieval.v1.DeleteOutcomeR\x07outcome*\x9f\x01\n\rIngestOutcome\x12\x1e\n\x1aINGEST_OUTCOME_UNSPECIFIED\x10\x00\x12\x1a\n\x16INGEST_OUTCOME_INDEXED\x10\x01\x12\x1c\n\x18INGEST_OUTCOME_UNCHANGED\x10\x02\x12\x18\n\x14INGEST_OUTCOME_STALE\x10\x03\x12\x1a\n\x16INGEST_OUTCOME_DELETED\x10\x04*e\n\rDeleteOutcome\x12\x1e\n\x1a\x44\x45LETE_OUTCOME_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x44\x45LETE_OUTCOME_DELETED\x10\x01\x12\x18\n\x14\x44\x45LETE_OUTCOME_STALE\x10\x02\x32\x94\x04\n\x10IngestionService\x12\x86\x01\n\x0eIngestDocument\x12-.runwarden.retrieval.v1.IngestDocumentRequest\x1a..runwarden.retrieval.v1.IngestDocumentResponse\"\x15\x90\x02\x02\x8a\xb5\x18\x0e\x08\x01\x10\x02\x1a\x08projects\x12s\n\x0bGetDocument\x12*.runwarden.retrieval.v1.GetDocumentRequest\x1a+.runwarden.retrieval.v1.GetDocumentResponse\"\x0b\x90\x02\x01\x8a\xb5\x18\x04\x08\x01\x10\x01\x12y\n\rListDocuments\x12,.runwarden.retrieval.v1.ListDocumentsRequest\x1a-.runwarden.retrieval.v1.ListDocumentsResponse\"\x0b\x90\x02\x01\x8a\xb5\x18\x04\x08\x01\x10\x01\x12\x86\x01\n\x0e\x44\x65leteDocument\x12-.runwarden.retrieval.v1.DeleteDocumentRequest\x1a..runwarden.retrieval.v1.DeleteDocumentResponse\"\x15\x90\x02\x02\x8a\xb5\x18\x0e\x08\x01\x10\x02\x1a\x08projectsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n.runwarden/retrieval/v1/ingestion_service.proto\x12\x16runwarden.retrieval.v1\x1a!runwarden/options/v1/access.proto\x1a%runwarden/retrieval/v1/document.proto\"\xa8\x02\n\x15IngestDocumentRequest\x12\'\n\x0cworkspace_id\x18\x01 \x01(\tB\x04\x88\xb5\x18\x01R\x0bworkspaceId\x12#\n\nrequest_id\x18\x02 \x01(\tB\x04\x88\xb5\x18\x04R\trequestId\x12%\n\x0b\x64ocument_id\x18\x03 \x01(\tB\x04\x88\xb5\x18\x04R\ndocumentId\x12\x18\n\x07version\x18\x04 \x01(\x04R\x07version\x12\x14\n\x05title\x18\x05 \x01(\tR\x05title\x12\x1d\n\nmedia_type\x18\x06 \x01(\tR\tmediaType\x12\x18\n\x07\x63ontent\x18\x07 \x01(\tR\x07\x63ontent\x12\x1d\n\nsource_uri\x18\x08 \x01(\tR\tsourceUri\x12\x12\n\x04\x64\x61ta\x18\t \x01(\x0cR\x04\x64\x61ta\"\x97\x01\n\x16IngestDocumentResponse\x12<\n\x08\x64ocument\x18\x01 \x01(\x0b\x32 .runwarden.retrieval.v1.DocumentR\x08\x64ocument\x12?\n\x07outcome\x18\x02 \x01(\x0e\x32%.runwarden.retrieval.v1.IngestOutcomeR\x07outcome\"\x87\x01\n\x12GetDocumentRequest\x12\'\n\x0cworkspace_id\x18\x01 \x01(\tB\x04\x88\xb5\x18\x01R\x0bworkspaceId\x12%\n\x0b\x64ocument_id\x18\x02 \x01(\tB\x04\x88\xb5\x18\x02R\ndocumentId\x12!\n\x0cinclude_text\x18\x03 \x01(\x08R\x0bincludeText\"g\n\x13GetDocumentResponse\x12<\n\x08\x64ocument\x18\x01 \x01(\x0b\x32 .runwarden.retrieval.v1.DocumentR\x08\x64ocument\x12\x12\n\x04text\x18\x02 \x01(\tR\x04text\"{\n\x14ListDocumentsRequest\x12\'\n\x0cworkspace_id\x18\x01 \x01(\tB\x04\x88\xb5\x18\x01R\x0bworkspaceId\x12\x1b\n\tpage_size\x18\x02 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x03 \x01(\tR\tpageToken\"\x7f\n\x15ListDocumentsResponse\x12>\n\tdocuments\x18\x01 \x03(\x0b\x32 .runwarden.retrieval.v1.DocumentR\tdocuments\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xa6\x01\n\x15\x44\x65leteDocumentRequest\x12\'\n\x0cworkspace_id\x18\x01 \x01(\tB\x04\x88\xb5\x18\x01R\x0bworkspaceId\x12#\n\nrequest_id\x18\x02 \x01(\tB\x04\x88\xb5\x18\x04R\trequestId\x12%\n\x0b\x64ocument_id\x18\x03 \x01(\tB\x04\x88\xb5\x18\x04R\ndocumentId\x12\x18\n\x07version\x18\x04 \x01(\x04R\x07version\"Y\n\x16\x44\x65leteDocumentResponse\x12?\n\x07outcome\x18\x01 \x01(\x0e\x32%.runwarden.retrieval.v1.DeleteOutcomeR\x07outcome*\x9f\x01\n\rIngestOutcome\x12\x1e\n\x1aINGEST_OUTCOME_UNSPECIFIED\x10\x00\x12\x1a\n\x16INGEST_OUTCOME_INDEXED\x10\x01\x12\x1c\n\x18INGEST_OUTCOME_UNCHANGED\x10\x02\x12\x18\n\x14INGEST_OUTCOME_STALE\x10\x03\x12\x1a\n\x16INGEST_OUTCOME_DELETED\x10\x04*e\n\rDeleteOutcome\x12\x1e\n\x1a\x44\x45LETE_OUTCOME_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x44\x45LETE_OUTCOME_DELETED\x10\x01\x12\x18\n\x14\x44\x45LETE_OUTCOME_STALE\x10\x02\x32\x94\x04\n\x10IngestionService\x12\x86\x01\n\x0eIngestDocument\x12-.runwarden.retrieval.v1.IngestDocumentRequest\x1a..runwarden.retrieval.v1.IngestDocumentResponse\"\x15\x90\x02\x02\x8a\xb5\x18\x0e\x08\x01\x10\x02\x1a\x08projects\x12s\n\x0bGetDocument\x12*.runwarden.retrieval.v1.GetDocumentRequest\x1a+.runwarden.retrieval.v1.GetDocumentResponse\"\x0b\x90\x02\x01\x8a\xb5\x18\x04\x08\x01\x10\x01\x12y\n\rListDocuments\x12,.runwarden.retrieval.v1.ListDocumentsRequest\x1a-.runwarden.retrieval.v1.ListDocumentsResponse\"\x0b\x90\x02\x01\x8a\xb5\x18\x04\x08\x01\x10\x01\x12\x86\x01\n\x0e\x44\x65leteDocument\x12-.runwarden.retrieval.v1.DeleteDocumentRequest\x1a..runwarden.retrieval.v1.DeleteDocumentResponse\"\x15\x90\x02\x02\x8a\xb5\x18\x0e\x08\x01\x10\x02\x1a\x08projectsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -59,26 +59,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_INGESTIONSERVICE'].methods_by_name['ListDocuments']._serialized_options = b'\220\002\001\212\265\030\004\010\001\020\001'
   _globals['_INGESTIONSERVICE'].methods_by_name['DeleteDocument']._loaded_options = None
   _globals['_INGESTIONSERVICE'].methods_by_name['DeleteDocument']._serialized_options = b'\220\002\002\212\265\030\016\010\001\020\002\032\010projects'
-  _globals['_INGESTOUTCOME']._serialized_start=1339
-  _globals['_INGESTOUTCOME']._serialized_end=1498
-  _globals['_DELETEOUTCOME']._serialized_start=1500
-  _globals['_DELETEOUTCOME']._serialized_end=1601
+  _globals['_INGESTOUTCOME']._serialized_start=1359
+  _globals['_INGESTOUTCOME']._serialized_end=1518
+  _globals['_DELETEOUTCOME']._serialized_start=1520
+  _globals['_DELETEOUTCOME']._serialized_end=1621
   _globals['_INGESTDOCUMENTREQUEST']._serialized_start=149
-  _globals['_INGESTDOCUMENTREQUEST']._serialized_end=425
-  _globals['_INGESTDOCUMENTRESPONSE']._serialized_start=428
-  _globals['_INGESTDOCUMENTRESPONSE']._serialized_end=579
-  _globals['_GETDOCUMENTREQUEST']._serialized_start=582
-  _globals['_GETDOCUMENTREQUEST']._serialized_end=717
-  _globals['_GETDOCUMENTRESPONSE']._serialized_start=719
-  _globals['_GETDOCUMENTRESPONSE']._serialized_end=822
-  _globals['_LISTDOCUMENTSREQUEST']._serialized_start=824
-  _globals['_LISTDOCUMENTSREQUEST']._serialized_end=947
-  _globals['_LISTDOCUMENTSRESPONSE']._serialized_start=949
-  _globals['_LISTDOCUMENTSRESPONSE']._serialized_end=1076
-  _globals['_DELETEDOCUMENTREQUEST']._serialized_start=1079
-  _globals['_DELETEDOCUMENTREQUEST']._serialized_end=1245
-  _globals['_DELETEDOCUMENTRESPONSE']._serialized_start=1247
-  _globals['_DELETEDOCUMENTRESPONSE']._serialized_end=1336
-  _globals['_INGESTIONSERVICE']._serialized_start=1604
-  _globals['_INGESTIONSERVICE']._serialized_end=2136
+  _globals['_INGESTDOCUMENTREQUEST']._serialized_end=445
+  _globals['_INGESTDOCUMENTRESPONSE']._serialized_start=448
+  _globals['_INGESTDOCUMENTRESPONSE']._serialized_end=599
+  _globals['_GETDOCUMENTREQUEST']._serialized_start=602
+  _globals['_GETDOCUMENTREQUEST']._serialized_end=737
+  _globals['_GETDOCUMENTRESPONSE']._serialized_start=739
+  _globals['_GETDOCUMENTRESPONSE']._serialized_end=842
+  _globals['_LISTDOCUMENTSREQUEST']._serialized_start=844
+  _globals['_LISTDOCUMENTSREQUEST']._serialized_end=967
+  _globals['_LISTDOCUMENTSRESPONSE']._serialized_start=969
+  _globals['_LISTDOCUMENTSRESPONSE']._serialized_end=1096
+  _globals['_DELETEDOCUMENTREQUEST']._serialized_start=1099
+  _globals['_DELETEDOCUMENTREQUEST']._serialized_end=1265
+  _globals['_DELETEDOCUMENTRESPONSE']._serialized_start=1267
+  _globals['_DELETEDOCUMENTRESPONSE']._serialized_end=1356
+  _globals['_INGESTIONSERVICE']._serialized_start=1624
+  _globals['_INGESTIONSERVICE']._serialized_end=2156
 # @@protoc_insertion_point(module_scope)

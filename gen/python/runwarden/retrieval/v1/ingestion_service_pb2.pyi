@@ -90,6 +90,7 @@ class IngestDocumentRequest(_message.Message):
     MEDIA_TYPE_FIELD_NUMBER: _builtins.int
     CONTENT_FIELD_NUMBER: _builtins.int
     SOURCE_URI_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
     workspace_id: _builtins.str
     """Workspace of the document; equals the identity token's."""
     request_id: _builtins.str
@@ -101,13 +102,19 @@ class IngestDocumentRequest(_message.Message):
     title: _builtins.str
     """Title; found by and weighed more than the text."""
     media_type: _builtins.str
-    """`text/markdown`, `text/plain` or `text/html`."""
+    """`text/markdown`, `text/plain` or `text/html`, which come in `content`; `application/pdf` or
+    `application/vnd.openxmlformats-officedocument.wordprocessingml.document`, which come in `data`.
+    """
     content: _builtins.str
-    """The content, at most 1 MB of UTF-8 without NUL characters. May be empty: such a document is kept
+    """The text, at most 1 MB of UTF-8 without NUL characters. May be empty: such a document is kept
     and listed, but has no passage that a search could return.
     """
     source_uri: _builtins.str
     """Where the document came from; empty where there is nothing to say."""
+    data: _builtins.bytes
+    """The file, at most 1 MB, for the media types of files; empty for text. Its text may have 2 MB of
+    UTF-8, a PDF 2,000 pages.
+    """
     def __init__(
         self,
         *,
@@ -119,10 +126,11 @@ class IngestDocumentRequest(_message.Message):
         media_type: _builtins.str = ...,
         content: _builtins.str = ...,
         source_uri: _builtins.str = ...,
+        data: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "document_id", b"document_id", "media_type", b"media_type", "request_id", b"request_id", "source_uri", b"source_uri", "title", b"title", "version", b"version", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "data", b"data", "document_id", b"document_id", "media_type", b"media_type", "request_id", b"request_id", "source_uri", b"source_uri", "title", b"title", "version", b"version", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -72,7 +72,8 @@ class IngestionServiceServicer:
         in `outcome`; so does a version that a deletion covers. Earlier versions stop being found but
         stay verifiable. Fails with ALREADY_EXISTS `ALREADY_EXISTS` where the stored version has other
         content, INVALID_ARGUMENT `UNSUPPORTED_MEDIA_TYPE`, INVALID_ARGUMENT `INVALID_REQUEST` where the
-        content is no text or takes too long to parse, ALREADY_EXISTS `REQUEST_ID_CONFLICT`.
+        content is no text, or the file is broken, protected or holds no text, or either takes too much
+        time or memory to parse: the violation names the field; ALREADY_EXISTS `REQUEST_ID_CONFLICT`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

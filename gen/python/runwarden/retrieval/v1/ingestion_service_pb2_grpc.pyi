@@ -43,7 +43,8 @@ class IngestionServiceStub:
     in `outcome`; so does a version that a deletion covers. Earlier versions stop being found but
     stay verifiable. Fails with ALREADY_EXISTS `ALREADY_EXISTS` where the stored version has other
     content, INVALID_ARGUMENT `UNSUPPORTED_MEDIA_TYPE`, INVALID_ARGUMENT `INVALID_REQUEST` where the
-    content is no text or takes too long to parse, ALREADY_EXISTS `REQUEST_ID_CONFLICT`.
+    content is no text, or the file is broken, protected or holds no text, or either takes too much
+    time or memory to parse: the violation names the field; ALREADY_EXISTS `REQUEST_ID_CONFLICT`.
     """
     GetDocument: _grpc.UnaryUnaryMultiCallable[_ingestion_service_pb2.GetDocumentRequest, _ingestion_service_pb2.GetDocumentResponse]
     """GetDocument reads what the index holds of a document. Fails with NOT_FOUND `NOT_FOUND` where it
@@ -76,7 +77,8 @@ class IngestionServiceAsyncStub(IngestionServiceStub):
     in `outcome`; so does a version that a deletion covers. Earlier versions stop being found but
     stay verifiable. Fails with ALREADY_EXISTS `ALREADY_EXISTS` where the stored version has other
     content, INVALID_ARGUMENT `UNSUPPORTED_MEDIA_TYPE`, INVALID_ARGUMENT `INVALID_REQUEST` where the
-    content is no text or takes too long to parse, ALREADY_EXISTS `REQUEST_ID_CONFLICT`.
+    content is no text, or the file is broken, protected or holds no text, or either takes too much
+    time or memory to parse: the violation names the field; ALREADY_EXISTS `REQUEST_ID_CONFLICT`.
     """
     GetDocument: _aio.UnaryUnaryMultiCallable[_ingestion_service_pb2.GetDocumentRequest, _ingestion_service_pb2.GetDocumentResponse]  # type: ignore[assignment]
     """GetDocument reads what the index holds of a document. Fails with NOT_FOUND `NOT_FOUND` where it
@@ -112,7 +114,8 @@ class IngestionServiceServicer(metaclass=_abc_1.ABCMeta):
         in `outcome`; so does a version that a deletion covers. Earlier versions stop being found but
         stay verifiable. Fails with ALREADY_EXISTS `ALREADY_EXISTS` where the stored version has other
         content, INVALID_ARGUMENT `UNSUPPORTED_MEDIA_TYPE`, INVALID_ARGUMENT `INVALID_REQUEST` where the
-        content is no text or takes too long to parse, ALREADY_EXISTS `REQUEST_ID_CONFLICT`.
+        content is no text, or the file is broken, protected or holds no text, or either takes too much
+        time or memory to parse: the violation names the field; ALREADY_EXISTS `REQUEST_ID_CONFLICT`.
         """
 
     @_abc_1.abstractmethod
