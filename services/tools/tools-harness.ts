@@ -20,6 +20,7 @@ import {
 } from "../../mesh/identity.ts"
 import { newId } from "../../mesh/ids.ts"
 import { createLocalTransport } from "../../mesh/local-transport.ts"
+import type { Runtime } from "../../mesh/service.ts"
 import { testClient, testDatabase, testRuntime } from "../../mesh/testing.ts"
 import type { ToolsConfig } from "./config.ts"
 import type { McpServer } from "./mcp/servers.ts"
@@ -39,7 +40,15 @@ export const noWorkspaceProviders: ToolsConfig["workspaceProviders"] = {
   maxPerWorkspace: 20,
 }
 
+export interface StartOptions {
+  readonly workspaceProviders?: ToolsConfig["workspaceProviders"]
+  readonly runtime?: Runtime
+  /** One that another service has used. */
+  readonly database?: ToolsConfig["database"]
+}
+
 export interface Started extends AsyncDisposable {
+  readonly database: ToolsConfig["database"]
   readonly provider: FakeProvider
   readonly second: FakeProvider
   readonly registry: ReturnType<typeof testClient<typeof RegistryService>>
@@ -48,6 +57,8 @@ export interface Started extends AsyncDisposable {
   readonly ledger: ReturnType<typeof testClient<typeof LedgerService>>
   /** Runs a statement as the owner of the tables, who sees no row of any workspace. */
   sql<Row>(text: string): Promise<readonly Row[]>
+  /** Runs a statement on the rows of a workspace, as somebody may who has the database. */
+  asWorker(workspaceId: string, text: string): Promise<void>
   /** The ledger's row of a call. */
   rowOf(call: TestCall): Promise<TestRow | undefined>
   /** Ends the lease of a call as if its sender had vanished long ago. */
@@ -74,11 +85,12 @@ export async function startTools(
   },
   leaseMs = 10_000,
   mcpServers: readonly McpServer[] = [],
-  workspaceProviders: ToolsConfig["workspaceProviders"] = noWorkspaceProviders,
+  more: StartOptions = {},
 ): Promise<Started> {
+  const { workspaceProviders = noWorkspaceProviders } = more
   const stack = new AsyncDisposableStack()
-  const database = stack.use(await testDatabase("tools", { poolSize: 20 }))
-  const owner = stack.use(await connect(database.ownerUrl))
+  const database = more.database ?? stack.use(await testDatabase("tools", { poolSize: 20 }))
+  const owner = stack.use(await connect(database.ownerUrl ?? ""))
   const worker = stack.use(await connect(database.workerUrl))
   let last: Promise<unknown> = Promise.resolve()
   const inLedger = <Row>({ request }: TestCall, text: string): Promise<readonly Row[]> => {
@@ -99,7 +111,7 @@ export async function startTools(
   ])
 
   async function start() {
-    const runtime = testRuntime("tools")
+    const runtime = more.runtime ?? testRuntime("tools")
     const config = {
       database,
       providers: [...offers.keys()].map((name) => ({ name, address: "local:1" })),
@@ -137,7 +149,13 @@ export async function startTools(
     providers: testClient(ProviderService, target),
     execution: testClient(ExecutionService, target, "orchestrator"),
     ledger: testClient(LedgerService, target, "orchestrator"),
+    database,
     sql: (text) => owner.query(text),
+    async asWorker(workspaceId, text) {
+      await using own = await connect(database.workerUrl)
+      await own.query(`set runwarden.workspace_ids = '{${workspaceId}}'`)
+      await own.query(text)
+    },
     async rowOf(call) {
       const [row] = await inLedger<TestRow>(
         call,

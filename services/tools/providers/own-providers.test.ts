@@ -17,7 +17,9 @@ const ours = newAdmin()
 const theirs = newAdmin()
 const orders = stack.use(await listen(ours))
 const tools = stack.use(
-  await startTools(undefined, undefined, [], allowing([orders.address], { maxPerWorkspace: 3 })),
+  await startTools(undefined, undefined, [], {
+    workspaceProviders: allowing([orders.address], { maxPerWorkspace: 3 }),
+  }),
 )
 
 describe("a workspace's own provider", () => {
