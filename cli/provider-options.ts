@@ -94,19 +94,17 @@ export async function readCredentials(
       next: "Name the credential: --credential authorization --from-env TOKEN.",
     })
   }
+  if (credential.some((name) => /[=:]/.test(name))) {
+    throw new CliError("A credential is named without its value.", {
+      next: "Give the value by --from-env <variable>, or on the standard input.",
+    })
+  }
   const missing = fromEnv.find((variable) => (env[variable] ?? "") === "")
   if (missing !== undefined) throw new CliError(`The variable ${missing} is not set.`)
   const values = fromEnv.map((variable) => env[variable] ?? "")
   const rest = credential.slice(values.length)
   if (rest.length > 0) values.push(...(await readLines(stdin, rest)))
-  return credential.map((name, index) => {
-    if (name.includes("=") || name.includes(":")) {
-      throw new CliError("A credential is named without its value.", {
-        next: "Give the value by --from-env <variable>, or on the standard input.",
-      })
-    }
-    return { name, value: values[index] ?? "" }
-  })
+  return credential.map((name, index) => ({ name, value: values[index] ?? "" }))
 }
 
 async function readLines(stdin: Io["stdin"], names: readonly string[]): Promise<string[]> {

@@ -44,8 +44,8 @@ export interface TestMesh extends AsyncDisposable {
   ): Client<S>
   /** Ends the mesh but keeps its databases, as a restart would. */
   stop(): Promise<void>
-  /** Starts it again on the same data. */
-  restart(): Promise<void>
+  /** Starts it again on the same data, perhaps in another environment. */
+  restart(changes?: Environment): Promise<void>
 }
 
 export interface TestMeshOptions {
@@ -91,9 +91,9 @@ export async function startTestMesh(options: TestMeshOptions = {}): Promise<Test
     async stop() {
       await mesh[Symbol.asyncDispose]()
     },
-    async restart() {
+    async restart(changes = {}) {
       await mesh[Symbol.asyncDispose]()
-      mesh = await start(env, options)
+      mesh = await start({ ...env, ...changes }, options)
     },
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   }
