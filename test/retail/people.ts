@@ -34,7 +34,7 @@ export interface Place {
   readonly approver: CallOptions
 }
 
-const pollMs = 60
+const pollMs = 120
 /** A secret is told once: who opens a workspace waits for it, however busy the machine is. */
 const callTimeoutMs = 30_000
 
