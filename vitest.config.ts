@@ -2,7 +2,7 @@ import { defineConfig } from "vitest/config"
 
 export default defineConfig({
   test: {
-    include: ["{services,mesh,cli,test,scripts}/**/*.test.ts"],
+    include: ["{services,mesh,cli,test,scripts,bench}/**/*.test.ts"],
     globalSetup: ["mesh/test-setup.ts"],
     // Each file has a database and sockets of its own, so files may run side by side.
     pool: "forks",

@@ -11,6 +11,7 @@ import {
   ListDecisionsResponseSchema,
 } from "../gen/runwarden/moderation/v1/decision_service_pb.ts"
 import { type Cli, type Context, command, group, readId } from "./command.ts"
+import { tellGrounds } from "./decision-text.ts"
 import { enumOption, enumText, enumValue } from "./enum-text.ts"
 import { addPageOptions, type PageOptions, printList } from "./paging.ts"
 import { ageOf, timeText } from "./time-text.ts"
@@ -91,19 +92,7 @@ async function getDecision(context: Context, _: object, [id = ""]: string[]): Pr
       ["took", `${(decision.latencyMicros / 1000).toFixed(1)} ms`],
       ["decided", timeText(decision.createTime, io.now())],
     ])
-    if (decision.matchedRules.length === 0) return
-    out.line()
-    out.table(
-      ["RULE", "VERDICT", "CATEGORY", "WHERE", "WHY"],
-      decision.matchedRules.map((rule) => [
-        rule.ruleId,
-        enumText(VerdictSchema, rule.verdict),
-        rule.category,
-        rule.pointer,
-        rule.description,
-      ]),
-      "",
-    )
+    tellGrounds(out, decision)
   })
 }
 

@@ -1,15 +1,39 @@
 /** Walks the tree of a plan file and gathers what is wrong with it, by line. */
+import type { DescEnum } from "@bufbuild/protobuf"
 import {
   isAlias,
   isMap,
   isPair,
   isScalar,
   isSeq,
-  type LineCounter,
+  LineCounter,
   type Node,
+  parseDocument,
   type YAMLMap,
 } from "yaml"
+import { enumNames, enumValue } from "./enum-text.ts"
 import { CliError, type FailedField } from "./failure.ts"
+
+/**
+ * Reads a YAML or JSON document with `read`. Throws one error with every fault that was found, by
+ * line, in the words of `failure`.
+ */
+export function readYaml<T>(
+  text: string,
+  read: (root: Node | null, reader: PlanReader) => T | undefined,
+  failure: { readonly message: string; readonly reason: string; readonly next: string },
+): T {
+  const lines = new LineCounter()
+  const reader = new PlanReader(lines)
+  const document = parseDocument(text, { lineCounter: lines, prettyErrors: false })
+  for (const error of [...document.errors, ...document.warnings]) {
+    reader.faultAt(error.pos[0], error.message)
+  }
+  const found = reader.isClean ? read(document.contents, reader) : undefined
+  if (found !== undefined && reader.isClean) return found
+  const { message, ...how } = failure
+  throw new CliError(message, { ...how, fields: reader.faults })
+}
 
 export class PlanReader {
   readonly faults: FailedField[] = []
@@ -57,6 +81,40 @@ export class PlanReader {
     if (isScalar(node) && typeof node.value === "string") return node.value
     this.fault(node, "this must be a text; put it in quotes if it looks like something else")
     return undefined
+  }
+
+  /** The items of a list; none where there is none. */
+  list(node: Node | undefined): readonly Node[] {
+    if (node === undefined) return []
+    if (isSeq(node)) return node.items as Node[]
+    this.fault(node, "this must be a list")
+    return []
+  }
+
+  /** The texts of a list. */
+  texts(node: Node | undefined): string[] {
+    return this.list(node).map((item) => this.text(item) ?? "")
+  }
+
+  /** The value that a word stands for. */
+  word<Value extends number>(node: Node, desc: DescEnum): Value {
+    const word = this.text(node) ?? ""
+    const names = enumNames(desc)
+    if (!names.includes(word)) this.fault(node, `this is one of ${names.join(", ")}`)
+    return enumValue<Value>(desc, word)
+  }
+
+  /** The values that the words of a list stand for. */
+  words<Value extends number>(node: Node | undefined, desc: DescEnum): Value[] {
+    return this.list(node).map((item) => this.word<Value>(item, desc))
+  }
+
+  /** True or false; false where there is nothing. */
+  flag(node: Node | undefined): boolean {
+    if (node === undefined) return false
+    if (isScalar(node) && typeof node.value === "boolean") return node.value
+    this.fault(node, "this is true or false")
+    return false
   }
 
   /** Runs `work`, and turns the failure it throws into a fault at this node. */

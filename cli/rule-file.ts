@@ -1,6 +1,6 @@
 /** Approval rules as people write them: YAML or JSON, checked before anything is sent, by line. */
 import { create, type DescEnum, type MessageInitShape } from "@bufbuild/protobuf"
-import { isMap, isScalar, isSeq, LineCounter, type Node, parseDocument } from "yaml"
+import { isMap, isScalar, isSeq, type Node } from "yaml"
 import { VerdictSchema } from "../gen/runwarden/moderation/v1/decision_pb.ts"
 import { RoleSchema } from "../gen/runwarden/options/v1/access_pb.ts"
 import {
@@ -9,9 +9,7 @@ import {
   type ApprovalScopeSchema,
 } from "../gen/runwarden/orchestrator/v1/approval_rule_pb.ts"
 import { EffectSchema, RiskClassSchema } from "../gen/runwarden/tools/v1/tool_pb.ts"
-import { enumNames, enumValue } from "./enum-text.ts"
-import { CliError } from "./failure.ts"
-import { PlanReader } from "./plan-reader.ts"
+import { type PlanReader, readYaml } from "./plan-reader.ts"
 import { readSeconds } from "./time-text.ts"
 
 export interface RuleFile {
@@ -28,18 +26,10 @@ const ruleFields = [
 
 /** Reads a file of rules. Throws one error that names every fault with its line. */
 export function readRuleFile(text: string, fileName: string): RuleFile {
-  const lines = new LineCounter()
-  const reader = new PlanReader(lines)
-  const document = parseDocument(text, { lineCounter: lines, prettyErrors: false })
-  for (const error of [...document.errors, ...document.warnings]) {
-    reader.faultAt(error.pos[0], error.message)
-  }
-  const file = reader.isClean ? readRoot(document.contents, reader) : undefined
-  if (file !== undefined && reader.isClean) return file
-  throw new CliError(`The rules ${fileName} cannot be used; nothing was sent.`, {
+  return readYaml(text, readRoot, {
+    message: `The rules ${fileName} cannot be used; nothing was sent.`,
     reason: "invalid_rule_file",
     next: "Correct the file; docs/approvals.md says how to write rules.",
-    fields: reader.faults,
   })
 }
 
@@ -71,12 +61,12 @@ function readRule(node: Node, reader: PlanReader): MessageInitShape<typeof Appro
   const length = reader.text(expiry)
   const seconds =
     length === undefined ? undefined : reader.attempt(expiry, () => readSeconds(length, "expiry"))
-  const flag = (name: (typeof flagFields)[number]) => readFlag(fields.get(name), reader)
+  const flag = (name: (typeof flagFields)[number]) => reader.flag(fields.get(name))
   return {
     ruleId,
     description: reader.text(fields.get("description")) ?? "",
     scope: readScope(fields, reader),
-    approverRole: role === undefined ? 0 : readWord(role, RoleSchema, reader),
+    approverRole: role === undefined ? 0 : reader.word(role, RoleSchema),
     quorum: readCount(fields.get("quorum"), reader),
     requesterMayAnswer: flag("requester_may_answer"),
     delegationAllowed: flag("delegation_allowed"),
@@ -90,27 +80,13 @@ function readScope(
   reader: PlanReader,
 ): MessageInitShape<typeof ApprovalScopeSchema> {
   const words = <Value extends number>(name: string, desc: DescEnum) =>
-    listOf(fields.get(name), reader).map((node) => readWord<Value>(node, desc, reader))
+    reader.words<Value>(fields.get(name), desc)
   return {
-    tools: listOf(fields.get("tools"), reader).map((node) => reader.text(node) ?? ""),
+    tools: reader.texts(fields.get("tools")),
     riskClasses: words("risk_classes", RiskClassSchema),
     effects: words("effects", EffectSchema),
     verdicts: words("verdicts", VerdictSchema),
   }
-}
-
-function listOf(node: Node | undefined, reader: PlanReader): readonly Node[] {
-  if (node === undefined) return []
-  if (isSeq(node)) return node.items as Node[]
-  reader.fault(node, "this must be a list")
-  return []
-}
-
-function readWord<Value extends number>(node: Node, desc: DescEnum, reader: PlanReader): Value {
-  const word = reader.text(node) ?? ""
-  const names = enumNames(desc)
-  if (!names.includes(word)) reader.fault(node, `this is one of ${names.join(", ")}`)
-  return enumValue<Value>(desc, word)
 }
 
 function readCount(node: Node | undefined, reader: PlanReader): number {
@@ -120,11 +96,4 @@ function readCount(node: Node | undefined, reader: PlanReader): number {
   }
   reader.fault(node, "quorum is a whole number, from 1 on")
   return 0
-}
-
-function readFlag(node: Node | undefined, reader: PlanReader): boolean {
-  if (node === undefined) return false
-  if (isScalar(node) && typeof node.value === "boolean") return node.value
-  reader.fault(node, "this is true or false")
-  return false
 }

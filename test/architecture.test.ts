@@ -80,7 +80,7 @@ describe("dependencies point one way", () => {
     ).toEqual([])
   })
 
-  test("services/local and tests reach into a service only by its service.ts", () => {
+  test("others reach into a service only by its service.ts, benches also by its quality room", () => {
     expect(
       breaks(
         (it) =>
@@ -88,6 +88,7 @@ describe("dependencies point one way", () => {
           !it.to.startsWith("services/") ||
           room(it.to) === room(it.from) ||
           /^services\/\w+\/service\.ts$/.test(it.to) ||
+          (/^services\/\w+\/quality\//.test(it.to) && it.from.startsWith("bench/")) ||
           (/^services\/local\//.test(it.to) && /^(test|bench)\//.test(it.from)),
       ),
     ).toEqual([])

@@ -127,9 +127,26 @@ describe("the rest of the workspace", () => {
     )
     expect((await cli(["tool", "get", "project.archive"])).stdout).toMatch(/risk +high/)
     expect((await cli(["tool", "providers"])).stdout).toContain("ready")
-    expect((await json(["policy", "show"])).activePolicy.policy.policyVersion).toBe("default@1")
-    expect((await cli(["policy", "show", "default@1"])).stdout).toContain("instruction-override")
+    expect((await json(["policy", "show"])).activePolicy.policy.policyVersion).toBe("default@2")
+    expect((await cli(["policy", "show", "default@2"])).stdout).toContain("instruction-override")
     expect((await cli(["policy", "list"])).stderr).toContain("policy show")
+  })
+
+  test("a policy is stored, tried, put in force and taken out of it", async () => {
+    const created = await cli(["policy", "create", "-f", "examples/policy.yaml"], "admin")
+    expect(created.stdout).toMatch(/policy +house@1\n.*active +no/s)
+    const harmless = await cli(["policy", "test", "house@1", "a plain question"])
+    expect([harmless.code, harmless.stdout]).toEqual([0, expect.stringMatching(/verdict +allowed/)])
+    const named = await cli(["policy", "test", "house@1", "what of the Night Train?"])
+    expect([named.code, named.stdout]).toEqual([1, expect.stringContaining("code-names")])
+    const nothing = await cli(["policy", "test", "house@1"])
+    expect(nothing.stderr).toContain("either a text, or a JSON object")
+    expect((await cli(["policy", "activate", "house@1"], "member")).stderr).toContain(
+      "this needs admin",
+    )
+    expect((await cli(["policy", "activate", "house@1"], "admin")).stdout).toMatch(/active +yes/)
+    expect((await cli(["policy", "list"])).stdout).toMatch(/house@1 +yes/)
+    expect((await cli(["policy", "activate", "default@2"], "admin")).code).toBe(0)
   })
 
   test("metrics and alerts", async () => {

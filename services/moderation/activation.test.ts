@@ -5,6 +5,7 @@ import { RiskClass } from "../../gen/runwarden/tools/v1/tool_pb.ts"
 import { type Connection, connect } from "../../mesh/database.ts"
 import { newId } from "../../mesh/ids.ts"
 import { testDatabase } from "../../mesh/testing.ts"
+import { shippedClassifiers } from "./classifier/embedded.ts"
 import { readShippedPolicies } from "./default-policy.ts"
 import {
   as,
@@ -99,7 +100,7 @@ describe("an activation", () => {
       expect(decided - activated).toBeLessThanOrEqual(inForceMs)
       const request = { workspaceId, decisionId }
       const { decision } = await elsewhere.decisions.getDecision(request, as(workspaceId))
-      expect(decision).toMatchObject({ policyVersion: "default@1", replacedBy: "fruit@1" })
+      expect(decision).toMatchObject({ policyVersion: "default@2", replacedBy: "fruit@1" })
     }
   })
 
@@ -125,24 +126,28 @@ describe("an activation", () => {
     const workspaceId = await knownWorkspace()
     const requestId = newId()
     await activate(workspaceId, requestId)
-    const back = { workspaceId, requestId: newId(), policyVersion: "default@1" }
+    const back = { workspaceId, requestId: newId(), policyVersion: "default@2" }
     await elsewhere.policies.activatePolicyVersion(back, as(workspaceId))
     const again = { workspaceId, requestId, policyVersion: "fruit@1" }
     await elsewhere.policies.activatePolicyVersion(again, as(workspaceId))
     await unused.policies.activatePolicyVersion(again, as(workspaceId))
     for (const served of [elsewhere, unused]) {
       const decision = await decide(served, workspaceId, RiskClass.LOW, "a pear")
-      expect(decision.policyVersion).toBe("default@1")
+      expect(decision.policyVersion).toBe("default@2")
     }
   })
 })
 
 describe("what a replica has seen", () => {
-  const shipped = readShippedPolicies()
+  const shipped = readShippedPolicies(shippedClassifiers())
   const version = (revision: number) => ({ policyVersion: `v@${revision}`, revision })
 
   it("is not replaced by what was true before, unless the database was set back", () => {
-    const book = createPolicyBook({ database: undefined as never, shipped })
+    const book = createPolicyBook({
+      database: undefined as never,
+      shipped,
+      classifiers: shippedClassifiers(),
+    })
     const workspaceId = newId()
     const before = performance.now()
     book.note(workspaceId, version(2), performance.now())
@@ -153,7 +158,11 @@ describe("what a replica has seen", () => {
   })
 
   it("counts from when it was asked for, and what was asked for later counts", () => {
-    const book = createPolicyBook({ database: undefined as never, shipped })
+    const book = createPolicyBook({
+      database: undefined as never,
+      shipped,
+      classifiers: shippedClassifiers(),
+    })
     const workspaceId = newId()
     book.note(workspaceId, version(1), performance.now() - inForceMs)
     expect(book.isInForce(workspaceId, "v@1")).toBe(false)

@@ -4,6 +4,7 @@ import type { JsonValue } from "@bufbuild/protobuf"
 export interface ContentText {
   readonly place: Place | undefined
   readonly text: string
+  readonly isKey: boolean
 }
 
 /** Where a value stands; undefined for the content itself. */
@@ -53,7 +54,7 @@ function visit(walk: Walk, value: JsonValue, place: Place | undefined, depth: nu
     throw new ContentTooLarge(`the content is nested more than ${maxDepth} deep`)
   }
   if (typeof value === "string" || typeof value === "number") {
-    add(walk, place, String(value))
+    add(walk, { place, text: String(value), isKey: false })
   } else if (Array.isArray(value)) {
     for (let index = 0; index < value.length; index += 1) {
       visit(walk, value[index] ?? null, { within: place, key: index }, depth + 1)
@@ -61,18 +62,19 @@ function visit(walk: Walk, value: JsonValue, place: Place | undefined, depth: nu
   } else if (typeof value === "object" && value !== null) {
     for (const key of Object.keys(value)) {
       const at = { within: place, key }
-      add(walk, at, key)
+      add(walk, { place: at, text: key, isKey: true })
       visit(walk, value[key] ?? null, at, depth + 1)
     }
   }
 }
 
-function add(walk: Walk, place: Place | undefined, text: string): void {
+function add(walk: Walk, found: ContentText): void {
+  const { text } = found
   walk.units += text.length
   if (walk.units > maxContentUnits) {
     throw new ContentTooLarge(`the content holds more than ${maxContentUnits} characters`)
   }
-  if (text !== "") walk.texts.push({ place, text })
+  if (text !== "") walk.texts.push(found)
 }
 
 // A pointer is stored with the decision, and the database takes neither NUL nor a lone surrogate.

@@ -6,6 +6,7 @@ import { reasonOf } from "../../mesh/errors.ts"
 import { newId } from "../../mesh/ids.ts"
 import type { TestDatabase } from "../../mesh/test-database.ts"
 import { testDatabase, testRuntime, until } from "../../mesh/testing.ts"
+import { shippedClassifiers } from "./classifier/embedded.ts"
 import {
   createDecisionLog,
   type DecisionLog,
@@ -18,7 +19,7 @@ import { insertDecisions } from "./decision-store.ts"
 import { readShippedPolicies } from "./default-policy.ts"
 import { createPolicyBook, type PolicyBook } from "./policy-book.ts"
 
-const shipped = readShippedPolicies()
+const shipped = readShippedPolicies(shippedClassifiers())
 const { signal } = new AbortController()
 let config: TestDatabase
 let database: Database
@@ -32,7 +33,7 @@ beforeAll(async () => {
   owner = await connect(config.ownerUrl)
   await owner.query("alter table decisions no force row level security")
   await owner.query("alter table active_policies no force row level security")
-  book = createPolicyBook({ database, shipped })
+  book = createPolicyBook({ database, shipped, classifiers: shippedClassifiers() })
 })
 afterAll(async () => {
   await database[Symbol.asyncDispose]()
@@ -40,7 +41,7 @@ afterAll(async () => {
   await config[Symbol.asyncDispose]()
 })
 
-function made(workspaceId: string, policyVersion = "default@1"): MadeDecision {
+function made(workspaceId: string, policyVersion = "default@2"): MadeDecision {
   const decision = {
     decision_id: newId(),
     subject: "tool_arguments",
@@ -218,7 +219,7 @@ describe("decisions that are answered before they are stored", () => {
       "select policy_version, replaced_by from decisions where workspace_id = $1",
       [workspaceId],
     )
-    expect(rows).toEqual([{ policy_version: "default@1", replaced_by: "fruit@1" }])
+    expect(rows).toEqual([{ policy_version: "default@2", replaced_by: "fruit@1" }])
     expect(await book.activeVersion(workspaceId, signal)).toBe("fruit@1")
   })
 })
@@ -236,7 +237,7 @@ describe("decisions that are stored before they are answered", () => {
     expect(results).toEqual([false, true, true])
     expect([await countOf(mine), await countOf(theirs)]).toEqual([1, 1])
     expect(book.isInForce(mine, "fruit@1")).toBe(true)
-    expect(book.isInForce(mine, "default@1")).toBe(false)
+    expect(book.isInForce(mine, "default@2")).toBe(false)
   })
 
   it("are refused when too many wait", async () => {
@@ -255,8 +256,8 @@ describe("decisions that are stored before they are answered", () => {
 describe("the statement", () => {
   it("stores a decision once, however often it is sent", async () => {
     const item = { ...made(newId()), isAnswered: true }
-    await insertDecisions(database, [item, item], "default@1")
-    await insertDecisions(database, [item], "default@1")
+    await insertDecisions(database, [item, item], "default@2")
+    await insertDecisions(database, [item], "default@2")
     expect(await countOf(item.workspaceId)).toBe(1)
   })
 

@@ -26,7 +26,7 @@ export function toNewDecision(context: DecisionContext, evaluation: Evaluation):
     decision_id: context.decisionId,
     subject: context.subject,
     verdict: verdictOf(judgement),
-    categories: Object.fromEntries(matches.map(({ rule }) => [rule.category, 1])),
+    categories: highestScores(matches),
     matched_rules: matches.map(toStoredMatch),
     policy_version: context.policyVersion,
     content_digest: evaluation.contentDigest,
@@ -88,6 +88,16 @@ export function verdictName(verdict: Verdict): string {
     default:
       return ""
   }
+}
+
+/** Each category that was found, with the highest score of its rules, to four places. */
+function highestScores(matches: readonly Match[]): Readonly<Record<string, number>> {
+  const highest = new Map<string, number>()
+  for (const { rule, score } of matches) {
+    const rounded = Math.round(score * 10_000) / 10_000
+    highest.set(rule.category, Math.max(highest.get(rule.category) ?? 0, rounded))
+  }
+  return Object.fromEntries(highest)
 }
 
 function verdictOf(judgement: Judgement): NewDecision["verdict"] {

@@ -1,6 +1,7 @@
 import { existsSync, readdirSync, readFileSync } from "node:fs"
 import { join } from "node:path"
 import { describe, expect, it } from "vitest"
+import { shippedClassifiers } from "./classifier/embedded.ts"
 import { readShippedPolicies } from "./default-policy.ts"
 import { judgeNow } from "./judge.ts"
 import { inputOf } from "./moderation-harness.ts"
@@ -9,7 +10,7 @@ import { compilePattern, createPatternBook, windowsOf } from "./pattern-book.ts"
 import type { JudgeInput } from "./policy.ts"
 import { finish } from "./slices.ts"
 
-const { policy, message } = readShippedPolicies()[0]
+const { policy, message } = readShippedPolicies(shippedClassifiers())[0]
 const runInput = { subject: "run_input", tool: "", effect: "unsafe", risk: "high" } as const
 const search = {
   subject: "tool_result",
@@ -113,7 +114,7 @@ describe.runIf(hasData)("the default policy on real text", { timeout: 300_000 },
     const pages = readLines<{ text: string }>(documents).map(({ text }) => text)
     const texts = [...readTurns(), ...pages.filter((_, index) => index % 5 === 0)]
     let found = 0
-    for (const form of texts.flatMap((text) => finish(formsOf(text)))) {
+    for (const form of texts.flatMap((text) => [text, ...finish(formsOf(text)).normalised])) {
       const windows = windowsOf(form)
       const expected = patterns.flatMap(({ regex }, index) =>
         windows.some((window) => regex.test(window)) ? [index] : [],

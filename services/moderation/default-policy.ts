@@ -5,7 +5,7 @@ import {
   type PolicyVersion,
   PolicyVersionSchema,
 } from "../../gen/runwarden/moderation/v1/policy_pb.ts"
-import { compilePolicyNow, type Policy } from "./policy.ts"
+import { type Classifiers, compilePolicyNow, type Policy } from "./policy.ts"
 import { digestOfRules, toRules } from "./rule-message.ts"
 
 /** A version that ships with the service, with its compiled form. */
@@ -24,10 +24,13 @@ export const shippedPolicies = new URL("./policies/", import.meta.url)
  * Reads and compiles every shipped policy. Throws where one is broken, so that a service with a
  * broken default does not start rather than judge by something else.
  */
-export function readShippedPolicies(folder: URL = shippedPolicies): ShippedPolicies {
+export function readShippedPolicies(
+  classifiers: Classifiers,
+  folder: URL = shippedPolicies,
+): ShippedPolicies {
   const shipped = readdirSync(folder)
     .filter((file) => file.endsWith(".json"))
-    .map((file) => readPolicy(readFileSync(new URL(file, folder), "utf8")))
+    .map((file) => readPolicy(readFileSync(new URL(file, folder), "utf8"), classifiers))
     .sort((a, b) => a.message.version - b.message.version)
   const [oldest, ...newer] = shipped
   if (oldest === undefined) throw new Error("no default policy ships with the service")
@@ -36,7 +39,7 @@ export function readShippedPolicies(folder: URL = shippedPolicies): ShippedPolic
   return [oldest, ...newer]
 }
 
-function readPolicy(text: string): ShippedPolicy {
+function readPolicy(text: string, classifiers: Classifiers): ShippedPolicy {
   const message = fromJsonString(PolicyVersionSchema, text)
   const checked = createValidator().validate(PolicyVersionSchema, message)
   if (checked.kind !== "valid") throw checked.error
@@ -45,6 +48,6 @@ function readPolicy(text: string): ShippedPolicy {
   }
   message.policyVersion = `${message.name}@${message.version}`
   message.digest = digestOfRules(message.rules)
-  const policy = compilePolicyNow(message.policyVersion, toRules(message.rules))
+  const policy = compilePolicyNow(message.policyVersion, toRules(message.rules), classifiers)
   return { message, policy }
 }

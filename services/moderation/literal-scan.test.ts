@@ -1,6 +1,7 @@
 import fc from "fast-check"
 import { RE2JS } from "re2js"
 import { describe, expect, it } from "vitest"
+import { shippedClassifiers } from "./classifier/embedded.ts"
 import { readShippedPolicies } from "./default-policy.ts"
 import { createLiteralScan } from "./literal-scan.ts"
 import { compilePattern, createPatternBook, windowUnits } from "./pattern-book.ts"
@@ -143,7 +144,7 @@ describe("a scan for literals", () => {
   })
 
   it("knows the patterns of the default policy in texts made of their parts", () => {
-    const [{ policy, message }] = readShippedPolicies()
+    const [{ policy, message }] = readShippedPolicies(shippedClassifiers())
     const sources = message.rules.flatMap(({ matcher }) =>
       matcher.case === "patterns" ? matcher.value.patterns : [],
     )
@@ -194,7 +195,7 @@ describe("a scan for literals", () => {
   })
 
   it("spares a harmless text every pattern of the default policy", () => {
-    const [{ policy }] = readShippedPolicies()
+    const [{ policy }] = readShippedPolicies(shippedClassifiers())
     const harmless =
       "Invoice 4711 of 2026-01-31 for acct 0199f1c2-7d4e-7c3a-9b1f-2f6f0f3f4a51: paid by transfer"
     expect(policy.patterns.mayMatch(harmless)).toBe(false)

@@ -1,4 +1,5 @@
 /** What the tests of the service share: rules in short, and a served service of their own. */
+
 import { create, type JsonObject, type MessageInitShape } from "@bufbuild/protobuf"
 import { Subject, Verdict } from "../../gen/runwarden/moderation/v1/decision_pb.ts"
 import { DecisionService } from "../../gen/runwarden/moderation/v1/decision_service_pb.ts"
@@ -11,6 +12,7 @@ import { actingAs, memberSubject } from "../../mesh/identity.ts"
 import { newId } from "../../mesh/ids.ts"
 import type { TestDatabase } from "../../mesh/test-database.ts"
 import { testClient, testDatabase, testRuntime } from "../../mesh/testing.ts"
+import { shippedClassifiers } from "./classifier/embedded.ts"
 import { judgeNow } from "./judge.ts"
 import { compilePolicyNow, type JudgeInput, type Policy } from "./policy.ts"
 import type { Rule, RuleMatcher } from "./rule.ts"
@@ -42,7 +44,7 @@ export function wordRule(...words: readonly string[]): Rule {
 }
 
 export function policyOf(...rules: readonly Rule[]): Policy {
-  return compilePolicyNow("test@1", rules)
+  return compilePolicyNow("test@1", rules, shippedClassifiers())
 }
 
 export function inputOf(content: JsonObject, change: Partial<JudgeInput> = {}): JudgeInput {

@@ -1,4 +1,5 @@
 import { toLatin } from "../../mesh/look-alikes.ts"
+import { decodedLayers, mayBeEncoded } from "./decoded-text.ts"
 
 // Characters that a reader does not see. Some are no format characters (Hangul fillers, variation
 // selectors, the Braille blank), which is why the general category Cf alone does not do.
@@ -36,21 +37,34 @@ export function* reveal(text: string): Generator<undefined, string | undefined> 
   )
 }
 
-/**
- * Every form of a text that rules judge, without repeats. The first is the text as written, which
- * patterns alone look at, unless it is normalised already and therefore the only one.
- */
-export function* formsOf(text: string): Generator<undefined, readonly string[]> {
-  const normalised = yield* normalise(text)
-  const revealed = yield* reveal(text)
-  return [...new Set([text, normalised, revealed ?? normalised])]
+/** Every form of a text that rules judge, without repeats. */
+export interface Forms {
+  /** As it is written, which patterns alone look at; undefined where that is normalised already. */
+  readonly written: string | undefined
+  /** Normalised, with what hides in it, and with each encoding taken off. */
+  readonly normalised: readonly string[]
+}
+
+/** The forms of a text. Yields between pieces of long ones. */
+export function* formsOf(text: string): Generator<undefined, Forms> {
+  const normalised = new Set<string>()
+  for (const layer of [text, ...(yield* decodedLayers(text))]) {
+    normalised.add(yield* normalise(layer))
+    const revealed = yield* reveal(layer)
+    if (revealed !== undefined) normalised.add(revealed)
+  }
+  return { written: normalised.has(text) ? undefined : text, normalised: [...normalised] }
 }
 
 /**
  * True only for a text that has one form, itself: ASCII characters that are seen, in words with one
- * space between them.
+ * space between them, and nothing that looks encoded.
  */
 export function isPlain(text: string): boolean {
+  return isSeenAscii(text) && !mayBeEncoded(text)
+}
+
+function isSeenAscii(text: string): boolean {
   let isAfterSpace = true
   for (let at = 0; at < text.length; at += 1) {
     const unit = text.charCodeAt(at)

@@ -15,7 +15,7 @@
  */
 import type { Database } from "../../mesh/database.ts"
 import type { ShippedPolicies } from "./default-policy.ts"
-import { compilePolicy, type Policy } from "./policy.ts"
+import { type Classifiers, compilePolicy, type Policy } from "./policy.ts"
 import {
   type ActiveVersion,
   type FullVersionRow,
@@ -59,8 +59,9 @@ interface Seen extends ActiveVersion {
 export function createPolicyBook(deps: {
   readonly database: Database
   readonly shipped: ShippedPolicies
+  readonly classifiers: Classifiers
 }): PolicyBook {
-  const { database, shipped } = deps
+  const { database, shipped, classifiers } = deps
   const own = new Map<string, Policy>()
   const seen = new Map<string, Seen>()
   const byName = new Map(shipped.map(({ message, policy }) => [message.policyVersion, policy]))
@@ -92,7 +93,7 @@ export function createPolicyBook(deps: {
     signal: AbortSignal,
   ): Promise<Policy> => {
     const row = await fetchVersion(database, workspaceId, policyVersion, signal)
-    const steps = compilePolicy(policyVersion, toRules(readRules(row.rules)))
+    const steps = compilePolicy(policyVersion, toRules(readRules(row.rules)), classifiers)
     const policy = await inSlices(steps, { signal, limitMs: compileLimitMs })
     remember(own, `${workspaceId}/${policyVersion}`, policy, maxCompiled)
     return policy

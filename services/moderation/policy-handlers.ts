@@ -17,7 +17,7 @@ import { toDecision, toNewDecision } from "./decision-message.ts"
 import type { ShippedPolicies } from "./default-policy.ts"
 import { evaluate } from "./evaluation.ts"
 import { toJudgeInput } from "./judge-input.ts"
-import { compilePolicy, InvalidPolicy } from "./policy.ts"
+import { type Classifiers, compilePolicy, InvalidPolicy } from "./policy.ts"
 import { compileLimitMs, type PolicyBook, UnknownPolicyVersion } from "./policy-book.ts"
 import { activePolicy, findPolicy, revisionOf, versionMessage } from "./policy-message.ts"
 import { activate, findActive, insertVersion, listVersions } from "./policy-store.ts"
@@ -30,9 +30,10 @@ export function policyHandlers(deps: {
   readonly database: Database
   readonly book: PolicyBook
   readonly shipped: ShippedPolicies
+  readonly classifiers: Classifiers
   readonly limitMs: number
 }) {
-  const { database, book, shipped, limitMs } = deps
+  const { database, book, shipped, classifiers, limitMs } = deps
   return {
     async getActivePolicy({ workspaceId }, { signal }) {
       return database.tenant(
@@ -86,7 +87,7 @@ export function policyHandlers(deps: {
       const { workspaceId, name, description } = request
       const { signal } = context
       await invalidPolicyAsError(async () => {
-        const compile = compilePolicy(`${name}@0`, toRules(request.rules))
+        const compile = compilePolicy(`${name}@0`, toRules(request.rules), classifiers)
         await inSlices(compile, { signal, limitMs: compileLimitMs })
       })
       const digest = digestOfRules(request.rules)

@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest"
+import { shippedClassifiers } from "./classifier/embedded.ts"
 import { judge } from "./judge.ts"
 import {
   expressionRule,
@@ -125,7 +126,7 @@ describe("nothing stalls the loop", () => {
     const rules = many(2, (n) => [
       { ...patternRule(...many(20, (m) => [`${pattern}p${n}x${m}`])), ruleId: `r${n}` },
     ])
-    expect(slowestStep(compilePolicy("test@1", rules))).toBeLessThan(limitMs)
+    expect(slowestStep(compilePolicy("test@1", rules, shippedClassifiers()))).toBeLessThan(limitMs)
   })
 
   it("while a text of a million characters is normalised", () => {
@@ -156,7 +157,9 @@ describe("a glob", () => {
 
 it("a rule without a matcher is refused", () => {
   const rule = ruleOf({ kind: "nothing" } as never)
-  expect(() => finish(compilePolicy("test@1", [rule]))).toThrow("it has no matcher")
+  expect(() => finish(compilePolicy("test@1", [rule], shippedClassifiers()))).toThrow(
+    "it has no matcher",
+  )
 })
 
 // CPU time of this thread, because wall time would count what other processes do.

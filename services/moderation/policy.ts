@@ -1,4 +1,5 @@
 import type { JsonObject } from "@bufbuild/protobuf"
+import type { Classifier } from "./classifier/embedded.ts"
 import { compileExpression, type Expression, type ExpressionInput } from "./expression.ts"
 import { InvalidExpression } from "./expression-bounds.ts"
 import type { PatternBook } from "./pattern-book.ts"
@@ -32,7 +33,19 @@ export interface Policy {
   readonly words: WordBook
   /** The rule of each entry of the word book. */
   readonly ruleOfWords: readonly number[]
+  readonly classified: readonly ClassifiedRule[]
 }
+
+/** A rule that asks a classifier, and the place of its label among the classifier's own. */
+export interface ClassifiedRule {
+  readonly rule: CompiledRule
+  readonly classifier: Classifier
+  readonly label: number
+  readonly threshold: number
+}
+
+/** The classifiers that rules may name. */
+export type Classifiers = ReadonlyMap<string, Classifier>
 
 /** A policy that cannot be used: the field and what is wrong with it. */
 export class InvalidPolicy extends Error {
@@ -53,15 +66,20 @@ export const maxWords = 10_000
 
 /**
  * Compiles the rules of a version, yielding between costly ones. Throws `InvalidPolicy` for the
- * first rule that is broken, cannot be bounded or is no boolean on a sample.
+ * first rule that is broken, cannot be bounded, is no boolean on a sample or names no classifier.
  */
-export function* compilePolicy(policyVersion: string, rules: readonly Rule[]): Steps<Policy> {
+export function* compilePolicy(
+  policyVersion: string,
+  rules: readonly Rule[],
+  classifiers: Classifiers,
+): Steps<Policy> {
   checkTotals(rules)
   const compiled: CompiledRule[] = []
   const patterns: Pattern[] = []
   const ruleOfPattern: number[] = []
   const words: (readonly string[])[] = []
   const ruleOfWords: number[] = []
+  const classified: ClassifiedRule[] = []
   for (const [index, rule] of rules.entries()) {
     const { matcher } = rule
     let expression: Expression | undefined
@@ -83,10 +101,20 @@ export function* compilePolicy(policyVersion: string, rules: readonly Rule[]): S
         ruleOfWords.push(index)
         yield
         break
+      case "classifier":
+        break
       default:
         throw new InvalidPolicy(`rules[${index}]`, "it has no matcher")
     }
-    compiled.push({ rule, applies: scopeTest(rule.scope), expression })
+    const ready = { rule, applies: scopeTest(rule.scope), expression }
+    compiled.push(ready)
+    if (matcher.kind === "classifier") {
+      classified.push({
+        rule: ready,
+        ...labelOf(classifiers, matcher, `rules[${index}].classifier`),
+        threshold: matcher.threshold,
+      })
+    }
   }
   const book = yield* createPatternBook(patterns)
   return {
@@ -96,12 +124,35 @@ export function* compilePolicy(policyVersion: string, rules: readonly Rule[]): S
     ruleOfPattern,
     words: createWordBook(words),
     ruleOfWords,
+    classified,
   }
 }
 
+function labelOf(
+  classifiers: Classifiers,
+  named: { readonly classifier: string; readonly label: string },
+  field: string,
+): Pick<ClassifiedRule, "classifier" | "label"> {
+  const classifier = classifiers.get(named.classifier)
+  if (classifier === undefined) {
+    const known = [...classifiers.keys()].join(", ")
+    throw new InvalidPolicy(`${field}.classifier`, `it is none of those there are: ${known}`)
+  }
+  const label = classifier.labels.indexOf(named.label)
+  if (label < 0) {
+    const known = classifier.labels.join(", ")
+    throw new InvalidPolicy(`${field}.label`, `"${named.classifier}" knows ${known}`)
+  }
+  return { classifier, label }
+}
+
 /** Compiles without giving way; for policies that ship with the service, and tests. */
-export function compilePolicyNow(policyVersion: string, rules: readonly Rule[]): Policy {
-  return finish(compilePolicy(policyVersion, rules))
+export function compilePolicyNow(
+  policyVersion: string,
+  rules: readonly Rule[],
+  classifiers: Classifiers,
+): Policy {
+  return finish(compilePolicy(policyVersion, rules, classifiers))
 }
 
 function checkTotals(rules: readonly Rule[]): void {

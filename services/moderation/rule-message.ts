@@ -130,6 +130,10 @@ function toMatcher({ matcher }: RuleMessage, field: string): RuleMatcher {
       }
       return { kind: "patterns", patterns, check: check === MatchCheck.LUHN ? "luhn" : "none" }
     }
+    case "classifier": {
+      const { classifier, label, threshold } = matcher.value
+      return { kind: "classifier", classifier, label, threshold }
+    }
     default:
       throw new InvalidPolicy(field, "it has no matcher")
   }

@@ -27,6 +27,13 @@ export type RuleMatcher =
       readonly check: "none" | "luhn"
     }
   | { readonly kind: "words"; readonly words: readonly string[] }
+  | {
+      readonly kind: "classifier"
+      readonly classifier: string
+      readonly label: string
+      /** From 0 to 1. */
+      readonly threshold: number
+    }
 
 /** One rule of a policy, as its author wrote it. */
 export interface Rule {

@@ -56,7 +56,7 @@ describe("Moderate", () => {
     const decision = await decide(workspaceId, content)
     expect(decision).toMatchObject({
       verdict: Verdict.ALLOWED,
-      policyVersion: "default@1",
+      policyVersion: "default@2",
       contentDigest: digestOfStruct(content),
       failure: "",
       matchedRules: [],
@@ -132,7 +132,7 @@ describe("policy versions", () => {
     for (const [version, verdict] of [
       ["fruit@2", Verdict.FLAGGED],
       ["fruit@1", Verdict.BLOCKED],
-      ["default@1", Verdict.ALLOWED],
+      ["default@2", Verdict.ALLOWED],
     ] as const) {
       await activate(workspaceId, version)
       const decision = await decide(workspaceId, { text: "an apple" })
@@ -147,7 +147,7 @@ describe("policy versions", () => {
     const get = (policyVersion: string) =>
       served.policies.getPolicyVersion({ workspaceId, policyVersion }, as(workspaceId, Role.VIEWER))
     expect((await get("fruit@1")).policyVersion).toEqual({ ...created, active: true })
-    const { policyVersion } = await get("default@1")
+    const { policyVersion } = await get("default@2")
     expect(policyVersion).toMatchObject({ name: "default", workspaceId, active: false })
     expect(policyVersion?.rules.length).toBeGreaterThan(5)
     const { activePolicy } = await served.policies.getActivePolicy({ workspaceId }, as(workspaceId))
@@ -211,11 +211,11 @@ describe("policy versions", () => {
     const { activePolicy } = await served.policies.getActivePolicy({ workspaceId }, as(workspaceId))
     const etag = activePolicy?.etag ?? ""
     const first = await activate(workspaceId, "fruit@1", etag)
-    const stale = await failureOf(activate(workspaceId, "default@1", etag))
+    const stale = await failureOf(activate(workspaceId, "default@2", etag))
     expect(stale.reason).toBe("ETAG_MISMATCH")
-    const second = await activate(workspaceId, "default@1", first.activePolicy?.etag)
-    expect(second.activePolicy?.policy?.policyVersion).toBe("default@1")
-    expect((await failureOf(activate(newId(), "default@1", '"7"'))).reason).toBe("ETAG_MISMATCH")
+    const second = await activate(workspaceId, "default@2", first.activePolicy?.etag)
+    expect(second.activePolicy?.policy?.policyVersion).toBe("default@2")
+    expect((await failureOf(activate(newId(), "default@2", '"7"'))).reason).toBe("ETAG_MISMATCH")
   })
 
   it("are tried without consequences", async () => {

@@ -6,7 +6,10 @@
  *   expression.ts, expression-bounds.ts   CEL under a meter
  *   pattern-book.ts, word-book.ts         RE2 patterns and word lists over texts
  *   pattern-need.ts, literal-scan.ts      which patterns could occur in a text at all
- *   content-text.ts, normalised-text.ts   the texts, in every form that is judged
+ *   content-text.ts, normalised-text.ts, decoded-text.ts   the texts, in every form that is judged
+ *   classifier/         the classifier that ships: embedded.ts scores by model-file.ts what features.ts
+ *                       sees; training.ts makes it (docs/moderation-model.md)
+ *   quality/            trains it, and judges by it out of fold: for benches
  *   slices.ts           gives way to the event loop between steps
  * evaluation.ts         a judgement with digest and latency, whatever goes wrong
  * policy-book.ts        compiled versions, and which one judges whom
@@ -20,6 +23,7 @@ import { ModerationService } from "../../gen/runwarden/moderation/v1/moderation_
 import { PolicyService } from "../../gen/runwarden/moderation/v1/policy_service_pb.ts"
 import { openDatabase } from "../../mesh/database.ts"
 import { type Runtime, route, type Service, type ServiceModule } from "../../mesh/service.ts"
+import { shippedClassifiers } from "./classifier/embedded.ts"
 import { type ModerationConfig, readConfig } from "./config.ts"
 import { decisionHandlers } from "./decision-handlers.ts"
 import { createDecisionLog } from "./decision-log.ts"
@@ -42,20 +46,21 @@ export const moderationModule: ServiceModule<ModerationConfig> = {
   create: (config, runtime) => createModeration(config, { runtime }),
 }
 
-/** Creates the service. Throws where the shipped default policy is broken. */
+/** Creates the service. Throws where the shipped default policy or classifier is broken. */
 export function createModeration(config: ModerationConfig, { runtime }: ModerationDeps): Service {
-  const shipped = readShippedPolicies()
+  const classifiers = shippedClassifiers()
+  const shipped = readShippedPolicies(classifiers)
   const stack = new AsyncDisposableStack()
   const database = stack.use(
     openDatabase(config.database, { runtime, migrations: join(import.meta.dirname, "migrations") }),
   )
-  const book = createPolicyBook({ database, shipped })
+  const book = createPolicyBook({ database, shipped, classifiers })
   const log = stack.use(createDecisionLog({ database, book, log: runtime.log }))
   const limitMs = config.evaluationLimitMs
   return {
     routes: [
       route(ModerationService, moderationHandlers({ log, book, limitMs })),
-      route(PolicyService, policyHandlers({ database, book, shipped, limitMs })),
+      route(PolicyService, policyHandlers({ database, book, shipped, classifiers, limitMs })),
       route(DecisionService, decisionHandlers({ database, log })),
     ],
     async start(signal) {

@@ -20,7 +20,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file runwarden/moderation/v1/policy.proto.
  */
 export const file_runwarden_moderation_v1_policy: GenFile = /*@__PURE__*/
-  fileDesc("CiRydW53YXJkZW4vbW9kZXJhdGlvbi92MS9wb2xpY3kucHJvdG8SF3J1bndhcmRlbi5tb2RlcmF0aW9uLnYxIooCCg1Qb2xpY3lWZXJzaW9uEhYKDnBvbGljeV92ZXJzaW9uGAEgASgJEhQKDHdvcmtzcGFjZV9pZBgCIAEoCRIMCgRuYW1lGAMgASgJEg8KB3ZlcnNpb24YBCABKA0SEwoLZGVzY3JpcHRpb24YBSABKAkSLAoFcnVsZXMYBiADKAsyHS5ydW53YXJkZW4ubW9kZXJhdGlvbi52MS5SdWxlEg4KBmRpZ2VzdBgHIAEoCRIOCgZhY3RpdmUYCCABKAgSGAoKY3JlYXRvcl9pZBgJIAEoCUIEiLUYBRIvCgtjcmVhdGVfdGltZRgKIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAioQEKDEFjdGl2ZVBvbGljeRI2CgZwb2xpY3kYASABKAsyJi5ydW53YXJkZW4ubW9kZXJhdGlvbi52MS5Qb2xpY3lWZXJzaW9uEhoKDGFjdGl2YXRvcl9pZBgCIAEoCUIEiLUYBRIvCgt1cGRhdGVfdGltZRgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDAoEZXRhZxgEIAEoCSKtAwoEUnVsZRIyCgdydWxlX2lkGAEgASgJQiG6SB5yHBhAMhheW2EtejAtOV0rKC1bYS16MC05XSspKiQSPQoHdmVyZGljdBgCIAEoDjIgLnJ1bndhcmRlbi5tb2RlcmF0aW9uLnYxLlZlcmRpY3RCCrpIB4IBBBgCGAMSNgoIY2F0ZWdvcnkYAyABKAlCJLpIIXIfGEAyG15bYS16MC05XSsoWy0vXVthLXowLTldKykqJBIfCgtkZXNjcmlwdGlvbhgEIAEoCUIKukgHcgUQARj0AxIxCgVzY29wZRgFIAEoCzIiLnJ1bndhcmRlbi5tb2RlcmF0aW9uLnYxLlJ1bGVTY29wZRIgCgpleHByZXNzaW9uGAYgASgJQgq6SAdyBRABGIAISAASOwoIcGF0dGVybnMYByABKAsyJy5ydW53YXJkZW4ubW9kZXJhdGlvbi52MS5QYXR0ZXJuTWF0Y2hlckgAEjUKBXdvcmRzGAggASgLMiQucnVud2FyZGVuLm1vZGVyYXRpb24udjEuV29yZE1hdGNoZXJIAEIQCgdtYXRjaGVyEgW6SAIIASKHAgoJUnVsZVNjb3BlEkcKCHN1YmplY3RzGAEgAygOMiAucnVud2FyZGVuLm1vZGVyYXRpb24udjEuU3ViamVjdEITukgQkgENEAgYASIHggEEEAEgABIzCgV0b29scxgCIAMoCUIkukghkgEeEEAiGnIYGMgBMhNeW0EtWmEtejAtOS5fLyotXSskEjoKDGV4Y2VwdF90b29scxgDIAMoCUIkukghkgEeEEAiGnIYGMgBMhNeW0EtWmEtejAtOS5fLyotXSskEkAKB2VmZmVjdHMYBCADKA4yGi5ydW53YXJkZW4udG9vbHMudjEuRWZmZWN0QhO6SBCSAQ0QBBgBIgeCAQQQASAAInUKDlBhdHRlcm5NYXRjaGVyEiUKCHBhdHRlcm5zGAEgAygJQhO6SBCSAQ0IARBAIgdyBRABGIAEEjwKBWNoZWNrGAIgASgOMiMucnVud2FyZGVuLm1vZGVyYXRpb24udjEuTWF0Y2hDaGVja0IIukgFggECEAEiMgoLV29yZE1hdGNoZXISIwoFd29yZHMYASADKAlCFLpIEZIBDggBEOgHIgdyBRABGMgBKj8KCk1hdGNoQ2hlY2sSGwoXTUFUQ0hfQ0hFQ0tfVU5TUEVDSUZJRUQQABIUChBNQVRDSF9DSEVDS19MVUhOEAFiBnByb3RvMw", [file_buf_validate_validate, file_google_protobuf_timestamp, file_runwarden_moderation_v1_decision, file_runwarden_options_v1_access, file_runwarden_tools_v1_tool]);
+  fileDesc("CiRydW53YXJkZW4vbW9kZXJhdGlvbi92MS9wb2xpY3kucHJvdG8SF3J1bndhcmRlbi5tb2RlcmF0aW9uLnYxIooCCg1Qb2xpY3lWZXJzaW9uEhYKDnBvbGljeV92ZXJzaW9uGAEgASgJEhQKDHdvcmtzcGFjZV9pZBgCIAEoCRIMCgRuYW1lGAMgASgJEg8KB3ZlcnNpb24YBCABKA0SEwoLZGVzY3JpcHRpb24YBSABKAkSLAoFcnVsZXMYBiADKAsyHS5ydW53YXJkZW4ubW9kZXJhdGlvbi52MS5SdWxlEg4KBmRpZ2VzdBgHIAEoCRIOCgZhY3RpdmUYCCABKAgSGAoKY3JlYXRvcl9pZBgJIAEoCUIEiLUYBRIvCgtjcmVhdGVfdGltZRgKIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAioQEKDEFjdGl2ZVBvbGljeRI2CgZwb2xpY3kYASABKAsyJi5ydW53YXJkZW4ubW9kZXJhdGlvbi52MS5Qb2xpY3lWZXJzaW9uEhoKDGFjdGl2YXRvcl9pZBgCIAEoCUIEiLUYBRIvCgt1cGRhdGVfdGltZRgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDAoEZXRhZxgEIAEoCSLvAwoEUnVsZRIyCgdydWxlX2lkGAEgASgJQiG6SB5yHBhAMhheW2EtejAtOV0rKC1bYS16MC05XSspKiQSPQoHdmVyZGljdBgCIAEoDjIgLnJ1bndhcmRlbi5tb2RlcmF0aW9uLnYxLlZlcmRpY3RCCrpIB4IBBBgCGAMSNgoIY2F0ZWdvcnkYAyABKAlCJLpIIXIfGEAyG15bYS16MC05XSsoWy0vXVthLXowLTldKykqJBIfCgtkZXNjcmlwdGlvbhgEIAEoCUIKukgHcgUQARj0AxIxCgVzY29wZRgFIAEoCzIiLnJ1bndhcmRlbi5tb2RlcmF0aW9uLnYxLlJ1bGVTY29wZRIgCgpleHByZXNzaW9uGAYgASgJQgq6SAdyBRABGIAISAASOwoIcGF0dGVybnMYByABKAsyJy5ydW53YXJkZW4ubW9kZXJhdGlvbi52MS5QYXR0ZXJuTWF0Y2hlckgAEjUKBXdvcmRzGAggASgLMiQucnVud2FyZGVuLm1vZGVyYXRpb24udjEuV29yZE1hdGNoZXJIABJACgpjbGFzc2lmaWVyGAkgASgLMioucnVud2FyZGVuLm1vZGVyYXRpb24udjEuQ2xhc3NpZmllck1hdGNoZXJIAEIQCgdtYXRjaGVyEgW6SAIIASKHAgoJUnVsZVNjb3BlEkcKCHN1YmplY3RzGAEgAygOMiAucnVud2FyZGVuLm1vZGVyYXRpb24udjEuU3ViamVjdEITukgQkgENEAgYASIHggEEEAEgABIzCgV0b29scxgCIAMoCUIkukghkgEeEEAiGnIYGMgBMhNeW0EtWmEtejAtOS5fLyotXSskEjoKDGV4Y2VwdF90b29scxgDIAMoCUIkukghkgEeEEAiGnIYGMgBMhNeW0EtWmEtejAtOS5fLyotXSskEkAKB2VmZmVjdHMYBCADKA4yGi5ydW53YXJkZW4udG9vbHMudjEuRWZmZWN0QhO6SBCSAQ0QBBgBIgeCAQQQASAAInUKDlBhdHRlcm5NYXRjaGVyEiUKCHBhdHRlcm5zGAEgAygJQhO6SBCSAQ0IARBAIgdyBRABGIAEEjwKBWNoZWNrGAIgASgOMiMucnVud2FyZGVuLm1vZGVyYXRpb24udjEuTWF0Y2hDaGVja0IIukgFggECEAEiMgoLV29yZE1hdGNoZXISIwoFd29yZHMYASADKAlCFLpIEZIBDggBEOgHIgdyBRABGMgBIpABChFDbGFzc2lmaWVyTWF0Y2hlchI1CgpjbGFzc2lmaWVyGAEgASgJQiG6SB5yHBhAMhheW2EtejAtOV0rKC1bYS16MC05XSspKiQSGAoFbGFiZWwYAiABKAlCCbpIBnIEEAEYQBIqCgl0aHJlc2hvbGQYAyABKAFCF7pIFBISGQAAAAAAAPA/IQAAAAAAAAAAKj8KCk1hdGNoQ2hlY2sSGwoXTUFUQ0hfQ0hFQ0tfVU5TUEVDSUZJRUQQABIUChBNQVRDSF9DSEVDS19MVUhOEAFiBnByb3RvMw", [file_buf_validate_validate, file_google_protobuf_timestamp, file_runwarden_moderation_v1_decision, file_runwarden_options_v1_access, file_runwarden_tools_v1_tool]);
 
 /**
  * PolicyVersion is one immutable version of a policy. It has no update time because it never
@@ -223,6 +223,14 @@ export type Rule = Message<"runwarden.moderation.v1.Rule"> & {
      */
     value: WordMatcher;
     case: "words";
+  } | {
+    /**
+     * What a classifier says of each text of the content.
+     *
+     * @generated from field: runwarden.moderation.v1.ClassifierMatcher classifier = 9;
+     */
+    value: ClassifierMatcher;
+    case: "classifier";
   } | { case: undefined; value?: undefined };
 };
 
@@ -329,6 +337,44 @@ export type WordMatcher = Message<"runwarden.moderation.v1.WordMatcher"> & {
  */
 export const WordMatcherSchema: GenMessage<WordMatcher> = /*@__PURE__*/
   messageDesc(file_runwarden_moderation_v1_policy, 5);
+
+/**
+ * ClassifierMatcher matches where a classifier finds a text enough like those of a label, in any
+ * window of any text of the content, or of all its texts put together, after the normalisation that
+ * patterns see. The score stands in the decision.
+ *
+ * @generated from message runwarden.moderation.v1.ClassifierMatcher
+ */
+export type ClassifierMatcher = Message<"runwarden.moderation.v1.ClassifierMatcher"> & {
+  /**
+   * Name of the classifier: `embedded` ships with the service.
+   *
+   * @generated from field: string classifier = 1;
+   */
+  classifier: string;
+
+  /**
+   * What is asked for, one of the classifier's own labels: `harassment`, `hate` or
+   * `prompt-injection` of the embedded one.
+   *
+   * @generated from field: string label = 2;
+   */
+  label: string;
+
+  /**
+   * The score from which on the rule matches, above 0 and up to 1.
+   *
+   * @generated from field: double threshold = 3;
+   */
+  threshold: number;
+};
+
+/**
+ * Describes the message runwarden.moderation.v1.ClassifierMatcher.
+ * Use `create(ClassifierMatcherSchema)` to create a new message.
+ */
+export const ClassifierMatcherSchema: GenMessage<ClassifierMatcher> = /*@__PURE__*/
+  messageDesc(file_runwarden_moderation_v1_policy, 6);
 
 /**
  * MatchCheck is a test that a match must also pass.

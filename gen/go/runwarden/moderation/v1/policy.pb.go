@@ -301,6 +301,7 @@ type Rule struct {
 	//	*Rule_Expression
 	//	*Rule_Patterns
 	//	*Rule_Words
+	//	*Rule_Classifier
 	Matcher       isRule_Matcher `protobuf_oneof:"matcher"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -405,6 +406,15 @@ func (x *Rule) GetWords() *WordMatcher {
 	return nil
 }
 
+func (x *Rule) GetClassifier() *ClassifierMatcher {
+	if x != nil {
+		if x, ok := x.Matcher.(*Rule_Classifier); ok {
+			return x.Classifier
+		}
+	}
+	return nil
+}
+
 type isRule_Matcher interface {
 	isRule_Matcher()
 }
@@ -424,11 +434,18 @@ type Rule_Words struct {
 	Words *WordMatcher `protobuf:"bytes,8,opt,name=words,proto3,oneof"`
 }
 
+type Rule_Classifier struct {
+	// What a classifier says of each text of the content.
+	Classifier *ClassifierMatcher `protobuf:"bytes,9,opt,name=classifier,proto3,oneof"`
+}
+
 func (*Rule_Expression) isRule_Matcher() {}
 
 func (*Rule_Patterns) isRule_Matcher() {}
 
 func (*Rule_Words) isRule_Matcher() {}
+
+func (*Rule_Classifier) isRule_Matcher() {}
 
 // RuleScope narrows where a rule applies. An empty list does not narrow.
 type RuleScope struct {
@@ -610,6 +627,73 @@ func (x *WordMatcher) GetWords() []string {
 	return nil
 }
 
+// ClassifierMatcher matches where a classifier finds a text enough like those of a label, in any
+// window of any text of the content, or of all its texts put together, after the normalisation that
+// patterns see. The score stands in the decision.
+type ClassifierMatcher struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the classifier: `embedded` ships with the service.
+	Classifier string `protobuf:"bytes,1,opt,name=classifier,proto3" json:"classifier,omitempty"`
+	// What is asked for, one of the classifier's own labels: `harassment`, `hate` or
+	// `prompt-injection` of the embedded one.
+	Label string `protobuf:"bytes,2,opt,name=label,proto3" json:"label,omitempty"`
+	// The score from which on the rule matches, above 0 and up to 1.
+	Threshold     float64 `protobuf:"fixed64,3,opt,name=threshold,proto3" json:"threshold,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClassifierMatcher) Reset() {
+	*x = ClassifierMatcher{}
+	mi := &file_runwarden_moderation_v1_policy_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClassifierMatcher) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClassifierMatcher) ProtoMessage() {}
+
+func (x *ClassifierMatcher) ProtoReflect() protoreflect.Message {
+	mi := &file_runwarden_moderation_v1_policy_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClassifierMatcher.ProtoReflect.Descriptor instead.
+func (*ClassifierMatcher) Descriptor() ([]byte, []int) {
+	return file_runwarden_moderation_v1_policy_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ClassifierMatcher) GetClassifier() string {
+	if x != nil {
+		return x.Classifier
+	}
+	return ""
+}
+
+func (x *ClassifierMatcher) GetLabel() string {
+	if x != nil {
+		return x.Label
+	}
+	return ""
+}
+
+func (x *ClassifierMatcher) GetThreshold() float64 {
+	if x != nil {
+		return x.Threshold
+	}
+	return 0
+}
+
 var File_runwarden_moderation_v1_policy_proto protoreflect.FileDescriptor
 
 const file_runwarden_moderation_v1_policy_proto_rawDesc = "" +
@@ -634,7 +718,7 @@ const file_runwarden_moderation_v1_policy_proto_rawDesc = "" +
 	"\factivator_id\x18\x02 \x01(\tB\x04\x88\xb5\x18\x05R\vactivatorId\x12;\n" +
 	"\vupdate_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"updateTime\x12\x12\n" +
-	"\x04etag\x18\x04 \x01(\tR\x04etag\"\xf9\x03\n" +
+	"\x04etag\x18\x04 \x01(\tR\x04etag\"\xc7\x04\n" +
 	"\x04Rule\x12:\n" +
 	"\arule_id\x18\x01 \x01(\tB!\xbaH\x1er\x1c\x18@2\x18^[a-z0-9]+(-[a-z0-9]+)*$R\x06ruleId\x12F\n" +
 	"\averdict\x18\x02 \x01(\x0e2 .runwarden.moderation.v1.VerdictB\n" +
@@ -648,7 +732,10 @@ const file_runwarden_moderation_v1_policy_proto_rawDesc = "" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\bH\x00R\n" +
 	"expression\x12E\n" +
 	"\bpatterns\x18\a \x01(\v2'.runwarden.moderation.v1.PatternMatcherH\x00R\bpatterns\x12<\n" +
-	"\x05words\x18\b \x01(\v2$.runwarden.moderation.v1.WordMatcherH\x00R\x05wordsB\x10\n" +
+	"\x05words\x18\b \x01(\v2$.runwarden.moderation.v1.WordMatcherH\x00R\x05words\x12L\n" +
+	"\n" +
+	"classifier\x18\t \x01(\v2*.runwarden.moderation.v1.ClassifierMatcherH\x00R\n" +
+	"classifierB\x10\n" +
 	"\amatcher\x12\x05\xbaH\x02\b\x01\"\xae\x02\n" +
 	"\tRuleScope\x12Q\n" +
 	"\bsubjects\x18\x01 \x03(\x0e2 .runwarden.moderation.v1.SubjectB\x13\xbaH\x10\x92\x01\r\x10\b\x18\x01\"\a\x82\x01\x04\x10\x01 \x00R\bsubjects\x12:\n" +
@@ -659,7 +746,13 @@ const file_runwarden_moderation_v1_policy_proto_rawDesc = "" +
 	"\bpatterns\x18\x01 \x03(\tB\x13\xbaH\x10\x92\x01\r\b\x01\x10@\"\ar\x05\x10\x01\x18\x80\x04R\bpatterns\x12C\n" +
 	"\x05check\x18\x02 \x01(\x0e2#.runwarden.moderation.v1.MatchCheckB\b\xbaH\x05\x82\x01\x02\x10\x01R\x05check\"9\n" +
 	"\vWordMatcher\x12*\n" +
-	"\x05words\x18\x01 \x03(\tB\x14\xbaH\x11\x92\x01\x0e\b\x01\x10\xe8\a\"\ar\x05\x10\x01\x18\xc8\x01R\x05words*?\n" +
+	"\x05words\x18\x01 \x03(\tB\x14\xbaH\x11\x92\x01\x0e\b\x01\x10\xe8\a\"\ar\x05\x10\x01\x18\xc8\x01R\x05words\"\xae\x01\n" +
+	"\x11ClassifierMatcher\x12A\n" +
+	"\n" +
+	"classifier\x18\x01 \x01(\tB!\xbaH\x1er\x1c\x18@2\x18^[a-z0-9]+(-[a-z0-9]+)*$R\n" +
+	"classifier\x12\x1f\n" +
+	"\x05label\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x05label\x125\n" +
+	"\tthreshold\x18\x03 \x01(\x01B\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\xf0?!\x00\x00\x00\x00\x00\x00\x00\x00R\tthreshold*?\n" +
 	"\n" +
 	"MatchCheck\x12\x1b\n" +
 	"\x17MATCH_CHECK_UNSPECIFIED\x10\x00\x12\x14\n" +
@@ -679,7 +772,7 @@ func file_runwarden_moderation_v1_policy_proto_rawDescGZIP() []byte {
 }
 
 var file_runwarden_moderation_v1_policy_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_runwarden_moderation_v1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_runwarden_moderation_v1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_runwarden_moderation_v1_policy_proto_goTypes = []any{
 	(MatchCheck)(0),               // 0: runwarden.moderation.v1.MatchCheck
 	(*PolicyVersion)(nil),         // 1: runwarden.moderation.v1.PolicyVersion
@@ -688,28 +781,30 @@ var file_runwarden_moderation_v1_policy_proto_goTypes = []any{
 	(*RuleScope)(nil),             // 4: runwarden.moderation.v1.RuleScope
 	(*PatternMatcher)(nil),        // 5: runwarden.moderation.v1.PatternMatcher
 	(*WordMatcher)(nil),           // 6: runwarden.moderation.v1.WordMatcher
-	(*timestamppb.Timestamp)(nil), // 7: google.protobuf.Timestamp
-	(Verdict)(0),                  // 8: runwarden.moderation.v1.Verdict
-	(Subject)(0),                  // 9: runwarden.moderation.v1.Subject
-	(v1.Effect)(0),                // 10: runwarden.tools.v1.Effect
+	(*ClassifierMatcher)(nil),     // 7: runwarden.moderation.v1.ClassifierMatcher
+	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
+	(Verdict)(0),                  // 9: runwarden.moderation.v1.Verdict
+	(Subject)(0),                  // 10: runwarden.moderation.v1.Subject
+	(v1.Effect)(0),                // 11: runwarden.tools.v1.Effect
 }
 var file_runwarden_moderation_v1_policy_proto_depIdxs = []int32{
 	3,  // 0: runwarden.moderation.v1.PolicyVersion.rules:type_name -> runwarden.moderation.v1.Rule
-	7,  // 1: runwarden.moderation.v1.PolicyVersion.create_time:type_name -> google.protobuf.Timestamp
+	8,  // 1: runwarden.moderation.v1.PolicyVersion.create_time:type_name -> google.protobuf.Timestamp
 	1,  // 2: runwarden.moderation.v1.ActivePolicy.policy:type_name -> runwarden.moderation.v1.PolicyVersion
-	7,  // 3: runwarden.moderation.v1.ActivePolicy.update_time:type_name -> google.protobuf.Timestamp
-	8,  // 4: runwarden.moderation.v1.Rule.verdict:type_name -> runwarden.moderation.v1.Verdict
+	8,  // 3: runwarden.moderation.v1.ActivePolicy.update_time:type_name -> google.protobuf.Timestamp
+	9,  // 4: runwarden.moderation.v1.Rule.verdict:type_name -> runwarden.moderation.v1.Verdict
 	4,  // 5: runwarden.moderation.v1.Rule.scope:type_name -> runwarden.moderation.v1.RuleScope
 	5,  // 6: runwarden.moderation.v1.Rule.patterns:type_name -> runwarden.moderation.v1.PatternMatcher
 	6,  // 7: runwarden.moderation.v1.Rule.words:type_name -> runwarden.moderation.v1.WordMatcher
-	9,  // 8: runwarden.moderation.v1.RuleScope.subjects:type_name -> runwarden.moderation.v1.Subject
-	10, // 9: runwarden.moderation.v1.RuleScope.effects:type_name -> runwarden.tools.v1.Effect
-	0,  // 10: runwarden.moderation.v1.PatternMatcher.check:type_name -> runwarden.moderation.v1.MatchCheck
-	11, // [11:11] is the sub-list for method output_type
-	11, // [11:11] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	7,  // 8: runwarden.moderation.v1.Rule.classifier:type_name -> runwarden.moderation.v1.ClassifierMatcher
+	10, // 9: runwarden.moderation.v1.RuleScope.subjects:type_name -> runwarden.moderation.v1.Subject
+	11, // 10: runwarden.moderation.v1.RuleScope.effects:type_name -> runwarden.tools.v1.Effect
+	0,  // 11: runwarden.moderation.v1.PatternMatcher.check:type_name -> runwarden.moderation.v1.MatchCheck
+	12, // [12:12] is the sub-list for method output_type
+	12, // [12:12] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_runwarden_moderation_v1_policy_proto_init() }
@@ -722,6 +817,7 @@ func file_runwarden_moderation_v1_policy_proto_init() {
 		(*Rule_Expression)(nil),
 		(*Rule_Patterns)(nil),
 		(*Rule_Words)(nil),
+		(*Rule_Classifier)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -729,7 +825,7 @@ func file_runwarden_moderation_v1_policy_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_runwarden_moderation_v1_policy_proto_rawDesc), len(file_runwarden_moderation_v1_policy_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   6,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -28,7 +28,7 @@ from runwarden.options.v1 import access_pb2 as runwarden_dot_options_dot_v1_dot_
 from runwarden.tools.v1 import tool_pb2 as runwarden_dot_tools_dot_v1_dot_tool__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$runwarden/moderation/v1/policy.proto\x12\x17runwarden.moderation.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a&runwarden/moderation/v1/decision.proto\x1a!runwarden/options/v1/access.proto\x1a\x1drunwarden/tools/v1/tool.proto\"\xf0\x02\n\rPolicyVersion\x12%\n\x0epolicy_version\x18\x01 \x01(\tR\rpolicyVersion\x12!\n\x0cworkspace_id\x18\x02 \x01(\tR\x0bworkspaceId\x12\x12\n\x04name\x18\x03 \x01(\tR\x04name\x12\x18\n\x07version\x18\x04 \x01(\rR\x07version\x12 \n\x0b\x64\x65scription\x18\x05 \x01(\tR\x0b\x64\x65scription\x12\x33\n\x05rules\x18\x06 \x03(\x0b\x32\x1d.runwarden.moderation.v1.RuleR\x05rules\x12\x16\n\x06\x64igest\x18\x07 \x01(\tR\x06\x64igest\x12\x16\n\x06\x61\x63tive\x18\x08 \x01(\x08R\x06\x61\x63tive\x12#\n\ncreator_id\x18\t \x01(\tB\x04\x88\xb5\x18\x05R\tcreatorId\x12;\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\"\xc8\x01\n\x0c\x41\x63tivePolicy\x12>\n\x06policy\x18\x01 \x01(\x0b\x32&.runwarden.moderation.v1.PolicyVersionR\x06policy\x12\'\n\x0c\x61\x63tivator_id\x18\x02 \x01(\tB\x04\x88\xb5\x18\x05R\x0b\x61\x63tivatorId\x12;\n\x0bupdate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nupdateTime\x12\x12\n\x04\x65tag\x18\x04 \x01(\tR\x04\x65tag\"\x85\x03\n\x04Rule\x12\x17\n\x07rule_id\x18\x01 \x01(\tR\x06ruleId\x12:\n\x07verdict\x18\x02 \x01(\x0e\x32 .runwarden.moderation.v1.VerdictR\x07verdict\x12\x1a\n\x08\x63\x61tegory\x18\x03 \x01(\tR\x08\x63\x61tegory\x12 \n\x0b\x64\x65scription\x18\x04 \x01(\tR\x0b\x64\x65scription\x12\x38\n\x05scope\x18\x05 \x01(\x0b\x32\".runwarden.moderation.v1.RuleScopeR\x05scope\x12 \n\nexpression\x18\x06 \x01(\tH\x00R\nexpression\x12\x45\n\x08patterns\x18\x07 \x01(\x0b\x32\'.runwarden.moderation.v1.PatternMatcherH\x00R\x08patterns\x12<\n\x05words\x18\x08 \x01(\x0b\x32$.runwarden.moderation.v1.WordMatcherH\x00R\x05wordsB\t\n\x07matcher\"\xb8\x01\n\tRuleScope\x12<\n\x08subjects\x18\x01 \x03(\x0e\x32 .runwarden.moderation.v1.SubjectR\x08subjects\x12\x14\n\x05tools\x18\x02 \x03(\tR\x05tools\x12!\n\x0c\x65xcept_tools\x18\x03 \x03(\tR\x0b\x65xceptTools\x12\x34\n\x07\x65\x66\x66\x65\x63ts\x18\x04 \x03(\x0e\x32\x1a.runwarden.tools.v1.EffectR\x07\x65\x66\x66\x65\x63ts\"g\n\x0ePatternMatcher\x12\x1a\n\x08patterns\x18\x01 \x03(\tR\x08patterns\x12\x39\n\x05\x63heck\x18\x02 \x01(\x0e\x32#.runwarden.moderation.v1.MatchCheckR\x05\x63heck\"#\n\x0bWordMatcher\x12\x14\n\x05words\x18\x01 \x03(\tR\x05words*?\n\nMatchCheck\x12\x1b\n\x17MATCH_CHECK_UNSPECIFIED\x10\x00\x12\x14\n\x10MATCH_CHECK_LUHN\x10\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$runwarden/moderation/v1/policy.proto\x12\x17runwarden.moderation.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a&runwarden/moderation/v1/decision.proto\x1a!runwarden/options/v1/access.proto\x1a\x1drunwarden/tools/v1/tool.proto\"\xf0\x02\n\rPolicyVersion\x12%\n\x0epolicy_version\x18\x01 \x01(\tR\rpolicyVersion\x12!\n\x0cworkspace_id\x18\x02 \x01(\tR\x0bworkspaceId\x12\x12\n\x04name\x18\x03 \x01(\tR\x04name\x12\x18\n\x07version\x18\x04 \x01(\rR\x07version\x12 \n\x0b\x64\x65scription\x18\x05 \x01(\tR\x0b\x64\x65scription\x12\x33\n\x05rules\x18\x06 \x03(\x0b\x32\x1d.runwarden.moderation.v1.RuleR\x05rules\x12\x16\n\x06\x64igest\x18\x07 \x01(\tR\x06\x64igest\x12\x16\n\x06\x61\x63tive\x18\x08 \x01(\x08R\x06\x61\x63tive\x12#\n\ncreator_id\x18\t \x01(\tB\x04\x88\xb5\x18\x05R\tcreatorId\x12;\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\"\xc8\x01\n\x0c\x41\x63tivePolicy\x12>\n\x06policy\x18\x01 \x01(\x0b\x32&.runwarden.moderation.v1.PolicyVersionR\x06policy\x12\'\n\x0c\x61\x63tivator_id\x18\x02 \x01(\tB\x04\x88\xb5\x18\x05R\x0b\x61\x63tivatorId\x12;\n\x0bupdate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nupdateTime\x12\x12\n\x04\x65tag\x18\x04 \x01(\tR\x04\x65tag\"\xd3\x03\n\x04Rule\x12\x17\n\x07rule_id\x18\x01 \x01(\tR\x06ruleId\x12:\n\x07verdict\x18\x02 \x01(\x0e\x32 .runwarden.moderation.v1.VerdictR\x07verdict\x12\x1a\n\x08\x63\x61tegory\x18\x03 \x01(\tR\x08\x63\x61tegory\x12 \n\x0b\x64\x65scription\x18\x04 \x01(\tR\x0b\x64\x65scription\x12\x38\n\x05scope\x18\x05 \x01(\x0b\x32\".runwarden.moderation.v1.RuleScopeR\x05scope\x12 \n\nexpression\x18\x06 \x01(\tH\x00R\nexpression\x12\x45\n\x08patterns\x18\x07 \x01(\x0b\x32\'.runwarden.moderation.v1.PatternMatcherH\x00R\x08patterns\x12<\n\x05words\x18\x08 \x01(\x0b\x32$.runwarden.moderation.v1.WordMatcherH\x00R\x05words\x12L\n\nclassifier\x18\t \x01(\x0b\x32*.runwarden.moderation.v1.ClassifierMatcherH\x00R\nclassifierB\t\n\x07matcher\"\xb8\x01\n\tRuleScope\x12<\n\x08subjects\x18\x01 \x03(\x0e\x32 .runwarden.moderation.v1.SubjectR\x08subjects\x12\x14\n\x05tools\x18\x02 \x03(\tR\x05tools\x12!\n\x0c\x65xcept_tools\x18\x03 \x03(\tR\x0b\x65xceptTools\x12\x34\n\x07\x65\x66\x66\x65\x63ts\x18\x04 \x03(\x0e\x32\x1a.runwarden.tools.v1.EffectR\x07\x65\x66\x66\x65\x63ts\"g\n\x0ePatternMatcher\x12\x1a\n\x08patterns\x18\x01 \x03(\tR\x08patterns\x12\x39\n\x05\x63heck\x18\x02 \x01(\x0e\x32#.runwarden.moderation.v1.MatchCheckR\x05\x63heck\"#\n\x0bWordMatcher\x12\x14\n\x05words\x18\x01 \x03(\tR\x05words\"g\n\x11\x43lassifierMatcher\x12\x1e\n\nclassifier\x18\x01 \x01(\tR\nclassifier\x12\x14\n\x05label\x18\x02 \x01(\tR\x05label\x12\x1c\n\tthreshold\x18\x03 \x01(\x01R\tthreshold*?\n\nMatchCheck\x12\x1b\n\x17MATCH_CHECK_UNSPECIFIED\x10\x00\x12\x14\n\x10MATCH_CHECK_LUHN\x10\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,18 +39,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_POLICYVERSION'].fields_by_name['creator_id']._serialized_options = b'\210\265\030\005'
   _globals['_ACTIVEPOLICY'].fields_by_name['activator_id']._loaded_options = None
   _globals['_ACTIVEPOLICY'].fields_by_name['activator_id']._serialized_options = b'\210\265\030\005'
-  _globals['_MATCHCHECK']._serialized_start=1499
-  _globals['_MATCHCHECK']._serialized_end=1562
+  _globals['_MATCHCHECK']._serialized_start=1682
+  _globals['_MATCHCHECK']._serialized_end=1745
   _globals['_POLICYVERSION']._serialized_start=205
   _globals['_POLICYVERSION']._serialized_end=573
   _globals['_ACTIVEPOLICY']._serialized_start=576
   _globals['_ACTIVEPOLICY']._serialized_end=776
   _globals['_RULE']._serialized_start=779
-  _globals['_RULE']._serialized_end=1168
-  _globals['_RULESCOPE']._serialized_start=1171
-  _globals['_RULESCOPE']._serialized_end=1355
-  _globals['_PATTERNMATCHER']._serialized_start=1357
-  _globals['_PATTERNMATCHER']._serialized_end=1460
-  _globals['_WORDMATCHER']._serialized_start=1462
-  _globals['_WORDMATCHER']._serialized_end=1497
+  _globals['_RULE']._serialized_end=1246
+  _globals['_RULESCOPE']._serialized_start=1249
+  _globals['_RULESCOPE']._serialized_end=1433
+  _globals['_PATTERNMATCHER']._serialized_start=1435
+  _globals['_PATTERNMATCHER']._serialized_end=1538
+  _globals['_WORDMATCHER']._serialized_start=1540
+  _globals['_WORDMATCHER']._serialized_end=1575
+  _globals['_CLASSIFIERMATCHER']._serialized_start=1577
+  _globals['_CLASSIFIERMATCHER']._serialized_end=1680
 # @@protoc_insertion_point(module_scope)

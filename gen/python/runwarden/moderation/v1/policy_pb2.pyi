@@ -164,6 +164,7 @@ class Rule(_message.Message):
     EXPRESSION_FIELD_NUMBER: _builtins.int
     PATTERNS_FIELD_NUMBER: _builtins.int
     WORDS_FIELD_NUMBER: _builtins.int
+    CLASSIFIER_FIELD_NUMBER: _builtins.int
     rule_id: _builtins.str
     """Id of the rule, unique in its version; it is named in decisions and denials."""
     verdict: _decision_pb2.Verdict.ValueType
@@ -188,6 +189,10 @@ class Rule(_message.Message):
     def words(self) -> Global___WordMatcher:
         """Words and phrases in each text of the content."""
 
+    @_builtins.property
+    def classifier(self) -> Global___ClassifierMatcher:
+        """What a classifier says of each text of the content."""
+
     def __init__(
         self,
         *,
@@ -199,12 +204,13 @@ class Rule(_message.Message):
         expression: _builtins.str = ...,
         patterns: Global___PatternMatcher | None = ...,
         words: Global___WordMatcher | None = ...,
+        classifier: Global___ClassifierMatcher | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["expression", b"expression", "matcher", b"matcher", "patterns", b"patterns", "scope", b"scope", "words", b"words"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["classifier", b"classifier", "expression", b"expression", "matcher", b"matcher", "patterns", b"patterns", "scope", b"scope", "words", b"words"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["category", b"category", "description", b"description", "expression", b"expression", "matcher", b"matcher", "patterns", b"patterns", "rule_id", b"rule_id", "scope", b"scope", "verdict", b"verdict", "words", b"words"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["category", b"category", "classifier", b"classifier", "description", b"description", "expression", b"expression", "matcher", b"matcher", "patterns", b"patterns", "rule_id", b"rule_id", "scope", b"scope", "verdict", b"verdict", "words", b"words"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_matcher: _TypeAlias = _typing.Literal["expression", "patterns", "words"]  # noqa: Y015
+    _WhichOneofReturnType_matcher: _TypeAlias = _typing.Literal["expression", "patterns", "words", "classifier"]  # noqa: Y015
     _WhichOneofArgType_matcher: _TypeAlias = _typing.Literal["matcher", b"matcher"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_matcher) -> _WhichOneofReturnType_matcher | None: ...
 
@@ -313,3 +319,38 @@ class WordMatcher(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WordMatcher: _TypeAlias = WordMatcher  # noqa: Y015
+
+@_typing.final
+class ClassifierMatcher(_message.Message):
+    """ClassifierMatcher matches where a classifier finds a text enough like those of a label, in any
+    window of any text of the content, or of all its texts put together, after the normalisation that
+    patterns see. The score stands in the decision.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLASSIFIER_FIELD_NUMBER: _builtins.int
+    LABEL_FIELD_NUMBER: _builtins.int
+    THRESHOLD_FIELD_NUMBER: _builtins.int
+    classifier: _builtins.str
+    """Name of the classifier: `embedded` ships with the service."""
+    label: _builtins.str
+    """What is asked for, one of the classifier's own labels: `harassment`, `hate` or
+    `prompt-injection` of the embedded one.
+    """
+    threshold: _builtins.float
+    """The score from which on the rule matches, above 0 and up to 1."""
+    def __init__(
+        self,
+        *,
+        classifier: _builtins.str = ...,
+        label: _builtins.str = ...,
+        threshold: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["classifier", b"classifier", "label", b"label", "threshold", b"threshold"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClassifierMatcher: _TypeAlias = ClassifierMatcher  # noqa: Y015
