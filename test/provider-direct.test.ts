@@ -15,6 +15,8 @@ import { testKeys, testRuntime, until } from "../mesh/testing.ts"
 import { availableLanguages, removePrograms } from "./example-programs.ts"
 import { type OrdersProvider, ordersProvider } from "./orders-provider.ts"
 
+const patience = { timeoutMs: 30_000 }
+
 afterAll(removePrograms)
 
 describe.each(availableLanguages("providers"))(
@@ -83,10 +85,13 @@ describe.each(availableLanguages("providers"))(
         else expect(answer).toMatchObject({ notes: [`note ${index}`] })
       })
       // What a process prints may come later than what it answers.
-      await until(() => callers.every((workspaceId) => provider.output().includes(workspaceId)))
+      await until(
+        () => callers.every((workspaceId) => provider.output().includes(workspaceId)),
+        patience,
+      )
       // Of the examples, one offers to take calls together.
       expect(provider.output().includes("batch items")).toBe(language.name === "go")
-    })
+    }, 60_000)
 
     test("a deadline reaches it, and ends what it waits for", async () => {
       await provider.start({ ORDERS_LOOKUP_MS: "60000" })
@@ -95,16 +100,18 @@ describe.each(availableLanguages("providers"))(
       const call = { ...refundCall(workspaceId), tool: "order.get" }
       const options = { ...as(workspaceId), timeoutMs: 3_000 }
       await expect(orders.executeTool(call, options)).rejects.toThrow()
-      const line = await until(() =>
-        provider
-          .output()
-          .match(/^.*tool=order\.get .*left_ms=.*$/m)
-          ?.join(""),
+      const line = await until(
+        () =>
+          provider
+            .output()
+            .match(/^.*tool=order\.get .*left_ms=.*$/m)
+            ?.join(""),
+        patience,
       )
       const left = Number(/left_ms=(\d+)/.exec(line)?.[1])
       expect(left).toBeGreaterThan(0)
       expect(left).toBeLessThanOrEqual(3_000)
-      await until(() => provider.output().includes("stopped"))
+      await until(() => provider.output().includes("stopped"), patience)
     }, 60_000)
 
     test("a refund of more than is left is refused, and changes nothing", async () => {
@@ -121,7 +128,7 @@ describe.each(availableLanguages("providers"))(
       }
       const after = await orders.executeTool(read, as(workspaceId))
       expect(after.outcome.value).toMatchObject({ refunded_cents: 0 })
-    })
+    }, 60_000)
 
     test("a tool or version that is not offered is refused before any effect", async () => {
       const workspaceId = newId()
@@ -132,7 +139,7 @@ describe.each(availableLanguages("providers"))(
           .catch((caught: unknown) => caught)
         expect(error).toMatchObject({ code: grpc.status.INVALID_ARGUMENT })
       }
-    })
+    }, 60_000)
 
     test("a token that is absent, forged, old or for somebody else is refused", async () => {
       await provider.start()
@@ -168,7 +175,7 @@ describe.each(availableLanguages("providers"))(
       const workspaceId = newId()
       const call = refundCall(workspaceId)
       const paid = orders.executeTool(call, as(workspaceId))
-      await until(() => provider.output().includes("paying"))
+      await until(() => provider.output().includes("paying"), patience)
       child.kill("SIGTERM")
       expect((await paid).outcome.value).toMatchObject({ refunded_cents: 100 })
       expect(await ended).toBe(0)
@@ -190,7 +197,7 @@ describe.each(availableLanguages("providers"))(
         ])
         const isRefused = executed.status === "rejected" && executed.reason.code === 3
         return isRefused && listed.status === "fulfilled"
-      })
+      }, patience)
       return client
     }
 

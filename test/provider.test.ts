@@ -46,7 +46,7 @@ describe.each(availableLanguages("providers"))("a provider in $name", (language)
     const away = await until(async () => {
       const found = await registered()
       return found?.state === ProviderState.UNAVAILABLE ? found : undefined
-    })
+    }, patience)
     expect(away).toMatchObject({ error: "DEPENDENCY_UNAVAILABLE", toolCount: 0 })
     await expect(start("order.get", { order_id: "A-1001" })).rejects.toSatisfy(
       (error) => reasonOf(error) === "UNKNOWN_TOOL",
@@ -71,7 +71,10 @@ describe.each(availableLanguages("providers"))("a provider in $name", (language)
       case: "result",
       value: { order_id: "A-1002", total_cents: 12_000, refunded_cents: 0, notes: [] },
     })
-    const line = await until(() => callLines("order.get").find((it) => it.includes(runId)))
+    const line = await until(
+      () => callLines("order.get").find((it) => it.includes(runId)),
+      patience,
+    )
     const told = Object.fromEntries([...line.matchAll(/(\w+)=(\S+)/g)].map(([, k, v]) => [k, v]))
     expect(told).toMatchObject({
       tool: "order.get",
@@ -83,7 +86,7 @@ describe.each(availableLanguages("providers"))("a provider in $name", (language)
     })
     expect(Number(told.left_ms)).toBeGreaterThan(0)
     expect(Number(told.left_ms)).toBeLessThanOrEqual(30_000)
-  })
+  }, 60_000)
 
   test("says what its tools have to say, as their own error", async () => {
     const { runId } = await start("order.get", { order_id: "B-1" })
@@ -92,7 +95,7 @@ describe.each(availableLanguages("providers"))("a provider in $name", (language)
       case: "error",
       value: { reason: "order_not_found" },
     })
-  })
+  }, 60_000)
 
   test("does a high-risk call once a person has said yes, and once only", async () => {
     const { runId } = await start("order.refund", { order_id: "A-1001", cents: 900 })
@@ -102,7 +105,7 @@ describe.each(availableLanguages("providers"))("a provider in $name", (language)
     await rest(runId, RunState.SUCCEEDED)
     expect((await callOf(runId)).outcome).toMatchObject({ value: { refunded_cents: 900 } })
     expect(provider.output().match(/paying cents=900/g)).toHaveLength(1)
-  })
+  }, 60_000)
 
   test("does a keyed call once, however often it is sent", async () => {
     wire.setLosingAnswers(true)
@@ -111,7 +114,7 @@ describe.each(availableLanguages("providers"))("a provider in $name", (language)
     wire.cut()
     wire.setLosingAnswers(false)
     await rest(runId, RunState.SUCCEEDED)
-    await until(() => callLines("order.note").length > 1)
+    await until(() => callLines("order.note").length > 1, patience)
     const keys = callLines("order.note").map((line) => /key=(\S+)/.exec(line)?.[1])
     expect(new Set(keys).size).toBe(1)
     expect((await callOf(runId)).outcome).toMatchObject({ value: { notes: ["Call before noon."] } })
