@@ -1,5 +1,5 @@
 // A real workload: the retail tasks of tau-bench. Each call must give what the set says, and exactly the
-// records that the set names must differ afterwards; also while processes die, here for every fourth
+// records that the set names must differ afterwards; also while processes die, here for every fifth
 // task. `npm run replay` kills under all of them.
 import { afterAll, beforeAll, describe, expect, test } from "vitest"
 import { deathsOf } from "../adversity/faults.ts"
@@ -42,8 +42,8 @@ describe.skipIf(set === undefined)("the retail tasks", () => {
 
   test("so they do while orchestrators, tools services and the shop die", { timeout }, async () => {
     const { cluster } = retail
-    const some = tasks.filter((_, n) => n % 4 === 0)
-    await using killing = startKilling(cluster, { random: createRandom(1), runsPerDeath: 3 })
+    const some = tasks.filter((_, n) => n % 5 === 0)
+    await using killing = startKilling(cluster, { random: createRandom(7), runsPerDeath: 4 })
     const { runEnded } = killing
     const report = await replay(retail, some, { signal: AbortSignal.timeout(timeout), runEnded })
     expect(report.findings).toEqual([])
