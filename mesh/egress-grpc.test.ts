@@ -1,15 +1,17 @@
 /** The way out for gRPC: what a name leads to is looked at for each connection, and proved by TLS. */
 import { type AddressInfo, createServer, type Server as NetServer, type Socket } from "node:net"
-import { createClient } from "@connectrpc/connect"
+import { inspect } from "node:util"
+import { Code, createClient } from "@connectrpc/connect"
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest"
 import { ToolProviderService } from "../gen/runwarden/tools/v1/tool_provider_service_pb.ts"
 import { EgressRefused } from "./egress.ts"
 import { createForeignGrpcTransport } from "./egress-grpc.ts"
-import { reasonOf } from "./errors.ts"
+import { RunwardenError, reasonOf } from "./errors.ts"
 import { definition, FakeProvider } from "./fixtures/fake-provider.ts"
 import { createGrpcServer, type GrpcServer } from "./grpc-server.ts"
 import { createVerifier } from "./hop-tokens.ts"
 import { actingAs, type ServiceName, serviceSubject } from "./identity.ts"
+import { newId } from "./ids.ts"
 import { wasNeverSent } from "./never-sent.ts"
 import { testKeys, testRuntime, until } from "./testing.ts"
 
@@ -73,6 +75,7 @@ describe("an address that the deployment names", () => {
     server = stack.use(
       createGrpcServer({ routes: [provider.route()], runtime }, { listen: `127.0.0.1:${port}` }),
     )
+    await server.start()
     await until(async () => {
       await opened.list().catch(() => undefined)
       return asked.length > 1
@@ -83,15 +86,16 @@ describe("an address that the deployment names", () => {
 
 describe("what leads elsewhere is not reached", () => {
   test.each([
-    ["loopback", "127.0.0.1"],
-    ["loopback, mapped", "::ffff:127.0.0.1"],
-    ["a private network", "10.0.0.1"],
-    ["metadata", "169.254.169.254"],
-    ["every address", "0.0.0.0"],
-  ])("%s, by its name", async (_, address) => {
-    names = { "public.test": ["8.8.8.8", address] }
-    // As for a name of the world, which none of the deployment's is.
-    await using opened = open("https://public.test:8443", [])
+    ["loopback", ["127.0.0.1"]],
+    ["loopback, mapped", ["::ffff:127.0.0.1"]],
+    ["every address", ["0.0.0.0"]],
+    ["a mixture", ["127.0.0.1", "8.8.8.8"]],
+    ["a private network", ["10.0.0.1"]],
+    ["metadata", ["169.254.169.254"]],
+  ])("%s, by its name", async (_, addresses) => {
+    names = { "public.test": addresses }
+    // On the port where somebody listens: what is looked at is where the name leads to.
+    await using opened = open(`https://public.test:${canaryPort}`, [], "any")
     const error = await opened.send().catch((caught: unknown) => caught)
     expect(reasonOf(error)).toBe("DEPENDENCY_UNAVAILABLE")
     expect(wasNeverSent(error)).toBe(true)
@@ -127,17 +131,23 @@ describe("what leads elsewhere is not reached", () => {
   })
 })
 
-test("what it says in an error stays there", async () => {
+test("what it says in an error stays there, and what the error means does not", async () => {
   names = { "provider.test": ["127.0.0.1"] }
-  provider.isAway = true
+  provider.answer = () => {
+    throw new RunwardenError("UNKNOWN_TOOL", { tool: "its own words" })
+  }
   await using opened = open(`http://provider.test:${port}`)
-  const error = await opened.list().catch((caught: unknown) => caught)
-  provider.isAway = false
-  expect(String(error)).not.toContain("away")
+  const error = await opened.send().catch((caught: unknown) => caught)
+  expect(error).toMatchObject({ code: Code.InvalidArgument })
+  expect(inspect(error, { depth: 9 })).not.toContain("its own words")
   expect(wasNeverSent(error)).toBe(false)
 })
 
-function open(given: string, configured = [new URL(given).origin]) {
+function open(
+  given: string,
+  configured = [new URL(given).origin],
+  ports: "any" | undefined = undefined,
+) {
   const url = new URL(given)
   const transport = createForeignGrpcTransport({
     url,
@@ -145,6 +155,7 @@ function open(given: string, configured = [new URL(given).origin]) {
     audience,
     egress: {
       configured,
+      ...(ports === undefined ? {} : { ports }),
       resolve: async (name) => {
         asked.push(name)
         return names[name] ?? []
@@ -153,10 +164,18 @@ function open(given: string, configured = [new URL(given).origin]) {
     headers: () => [["x-key", "value"]],
   })
   const client = createClient(ToolProviderService, transport)
-  const options = actingAs(serviceSubject("tools", ""), { timeoutMs: 5_000 })
+  const workspaceId = newId()
+  const options = actingAs(serviceSubject("tools", workspaceId), { timeoutMs: 5_000 })
+  const call = {
+    tool: "look",
+    version: "1.0.0",
+    idempotencyKey: "key",
+    arguments: { text: "" },
+    runId: newId(),
+  }
   return {
     list: () => client.listTools({}, options),
-    send: () => client.executeTool({ tool: "look" }, options),
+    send: () => client.executeTool({ ...call, workspaceId }, options),
     [Symbol.asyncDispose]: () => transport[Symbol.asyncDispose](),
   }
 }

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
-import { openDatabase } from "../../../mesh/database.ts"
+import { connect, openDatabase } from "../../../mesh/database.ts"
 import { actingAs } from "../../../mesh/identity.ts"
 import { newId } from "../../../mesh/ids.ts"
 import { testDatabase, testRuntime, until } from "../../../mesh/testing.ts"
@@ -76,6 +76,18 @@ it("what is due is claimed once, and little of one workspace", async () => {
     }
   }
   const limits = { limit: 3, perWorkspace: 2, leaseMs: 60_000 }
+  // While another replica is at what is due in one workspace, the rest is claimed without a wait.
+  {
+    await using replica = await connect(idle.workerUrl)
+    await replica.query("begin")
+    await replica.query(
+      "select from provider_refreshes_due where workspace_id = $1::uuid for update",
+      [admin.workspaceId],
+    )
+    const free = await claimRefreshes(database, { ...limits, leaseMs: 0 })
+    expect(free.map((row) => row.workspace_id)).toEqual([other.workspaceId, other.workspaceId])
+    await replica.query("rollback")
+  }
   const claims = [
     ...(await Promise.all([claimRefreshes(database, limits), claimRefreshes(database, limits)])),
     await claimRefreshes(database, limits),
