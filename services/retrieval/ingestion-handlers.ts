@@ -16,17 +16,26 @@ import { notFound, RunwardenError } from "../../mesh/errors.ts"
 import { nextPage, readPage } from "../../mesh/paging.ts"
 import { answerOnce } from "../../mesh/request-id.ts"
 import type { Analyser } from "./analyser.ts"
-import { binaryTypes, type Content, isBinaryType, isTextType, textTypes } from "./analysis.ts"
+import {
+  type Analysis,
+  binaryTypes,
+  type Content,
+  isBinaryType,
+  isTextType,
+  textTypes,
+} from "./analysis.ts"
 import { mayIndex } from "./document.ts"
 import { toDocument } from "./document-message.ts"
 import { listDocuments, readDocument, readText } from "./document-store.ts"
-import { type Ingested, ingest, remove, type Submission } from "./ingestion.ts"
+import { type Embedded, type Ingested, ingest, remove, type Submission } from "./ingestion.ts"
 import { createStemCache } from "./stem-cache.ts"
+import type { Vectors } from "./vectors/searcher.ts"
 
 export interface IngestionDeps {
   readonly database: Database
   readonly analyser: Analyser
   readonly keptVersions: number
+  readonly vectors: Vectors
   /** Told after every stored change. */
   changed(): void
 }
@@ -37,23 +46,25 @@ const longContent = 64 * 1024
 const pageSizes = { default: 50, max: 200 }
 
 export function ingestionHandlers(deps: IngestionDeps): ServiceImpl<typeof IngestionService> {
-  const { database, analyser, keptVersions, changed } = deps
+  const { database, analyser, keptVersions, vectors, changed } = deps
   const options = { stemCache: createStemCache(), keptVersions }
   return {
     async ingestDocument(request, { signal }) {
       const submission = readSubmission(request)
+      const isCheap = submission.content.length < longContent && vectors.embedder === undefined
       const isNeeded =
-        submission.content.length < longContent ||
+        isCheap ||
         (await database.tenant(request.workspaceId, (tx) => isNews(tx, submission), {
           signal,
           name: "readDocument",
         }))
       const analysis = isNeeded ? await analyser.analyse(submission, signal) : undefined
+      const embedded = await embedPassages(vectors, submission, analysis, signal)
       const response = await answerOnce(
         database,
         IngestionService.method.ingestDocument,
         request,
-        async (tx) => toIngestResponse(await ingest(tx, submission, analysis, options)),
+        async (tx) => toIngestResponse(await ingest(tx, submission, analysis, options, embedded)),
         { signal, keep: withoutContent },
       )
       changed()
@@ -104,6 +115,20 @@ export function ingestionHandlers(deps: IngestionDeps): ServiceImpl<typeof Inges
       return response
     },
   }
+}
+
+/** Vectors of all passages, each with what stands above it; none where there is no room for them. */
+async function embedPassages(
+  { embedder, isStored }: Vectors,
+  { title }: Submission,
+  analysis: Analysis | undefined,
+  signal: AbortSignal,
+): Promise<Embedded | undefined> {
+  if (embedder === undefined || analysis === undefined || !(await isStored())) return undefined
+  const texts = analysis.passages.map(({ headingPath, text }) =>
+    [title, headingPath.join(" > "), text].filter((part) => part !== "").join("\n"),
+  )
+  return { model: embedder.model, vectors: await embedder.embed(texts, signal) }
 }
 
 const deleteOutcomes = {

@@ -14,6 +14,8 @@ import {
 import { countChange } from "./posting-store.ts"
 import type { StemCache } from "./stem-cache.ts"
 import { toPostings } from "./terms.ts"
+import type { Vector } from "./vectors/embedder.ts"
+import { storeVectors } from "./vectors/vector-store.ts"
 
 /** One version of a document as it was handed in. */
 export type Submission = Content & {
@@ -27,6 +29,12 @@ export interface Ingested {
   readonly outcome: "indexed" | "unchanged" | "stale" | "deleted"
   /** What is stored after the call; undefined where a deletion holds. */
   readonly document: DocumentRow | undefined
+}
+
+/** The vectors of a version's passages, and what made them. */
+export interface Embedded {
+  readonly model: string
+  readonly vectors: readonly Vector[]
 }
 
 /** What every ingestion of a process shares. */
@@ -45,6 +53,7 @@ export async function ingest(
   submission: Submission,
   analysis: Analysis | undefined,
   { stemCache, keptVersions }: IngestOptions,
+  embedded?: Embedded,
 ): Promise<Ingested> {
   const { documentId, version } = submission
   const words = analysis?.tokens.filter(({ kind }) => kind === "word").map(({ text }) => text) ?? []
@@ -85,6 +94,8 @@ export async function ingest(
   const stems = stemCache.learn(recalled, stored.stems)
   const postings = toPostings(analysis.tokens, stems)
   const document = await storeVersion(tx, next, postings)
+  if (embedded !== undefined)
+    await storeVectors(tx, documentId, version, embedded.model, embedded.vectors)
   await recordChange(tx, documentId, "indexed")
   const after = new Set(postings.map(({ term }) => term))
   await countChange(tx, {

@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto"
 import { afterAll, beforeAll, expect, test } from "vitest"
-import { CitationVerdict } from "../../gen/runwarden/retrieval/v1/search_service_pb.ts"
+import { CitationVerdict, SearchMode } from "../../gen/runwarden/retrieval/v1/search_service_pb.ts"
 import { reasonOf } from "../../mesh/errors.ts"
 import { newId } from "../../mesh/ids.ts"
 import { type Harness, startRetrieval } from "./retrieval-harness.ts"
@@ -85,6 +85,19 @@ test.each(["", " ", "...", "qqqqqqqq", "' or 1=1 --", "a:*&!|(", "\u200b"])(
     else expect(await own.search(query)).toBeInstanceOf(Array)
   },
 )
+
+test("vectors that are asked for where there are none are refused by name", async () => {
+  const own = harness.newTenant()
+  const { workspaceId } = own
+  await own.ingest(newId(), 1, handbook)
+  const ask = (mode: SearchMode) =>
+    own.searching.search({ workspaceId, query: "locks", mode }, own.as())
+  expect((await ask(SearchMode.UNSPECIFIED)).mode).toBe(SearchMode.LEXICAL)
+  expect((await ask(SearchMode.LEXICAL)).passages).toHaveLength(1)
+  const refused = await ask(SearchMode.HYBRID).catch((error: unknown) => error)
+  expect(reasonOf(refused)).toBe("INVALID_REQUEST")
+  expect(String(refused)).toContain("mode")
+})
 
 test("scripts other than Latin are found", async () => {
   const own = harness.newTenant()

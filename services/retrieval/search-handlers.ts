@@ -3,6 +3,7 @@ import type { ServiceImpl } from "@connectrpc/connect"
 import type { Citation } from "../../gen/runwarden/retrieval/v1/citation_pb.ts"
 import {
   CitationVerdict,
+  SearchMode,
   SearchResponseSchema,
   type SearchService,
   VerifyCitationResponseSchema,
@@ -12,15 +13,16 @@ import { notFound, RunwardenError } from "../../mesh/errors.ts"
 import { type Claim, judgeCitation, type CitationVerdict as Verdict } from "./citation.ts"
 import { toCitation } from "./document-message.ts"
 import { readDocument, readVersion } from "./document-store.ts"
-import { search } from "./search.ts"
+import type { Found, SearchMode as Mode, Searcher } from "./vectors/searcher.ts"
 
 /** Passages of one answer, and of one document within it, unless the request says otherwise. */
 export const defaultLimits = { passages: 10, perDocument: 3 } as const
 
 export function searchHandlers(deps: {
   readonly database: Database
+  readonly searcher: Searcher
 }): ServiceImpl<typeof SearchService> {
-  const { database } = deps
+  const { database, searcher } = deps
   return {
     async search(request, { signal }) {
       const limits = {
@@ -28,11 +30,10 @@ export function searchHandlers(deps: {
         perDocument: request.perDocumentLimit || defaultLimits.perDocument,
       }
       const query = { text: request.query, documentIds: request.documentIds, limits }
-      const passages = await database.tenant(request.workspaceId, (tx) => search(tx, query), {
-        signal,
-        name: "search",
-      })
+      const mode = readMode(request.mode)
+      const { passages, ...used } = await searcher.search(request.workspaceId, query, mode, signal)
       return create(SearchResponseSchema, {
+        mode: modes[used.mode],
         passages: passages.map((row) => ({ citation: toCitation(row), score: row.score })),
       })
     },
@@ -64,6 +65,22 @@ const verdicts = {
   version_gone: CitationVerdict.VERSION_GONE,
   document_deleted: CitationVerdict.DOCUMENT_DELETED,
 } as const satisfies Record<Verdict, CitationVerdict>
+
+const modes = {
+  lexical: SearchMode.LEXICAL,
+  hybrid: SearchMode.HYBRID,
+} as const satisfies Record<Found["mode"], SearchMode>
+
+function readMode(mode: SearchMode): Mode {
+  switch (mode) {
+    case SearchMode.UNSPECIFIED:
+      return "best"
+    case SearchMode.HYBRID:
+      return "hybrid"
+    default:
+      return "lexical"
+  }
+}
 
 function readClaim(citation: Citation | undefined): Claim {
   if (citation === undefined) throw new RunwardenError("INVALID_REQUEST", { field: "citation" })

@@ -1,7 +1,13 @@
 import type { Tx } from "../../mesh/database.ts"
 import { readStems } from "./posting-store.ts"
 import { corrected, parseQuery, type QueryTerm, toQueryTerms } from "./query.ts"
-import { defaultWeights, type RankingLimits, rankPassages, type Weights } from "./ranking.ts"
+import {
+  defaultWeights,
+  type RankedPassage,
+  type RankingLimits,
+  rankPassages,
+  type Weights,
+} from "./ranking.ts"
 import {
   type FoundDocuments,
   findDocuments,
@@ -37,12 +43,12 @@ const mostCompletions = 20
 /** Shortest beginning of an identifier, its mark included. */
 const shortestPrefix = 3
 
-/** Searches one workspace in two stages: documents by BM25, then their passages by place. */
-export async function search(
+/** Ranks one workspace's passages in two stages: documents by BM25, then their passages by place. */
+export async function rank(
   tx: Tx,
   query: SearchQuery,
   weights: Weights = defaultWeights,
-): Promise<readonly FoundPassage[]> {
+): Promise<readonly RankedPassage[]> {
   const parsed = parseQuery(query.text)
   const terms = toQueryTerms(parsed, await readStems(tx, parsed.words))
   if (terms.length === 0) return []
@@ -59,7 +65,15 @@ export async function search(
   if (found.scores.size === 0) return []
 
   const candidates = await readCandidates(tx, found)
-  const ranked = rankPassages(candidates, wanted, found.rarity, query.limits, weights)
+  return rankPassages(candidates, wanted, found.rarity, query.limits, weights)
+}
+
+/** The passages themselves, each with its score. */
+export async function readFound(
+  tx: Tx,
+  ranked: readonly RankedPassage[],
+): Promise<readonly FoundPassage[]> {
+  if (ranked.length === 0) return []
   const passages = await readPassages(tx, ranked)
   const scores = new Map(ranked.map((one) => [`${one.documentId} ${one.ordinal}`, one.score]))
   return passages.map((passage) => ({

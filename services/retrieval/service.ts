@@ -2,12 +2,15 @@
  * Retrieval: documents in, passages with checkable citations out, for one workspace at a time.
  *
  * - analysis.ts reads a document: *-text.ts by format, passage.ts cuts, tokens.ts finds its words;
- *   analyser.ts does that in threads. markdown-cut.ts spares the Markdown parser what is plain.
+ *   analyser.ts does that in threads, within limits. markdown-cut.ts spares the Markdown parser what is plain.
  * - ingestion.ts stores and removes; document.ts decides by version. document-store.ts has the SQL
  *   of documents and their postings, posting-store.ts that of stems and the index's size, stem-cache.ts
  *   the stems asked for lately. Events wait for the outbox's next round, so that they go in batches.
- * - search.ts finds: query.ts, search-store.ts (documents by BM25), ranking.ts (their passages),
+ * - search.ts finds: query.ts, search-store.ts (documents by BM25, long questions expanded), ranking.ts (their passages),
  *   spelling.ts.
+ * - vectors/, where there is an endpoint for embeddings and pgvector: embedder.ts asks the one,
+ *   vector-store.ts has the SQL of the other, searcher.ts chooses between words and both, fusion.ts
+ *   joins them.
  * - citation.ts says whether a citation holds.
  * - *-handlers.ts serve the protos; search-tool.ts is the tool that plans and agents call.
  */
@@ -25,6 +28,8 @@ import { type RetrievalConfig, readConfig } from "./config.ts"
 import { ingestionHandlers } from "./ingestion-handlers.ts"
 import { searchHandlers } from "./search-handlers.ts"
 import { toolHandlers } from "./tool-handlers.ts"
+import { createEmbedder } from "./vectors/embedder.ts"
+import { createSearcher, createVectors } from "./vectors/searcher.ts"
 
 export interface RetrievalDeps {
   readonly runtime: Runtime
@@ -56,17 +61,23 @@ export function createRetrieval(config: RetrievalConfig, deps: RetrievalDeps): S
   const database = stack.use(openDatabase(config.database, { runtime, migrations }))
   const events = stack.use(createEventOutbox({ database, runtime, telemetry }))
   const analyser = stack.use(createAnalyser(config.analyser))
-  const { keptVersions } = config
+  const { keptVersions, embeddings } = config
+  const embedder = embeddings === undefined ? undefined : stack.use(createEmbedder(embeddings))
+  const vectors = createVectors(database, embedder)
+  const searcher = createSearcher({ database, vectors, log: runtime.log })
   const changed = () => events.poke()
+  const ingestion = { database, analyser, keptVersions, vectors, changed }
   return {
     routes: [
-      route(IngestionService, ingestionHandlers({ database, analyser, keptVersions, changed })),
-      route(SearchService, searchHandlers({ database })),
-      route(ToolProviderService, toolHandlers({ database })),
+      route(IngestionService, ingestionHandlers(ingestion)),
+      route(SearchService, searchHandlers({ database, searcher })),
+      route(ToolProviderService, toolHandlers({ searcher })),
     ],
     async start(signal) {
       await database.migrate(signal)
       await database.verify()
+      if (embedder !== undefined && !(await vectors.isStored()))
+        runtime.log.warn("embeddings are configured, and the database has no pgvector")
       events.start()
     },
     [Symbol.asyncDispose]: () => stack.disposeAsync(),

@@ -7,30 +7,26 @@ import {
   Outcome,
   type ToolProviderService,
 } from "../../gen/runwarden/tools/v1/tool_provider_service_pb.ts"
-import type { Database } from "../../mesh/database.ts"
 import { RunwardenError } from "../../mesh/errors.ts"
 import { callerOf } from "../../mesh/identity.ts"
 import type { Handlers } from "../../mesh/service.ts"
 import { toCitation } from "./document-message.ts"
-import { search } from "./search.ts"
 import { readSearchArguments, searchTool } from "./search-tool.ts"
+import type { Searcher } from "./vectors/searcher.ts"
 
 /** The workspace is the identity's, whatever the arguments say. */
 export function toolHandlers(deps: {
-  readonly database: Database
+  readonly searcher: Searcher
 }): Handlers<typeof ToolProviderService> {
-  const { database } = deps
+  const { searcher } = deps
   return {
     listTools: () => create(ListToolsResponseSchema, { tools: [searchTool] }),
 
     async executeTool(request, context) {
       requireKnown(request)
       const query = readSearchArguments(request.arguments)
-      const passages = await database.tenant(
-        callerOf(context).workspaceId,
-        (tx) => search(tx, query),
-        { signal: context.signal, name: "document.search" },
-      )
+      const { workspaceId } = callerOf(context)
+      const { passages } = await searcher.search(workspaceId, query, "best", context.signal)
       const found = passages.map((row) => ({
         citation: toJson(CitationSchema, toCitation(row), {
           useProtoFieldName: true,

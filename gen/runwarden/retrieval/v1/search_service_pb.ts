@@ -15,7 +15,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file runwarden/retrieval/v1/search_service.proto.
  */
 export const file_runwarden_retrieval_v1_search_service: GenFile = /*@__PURE__*/
-  fileDesc("CitydW53YXJkZW4vcmV0cmlldmFsL3YxL3NlYXJjaF9zZXJ2aWNlLnByb3RvEhZydW53YXJkZW4ucmV0cmlldmFsLnYxIroBCg1TZWFyY2hSZXF1ZXN0EiIKDHdvcmtzcGFjZV9pZBgBIAEoCUIMukgFcgOwAQGItRgBEhkKBXF1ZXJ5GAIgASgJQgq6SAdyBRABGNAPEhgKBWxpbWl0GAMgASgFQgm6SAYaBBhkKAASJQoScGVyX2RvY3VtZW50X2xpbWl0GAQgASgFQgm6SAYaBBgyKAASKQoMZG9jdW1lbnRfaWRzGAUgAygJQhO6SAySAQkQZCIFcgOwAQGItRgDIkgKDlNlYXJjaFJlc3BvbnNlEjYKCHBhc3NhZ2VzGAEgAygLMiQucnVud2FyZGVuLnJldHJpZXZhbC52MS5Gb3VuZFBhc3NhZ2UiUQoMRm91bmRQYXNzYWdlEjIKCGNpdGF0aW9uGAEgASgLMiAucnVud2FyZGVuLnJldHJpZXZhbC52MS5DaXRhdGlvbhINCgVzY29yZRgCIAEoASJ3ChVWZXJpZnlDaXRhdGlvblJlcXVlc3QSIgoMd29ya3NwYWNlX2lkGAEgASgJQgy6SAVyA7ABAYi1GAESOgoIY2l0YXRpb24YAiABKAsyIC5ydW53YXJkZW4ucmV0cmlldmFsLnYxLkNpdGF0aW9uQga6SAPIAQEiYwoWVmVyaWZ5Q2l0YXRpb25SZXNwb25zZRI4Cgd2ZXJkaWN0GAEgASgOMicucnVud2FyZGVuLnJldHJpZXZhbC52MS5DaXRhdGlvblZlcmRpY3QSDwoHY3VycmVudBgCIAEoCCrmAQoPQ2l0YXRpb25WZXJkaWN0EiAKHENJVEFUSU9OX1ZFUkRJQ1RfVU5TUEVDSUZJRUQQABIdChlDSVRBVElPTl9WRVJESUNUX1ZFUklGSUVEEAESIgoeQ0lUQVRJT05fVkVSRElDVF9URVhUX01JU01BVENIEAISJAogQ0lUQVRJT05fVkVSRElDVF9TT1VSQ0VfTUlTTUFUQ0gQAxIhCh1DSVRBVElPTl9WRVJESUNUX1ZFUlNJT05fR09ORRAEEiUKIUNJVEFUSU9OX1ZFUkRJQ1RfRE9DVU1FTlRfREVMRVRFRBAFMukCCg1TZWFyY2hTZXJ2aWNlEpkBCgZTZWFyY2gSJS5ydW53YXJkZW4ucmV0cmlldmFsLnYxLlNlYXJjaFJlcXVlc3QaJi5ydW53YXJkZW4ucmV0cmlldmFsLnYxLlNlYXJjaFJlc3BvbnNlIkCQAgGKtRgECAEQAYLT5JMCLzoBKiIqL3YxL3dvcmtzcGFjZXMve3dvcmtzcGFjZV9pZH0vaW5kZXg6c2VhcmNoErsBCg5WZXJpZnlDaXRhdGlvbhItLnJ1bndhcmRlbi5yZXRyaWV2YWwudjEuVmVyaWZ5Q2l0YXRpb25SZXF1ZXN0Gi4ucnVud2FyZGVuLnJldHJpZXZhbC52MS5WZXJpZnlDaXRhdGlvblJlc3BvbnNlIkqQAgGKtRgECAEQAYLT5JMCOToBKiI0L3YxL3dvcmtzcGFjZXMve3dvcmtzcGFjZV9pZH0vaW5kZXgvY2l0YXRpb25zOnZlcmlmeWIGcHJvdG8z", [file_buf_validate_validate, file_google_api_annotations, file_runwarden_options_v1_access, file_runwarden_retrieval_v1_citation]);
+  fileDesc("CitydW53YXJkZW4vcmV0cmlldmFsL3YxL3NlYXJjaF9zZXJ2aWNlLnByb3RvEhZydW53YXJkZW4ucmV0cmlldmFsLnYxIvYBCg1TZWFyY2hSZXF1ZXN0EiIKDHdvcmtzcGFjZV9pZBgBIAEoCUIMukgFcgOwAQGItRgBEhkKBXF1ZXJ5GAIgASgJQgq6SAdyBRABGNAPEhgKBWxpbWl0GAMgASgFQgm6SAYaBBhkKAASJQoScGVyX2RvY3VtZW50X2xpbWl0GAQgASgFQgm6SAYaBBgyKAASKQoMZG9jdW1lbnRfaWRzGAUgAygJQhO6SAySAQkQZCIFcgOwAQGItRgDEjoKBG1vZGUYBiABKA4yIi5ydW53YXJkZW4ucmV0cmlldmFsLnYxLlNlYXJjaE1vZGVCCLpIBYIBAhABInoKDlNlYXJjaFJlc3BvbnNlEjYKCHBhc3NhZ2VzGAEgAygLMiQucnVud2FyZGVuLnJldHJpZXZhbC52MS5Gb3VuZFBhc3NhZ2USMAoEbW9kZRgCIAEoDjIiLnJ1bndhcmRlbi5yZXRyaWV2YWwudjEuU2VhcmNoTW9kZSJRCgxGb3VuZFBhc3NhZ2USMgoIY2l0YXRpb24YASABKAsyIC5ydW53YXJkZW4ucmV0cmlldmFsLnYxLkNpdGF0aW9uEg0KBXNjb3JlGAIgASgBIncKFVZlcmlmeUNpdGF0aW9uUmVxdWVzdBIiCgx3b3Jrc3BhY2VfaWQYASABKAlCDLpIBXIDsAEBiLUYARI6CghjaXRhdGlvbhgCIAEoCzIgLnJ1bndhcmRlbi5yZXRyaWV2YWwudjEuQ2l0YXRpb25CBrpIA8gBASJjChZWZXJpZnlDaXRhdGlvblJlc3BvbnNlEjgKB3ZlcmRpY3QYASABKA4yJy5ydW53YXJkZW4ucmV0cmlldmFsLnYxLkNpdGF0aW9uVmVyZGljdBIPCgdjdXJyZW50GAIgASgIKloKClNlYXJjaE1vZGUSGwoXU0VBUkNIX01PREVfVU5TUEVDSUZJRUQQABIXChNTRUFSQ0hfTU9ERV9MRVhJQ0FMEAESFgoSU0VBUkNIX01PREVfSFlCUklEEAIq5gEKD0NpdGF0aW9uVmVyZGljdBIgChxDSVRBVElPTl9WRVJESUNUX1VOU1BFQ0lGSUVEEAASHQoZQ0lUQVRJT05fVkVSRElDVF9WRVJJRklFRBABEiIKHkNJVEFUSU9OX1ZFUkRJQ1RfVEVYVF9NSVNNQVRDSBACEiQKIENJVEFUSU9OX1ZFUkRJQ1RfU09VUkNFX01JU01BVENIEAMSIQodQ0lUQVRJT05fVkVSRElDVF9WRVJTSU9OX0dPTkUQBBIlCiFDSVRBVElPTl9WRVJESUNUX0RPQ1VNRU5UX0RFTEVURUQQBTLpAgoNU2VhcmNoU2VydmljZRKZAQoGU2VhcmNoEiUucnVud2FyZGVuLnJldHJpZXZhbC52MS5TZWFyY2hSZXF1ZXN0GiYucnVud2FyZGVuLnJldHJpZXZhbC52MS5TZWFyY2hSZXNwb25zZSJAkAIBirUYBAgBEAGC0+STAi86ASoiKi92MS93b3Jrc3BhY2VzL3t3b3Jrc3BhY2VfaWR9L2luZGV4OnNlYXJjaBK7AQoOVmVyaWZ5Q2l0YXRpb24SLS5ydW53YXJkZW4ucmV0cmlldmFsLnYxLlZlcmlmeUNpdGF0aW9uUmVxdWVzdBouLnJ1bndhcmRlbi5yZXRyaWV2YWwudjEuVmVyaWZ5Q2l0YXRpb25SZXNwb25zZSJKkAIBirUYBAgBEAGC0+STAjk6ASoiNC92MS93b3Jrc3BhY2VzL3t3b3Jrc3BhY2VfaWR9L2luZGV4L2NpdGF0aW9uczp2ZXJpZnliBnByb3RvMw", [file_buf_validate_validate, file_google_api_annotations, file_runwarden_options_v1_access, file_runwarden_retrieval_v1_citation]);
 
 /**
  * SearchRequest is a query.
@@ -57,6 +57,13 @@ export type SearchRequest = Message<"runwarden.retrieval.v1.SearchRequest"> & {
    * @generated from field: repeated string document_ids = 5;
    */
   documentIds: string[];
+
+  /**
+   * How to rank; unspecified is the best that can be had at this moment, which the answer names.
+   *
+   * @generated from field: runwarden.retrieval.v1.SearchMode mode = 6;
+   */
+  mode: SearchMode;
 };
 
 /**
@@ -78,6 +85,13 @@ export type SearchResponse = Message<"runwarden.retrieval.v1.SearchResponse"> & 
    * @generated from field: repeated runwarden.retrieval.v1.FoundPassage passages = 1;
    */
   passages: FoundPassage[];
+
+  /**
+   * How they were ranked.
+   *
+   * @generated from field: runwarden.retrieval.v1.SearchMode mode = 2;
+   */
+  mode: SearchMode;
 };
 
 /**
@@ -172,6 +186,47 @@ export const VerifyCitationResponseSchema: GenMessage<VerifyCitationResponse> = 
   messageDesc(file_runwarden_retrieval_v1_search_service, 4);
 
 /**
+ * SearchMode is how passages are ranked.
+ *
+ * @generated from enum runwarden.retrieval.v1.SearchMode
+ */
+export const SearchMode = {
+  /**
+   * The best that can be had; never sent in an answer.
+   *
+   * @generated from enum value: SEARCH_MODE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED: 0,
+
+  /**
+   * By words alone.
+   *
+   * @generated from enum value: SEARCH_MODE_LEXICAL = 1;
+   */
+  LEXICAL: 1,
+
+  /**
+   * By words and by meaning, which needs an endpoint for embeddings and pgvector.
+   *
+   * @generated from enum value: SEARCH_MODE_HYBRID = 2;
+   */
+  HYBRID: 2,
+} as const;
+
+/**
+ * SearchMode is how passages are ranked.
+ *
+ * @generated from enum runwarden.retrieval.v1.SearchMode
+ */
+export type SearchMode = (typeof SearchMode)[keyof typeof SearchMode] | UnknownEnum;
+
+/**
+ * Describes the enum runwarden.retrieval.v1.SearchMode.
+ */
+export const SearchModeSchema: GenEnum<SearchMode> = /*@__PURE__*/
+  enumDesc(file_runwarden_retrieval_v1_search_service, 0);
+
+/**
  * CitationVerdict says whether a citation holds. Only VERIFIED means that it does.
  *
  * @generated from enum runwarden.retrieval.v1.CitationVerdict
@@ -231,7 +286,7 @@ export type CitationVerdict = (typeof CitationVerdict)[keyof typeof CitationVerd
  * Describes the enum runwarden.retrieval.v1.CitationVerdict.
  */
 export const CitationVerdictSchema: GenEnum<CitationVerdict> = /*@__PURE__*/
-  enumDesc(file_runwarden_retrieval_v1_search_service, 0);
+  enumDesc(file_runwarden_retrieval_v1_search_service, 1);
 
 /**
  * SearchService finds passages in the documents of one workspace. What other workspaces hold changes
@@ -245,7 +300,10 @@ export const SearchService: GenService<{
    * such as `pg_stat_activity` or `$libdir` as a whole and by their parts; a passage counts for more
    * when it holds more of the words, holds them close together, or has them in its title or
    * headings. A word that occurs nowhere is replaced by the nearest spelling that does. Words are
-   * never required, so that a long question finds what answers most of it.
+   * never required, so that a long question finds what answers most of it. Where the deployment has
+   * vectors, passages are ranked by words and by meaning, and both rankings joined by reciprocal
+   * rank. Fails with INVALID_ARGUMENT `INVALID_REQUEST` for `mode` where vectors are asked for and
+   * there are none, UNAVAILABLE `DEPENDENCY_UNAVAILABLE` where they are asked for and cannot be had.
    *
    * @generated from rpc runwarden.retrieval.v1.SearchService.Search
    */

@@ -24,6 +24,59 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// SearchMode is how passages are ranked.
+type SearchMode int32
+
+const (
+	// The best that can be had; never sent in an answer.
+	SearchMode_SEARCH_MODE_UNSPECIFIED SearchMode = 0
+	// By words alone.
+	SearchMode_SEARCH_MODE_LEXICAL SearchMode = 1
+	// By words and by meaning, which needs an endpoint for embeddings and pgvector.
+	SearchMode_SEARCH_MODE_HYBRID SearchMode = 2
+)
+
+// Enum value maps for SearchMode.
+var (
+	SearchMode_name = map[int32]string{
+		0: "SEARCH_MODE_UNSPECIFIED",
+		1: "SEARCH_MODE_LEXICAL",
+		2: "SEARCH_MODE_HYBRID",
+	}
+	SearchMode_value = map[string]int32{
+		"SEARCH_MODE_UNSPECIFIED": 0,
+		"SEARCH_MODE_LEXICAL":     1,
+		"SEARCH_MODE_HYBRID":      2,
+	}
+)
+
+func (x SearchMode) Enum() *SearchMode {
+	p := new(SearchMode)
+	*p = x
+	return p
+}
+
+func (x SearchMode) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (SearchMode) Descriptor() protoreflect.EnumDescriptor {
+	return file_runwarden_retrieval_v1_search_service_proto_enumTypes[0].Descriptor()
+}
+
+func (SearchMode) Type() protoreflect.EnumType {
+	return &file_runwarden_retrieval_v1_search_service_proto_enumTypes[0]
+}
+
+func (x SearchMode) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use SearchMode.Descriptor instead.
+func (SearchMode) EnumDescriptor() ([]byte, []int) {
+	return file_runwarden_retrieval_v1_search_service_proto_rawDescGZIP(), []int{0}
+}
+
 // CitationVerdict says whether a citation holds. Only VERIFIED means that it does.
 type CitationVerdict int32
 
@@ -73,11 +126,11 @@ func (x CitationVerdict) String() string {
 }
 
 func (CitationVerdict) Descriptor() protoreflect.EnumDescriptor {
-	return file_runwarden_retrieval_v1_search_service_proto_enumTypes[0].Descriptor()
+	return file_runwarden_retrieval_v1_search_service_proto_enumTypes[1].Descriptor()
 }
 
 func (CitationVerdict) Type() protoreflect.EnumType {
-	return &file_runwarden_retrieval_v1_search_service_proto_enumTypes[0]
+	return &file_runwarden_retrieval_v1_search_service_proto_enumTypes[1]
 }
 
 func (x CitationVerdict) Number() protoreflect.EnumNumber {
@@ -86,7 +139,7 @@ func (x CitationVerdict) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use CitationVerdict.Descriptor instead.
 func (CitationVerdict) EnumDescriptor() ([]byte, []int) {
-	return file_runwarden_retrieval_v1_search_service_proto_rawDescGZIP(), []int{0}
+	return file_runwarden_retrieval_v1_search_service_proto_rawDescGZIP(), []int{1}
 }
 
 // SearchRequest is a query.
@@ -101,7 +154,9 @@ type SearchRequest struct {
 	// Most passages of one document; 0 is 3.
 	PerDocumentLimit int32 `protobuf:"varint,4,opt,name=per_document_limit,json=perDocumentLimit,proto3" json:"per_document_limit,omitempty"`
 	// Documents to search; empty for all. An id that the workspace does not have matches nothing.
-	DocumentIds   []string `protobuf:"bytes,5,rep,name=document_ids,json=documentIds,proto3" json:"document_ids,omitempty"`
+	DocumentIds []string `protobuf:"bytes,5,rep,name=document_ids,json=documentIds,proto3" json:"document_ids,omitempty"`
+	// How to rank; unspecified is the best that can be had at this moment, which the answer names.
+	Mode          SearchMode `protobuf:"varint,6,opt,name=mode,proto3,enum=runwarden.retrieval.v1.SearchMode" json:"mode,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -171,11 +226,20 @@ func (x *SearchRequest) GetDocumentIds() []string {
 	return nil
 }
 
+func (x *SearchRequest) GetMode() SearchMode {
+	if x != nil {
+		return x.Mode
+	}
+	return SearchMode_SEARCH_MODE_UNSPECIFIED
+}
+
 // SearchResponse carries what was found.
 type SearchResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The passages, best first.
-	Passages      []*FoundPassage `protobuf:"bytes,1,rep,name=passages,proto3" json:"passages,omitempty"`
+	Passages []*FoundPassage `protobuf:"bytes,1,rep,name=passages,proto3" json:"passages,omitempty"`
+	// How they were ranked.
+	Mode          SearchMode `protobuf:"varint,2,opt,name=mode,proto3,enum=runwarden.retrieval.v1.SearchMode" json:"mode,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -215,6 +279,13 @@ func (x *SearchResponse) GetPassages() []*FoundPassage {
 		return x.Passages
 	}
 	return nil
+}
+
+func (x *SearchResponse) GetMode() SearchMode {
+	if x != nil {
+		return x.Mode
+	}
+	return SearchMode_SEARCH_MODE_UNSPECIFIED
 }
 
 // FoundPassage is a passage with its citation.
@@ -386,16 +457,18 @@ var File_runwarden_retrieval_v1_search_service_proto protoreflect.FileDescriptor
 
 const file_runwarden_retrieval_v1_search_service_proto_rawDesc = "" +
 	"\n" +
-	"+runwarden/retrieval/v1/search_service.proto\x12\x16runwarden.retrieval.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a!runwarden/options/v1/access.proto\x1a%runwarden/retrieval/v1/citation.proto\"\xf4\x01\n" +
+	"+runwarden/retrieval/v1/search_service.proto\x12\x16runwarden.retrieval.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a!runwarden/options/v1/access.proto\x1a%runwarden/retrieval/v1/citation.proto\"\xb6\x02\n" +
 	"\rSearchRequest\x12/\n" +
 	"\fworkspace_id\x18\x01 \x01(\tB\f\xbaH\x05r\x03\xb0\x01\x01\x88\xb5\x18\x01R\vworkspaceId\x12 \n" +
 	"\x05query\x18\x02 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\xd0\x0fR\x05query\x12\x1f\n" +
 	"\x05limit\x18\x03 \x01(\x05B\t\xbaH\x06\x1a\x04\x18d(\x00R\x05limit\x127\n" +
 	"\x12per_document_limit\x18\x04 \x01(\x05B\t\xbaH\x06\x1a\x04\x182(\x00R\x10perDocumentLimit\x126\n" +
-	"\fdocument_ids\x18\x05 \x03(\tB\x13\xbaH\f\x92\x01\t\x10d\"\x05r\x03\xb0\x01\x01\x88\xb5\x18\x03R\vdocumentIds\"R\n" +
+	"\fdocument_ids\x18\x05 \x03(\tB\x13\xbaH\f\x92\x01\t\x10d\"\x05r\x03\xb0\x01\x01\x88\xb5\x18\x03R\vdocumentIds\x12@\n" +
+	"\x04mode\x18\x06 \x01(\x0e2\".runwarden.retrieval.v1.SearchModeB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04mode\"\x8a\x01\n" +
 	"\x0eSearchResponse\x12@\n" +
-	"\bpassages\x18\x01 \x03(\v2$.runwarden.retrieval.v1.FoundPassageR\bpassages\"b\n" +
+	"\bpassages\x18\x01 \x03(\v2$.runwarden.retrieval.v1.FoundPassageR\bpassages\x126\n" +
+	"\x04mode\x18\x02 \x01(\x0e2\".runwarden.retrieval.v1.SearchModeR\x04mode\"b\n" +
 	"\fFoundPassage\x12<\n" +
 	"\bcitation\x18\x01 \x01(\v2 .runwarden.retrieval.v1.CitationR\bcitation\x12\x14\n" +
 	"\x05score\x18\x02 \x01(\x01R\x05score\"\x8e\x01\n" +
@@ -404,7 +477,12 @@ const file_runwarden_retrieval_v1_search_service_proto_rawDesc = "" +
 	"\bcitation\x18\x02 \x01(\v2 .runwarden.retrieval.v1.CitationB\x06\xbaH\x03\xc8\x01\x01R\bcitation\"u\n" +
 	"\x16VerifyCitationResponse\x12A\n" +
 	"\averdict\x18\x01 \x01(\x0e2'.runwarden.retrieval.v1.CitationVerdictR\averdict\x12\x18\n" +
-	"\acurrent\x18\x02 \x01(\bR\acurrent*\xe6\x01\n" +
+	"\acurrent\x18\x02 \x01(\bR\acurrent*Z\n" +
+	"\n" +
+	"SearchMode\x12\x1b\n" +
+	"\x17SEARCH_MODE_UNSPECIFIED\x10\x00\x12\x17\n" +
+	"\x13SEARCH_MODE_LEXICAL\x10\x01\x12\x16\n" +
+	"\x12SEARCH_MODE_HYBRID\x10\x02*\xe6\x01\n" +
 	"\x0fCitationVerdict\x12 \n" +
 	"\x1cCITATION_VERDICT_UNSPECIFIED\x10\x00\x12\x1d\n" +
 	"\x19CITATION_VERDICT_VERIFIED\x10\x01\x12\"\n" +
@@ -429,31 +507,34 @@ func file_runwarden_retrieval_v1_search_service_proto_rawDescGZIP() []byte {
 	return file_runwarden_retrieval_v1_search_service_proto_rawDescData
 }
 
-var file_runwarden_retrieval_v1_search_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_runwarden_retrieval_v1_search_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
 var file_runwarden_retrieval_v1_search_service_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_runwarden_retrieval_v1_search_service_proto_goTypes = []any{
-	(CitationVerdict)(0),           // 0: runwarden.retrieval.v1.CitationVerdict
-	(*SearchRequest)(nil),          // 1: runwarden.retrieval.v1.SearchRequest
-	(*SearchResponse)(nil),         // 2: runwarden.retrieval.v1.SearchResponse
-	(*FoundPassage)(nil),           // 3: runwarden.retrieval.v1.FoundPassage
-	(*VerifyCitationRequest)(nil),  // 4: runwarden.retrieval.v1.VerifyCitationRequest
-	(*VerifyCitationResponse)(nil), // 5: runwarden.retrieval.v1.VerifyCitationResponse
-	(*Citation)(nil),               // 6: runwarden.retrieval.v1.Citation
+	(SearchMode)(0),                // 0: runwarden.retrieval.v1.SearchMode
+	(CitationVerdict)(0),           // 1: runwarden.retrieval.v1.CitationVerdict
+	(*SearchRequest)(nil),          // 2: runwarden.retrieval.v1.SearchRequest
+	(*SearchResponse)(nil),         // 3: runwarden.retrieval.v1.SearchResponse
+	(*FoundPassage)(nil),           // 4: runwarden.retrieval.v1.FoundPassage
+	(*VerifyCitationRequest)(nil),  // 5: runwarden.retrieval.v1.VerifyCitationRequest
+	(*VerifyCitationResponse)(nil), // 6: runwarden.retrieval.v1.VerifyCitationResponse
+	(*Citation)(nil),               // 7: runwarden.retrieval.v1.Citation
 }
 var file_runwarden_retrieval_v1_search_service_proto_depIdxs = []int32{
-	3, // 0: runwarden.retrieval.v1.SearchResponse.passages:type_name -> runwarden.retrieval.v1.FoundPassage
-	6, // 1: runwarden.retrieval.v1.FoundPassage.citation:type_name -> runwarden.retrieval.v1.Citation
-	6, // 2: runwarden.retrieval.v1.VerifyCitationRequest.citation:type_name -> runwarden.retrieval.v1.Citation
-	0, // 3: runwarden.retrieval.v1.VerifyCitationResponse.verdict:type_name -> runwarden.retrieval.v1.CitationVerdict
-	1, // 4: runwarden.retrieval.v1.SearchService.Search:input_type -> runwarden.retrieval.v1.SearchRequest
-	4, // 5: runwarden.retrieval.v1.SearchService.VerifyCitation:input_type -> runwarden.retrieval.v1.VerifyCitationRequest
-	2, // 6: runwarden.retrieval.v1.SearchService.Search:output_type -> runwarden.retrieval.v1.SearchResponse
-	5, // 7: runwarden.retrieval.v1.SearchService.VerifyCitation:output_type -> runwarden.retrieval.v1.VerifyCitationResponse
-	6, // [6:8] is the sub-list for method output_type
-	4, // [4:6] is the sub-list for method input_type
-	4, // [4:4] is the sub-list for extension type_name
-	4, // [4:4] is the sub-list for extension extendee
-	0, // [0:4] is the sub-list for field type_name
+	0, // 0: runwarden.retrieval.v1.SearchRequest.mode:type_name -> runwarden.retrieval.v1.SearchMode
+	4, // 1: runwarden.retrieval.v1.SearchResponse.passages:type_name -> runwarden.retrieval.v1.FoundPassage
+	0, // 2: runwarden.retrieval.v1.SearchResponse.mode:type_name -> runwarden.retrieval.v1.SearchMode
+	7, // 3: runwarden.retrieval.v1.FoundPassage.citation:type_name -> runwarden.retrieval.v1.Citation
+	7, // 4: runwarden.retrieval.v1.VerifyCitationRequest.citation:type_name -> runwarden.retrieval.v1.Citation
+	1, // 5: runwarden.retrieval.v1.VerifyCitationResponse.verdict:type_name -> runwarden.retrieval.v1.CitationVerdict
+	2, // 6: runwarden.retrieval.v1.SearchService.Search:input_type -> runwarden.retrieval.v1.SearchRequest
+	5, // 7: runwarden.retrieval.v1.SearchService.VerifyCitation:input_type -> runwarden.retrieval.v1.VerifyCitationRequest
+	3, // 8: runwarden.retrieval.v1.SearchService.Search:output_type -> runwarden.retrieval.v1.SearchResponse
+	6, // 9: runwarden.retrieval.v1.SearchService.VerifyCitation:output_type -> runwarden.retrieval.v1.VerifyCitationResponse
+	8, // [8:10] is the sub-list for method output_type
+	6, // [6:8] is the sub-list for method input_type
+	6, // [6:6] is the sub-list for extension type_name
+	6, // [6:6] is the sub-list for extension extendee
+	0, // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_runwarden_retrieval_v1_search_service_proto_init() }
@@ -467,7 +548,7 @@ func file_runwarden_retrieval_v1_search_service_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_runwarden_retrieval_v1_search_service_proto_rawDesc), len(file_runwarden_retrieval_v1_search_service_proto_rawDesc)),
-			NumEnums:      1,
+			NumEnums:      2,
 			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   1,

@@ -26,7 +26,7 @@ from runwarden.options.v1 import access_pb2 as runwarden_dot_options_dot_v1_dot_
 from runwarden.retrieval.v1 import citation_pb2 as runwarden_dot_retrieval_dot_v1_dot_citation__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+runwarden/retrieval/v1/search_service.proto\x12\x16runwarden.retrieval.v1\x1a!runwarden/options/v1/access.proto\x1a%runwarden/retrieval/v1/citation.proto\"\xbb\x01\n\rSearchRequest\x12\'\n\x0cworkspace_id\x18\x01 \x01(\tB\x04\x88\xb5\x18\x01R\x0bworkspaceId\x12\x14\n\x05query\x18\x02 \x01(\tR\x05query\x12\x14\n\x05limit\x18\x03 \x01(\x05R\x05limit\x12,\n\x12per_document_limit\x18\x04 \x01(\x05R\x10perDocumentLimit\x12\'\n\x0c\x64ocument_ids\x18\x05 \x03(\tB\x04\x88\xb5\x18\x03R\x0b\x64ocumentIds\"R\n\x0eSearchResponse\x12@\n\x08passages\x18\x01 \x03(\x0b\x32$.runwarden.retrieval.v1.FoundPassageR\x08passages\"b\n\x0c\x46oundPassage\x12<\n\x08\x63itation\x18\x01 \x01(\x0b\x32 .runwarden.retrieval.v1.CitationR\x08\x63itation\x12\x14\n\x05score\x18\x02 \x01(\x01R\x05score\"~\n\x15VerifyCitationRequest\x12\'\n\x0cworkspace_id\x18\x01 \x01(\tB\x04\x88\xb5\x18\x01R\x0bworkspaceId\x12<\n\x08\x63itation\x18\x02 \x01(\x0b\x32 .runwarden.retrieval.v1.CitationR\x08\x63itation\"u\n\x16VerifyCitationResponse\x12\x41\n\x07verdict\x18\x01 \x01(\x0e\x32\'.runwarden.retrieval.v1.CitationVerdictR\x07verdict\x12\x18\n\x07\x63urrent\x18\x02 \x01(\x08R\x07\x63urrent*\xe6\x01\n\x0f\x43itationVerdict\x12 \n\x1c\x43ITATION_VERDICT_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x43ITATION_VERDICT_VERIFIED\x10\x01\x12\"\n\x1e\x43ITATION_VERDICT_TEXT_MISMATCH\x10\x02\x12$\n CITATION_VERDICT_SOURCE_MISMATCH\x10\x03\x12!\n\x1d\x43ITATION_VERDICT_VERSION_GONE\x10\x04\x12%\n!CITATION_VERDICT_DOCUMENT_DELETED\x10\x05\x32\xf3\x01\n\rSearchService\x12\x64\n\x06Search\x12%.runwarden.retrieval.v1.SearchRequest\x1a&.runwarden.retrieval.v1.SearchResponse\"\x0b\x90\x02\x01\x8a\xb5\x18\x04\x08\x01\x10\x01\x12|\n\x0eVerifyCitation\x12-.runwarden.retrieval.v1.VerifyCitationRequest\x1a..runwarden.retrieval.v1.VerifyCitationResponse\"\x0b\x90\x02\x01\x8a\xb5\x18\x04\x08\x01\x10\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+runwarden/retrieval/v1/search_service.proto\x12\x16runwarden.retrieval.v1\x1a!runwarden/options/v1/access.proto\x1a%runwarden/retrieval/v1/citation.proto\"\xf3\x01\n\rSearchRequest\x12\'\n\x0cworkspace_id\x18\x01 \x01(\tB\x04\x88\xb5\x18\x01R\x0bworkspaceId\x12\x14\n\x05query\x18\x02 \x01(\tR\x05query\x12\x14\n\x05limit\x18\x03 \x01(\x05R\x05limit\x12,\n\x12per_document_limit\x18\x04 \x01(\x05R\x10perDocumentLimit\x12\'\n\x0c\x64ocument_ids\x18\x05 \x03(\tB\x04\x88\xb5\x18\x03R\x0b\x64ocumentIds\x12\x36\n\x04mode\x18\x06 \x01(\x0e\x32\".runwarden.retrieval.v1.SearchModeR\x04mode\"\x8a\x01\n\x0eSearchResponse\x12@\n\x08passages\x18\x01 \x03(\x0b\x32$.runwarden.retrieval.v1.FoundPassageR\x08passages\x12\x36\n\x04mode\x18\x02 \x01(\x0e\x32\".runwarden.retrieval.v1.SearchModeR\x04mode\"b\n\x0c\x46oundPassage\x12<\n\x08\x63itation\x18\x01 \x01(\x0b\x32 .runwarden.retrieval.v1.CitationR\x08\x63itation\x12\x14\n\x05score\x18\x02 \x01(\x01R\x05score\"~\n\x15VerifyCitationRequest\x12\'\n\x0cworkspace_id\x18\x01 \x01(\tB\x04\x88\xb5\x18\x01R\x0bworkspaceId\x12<\n\x08\x63itation\x18\x02 \x01(\x0b\x32 .runwarden.retrieval.v1.CitationR\x08\x63itation\"u\n\x16VerifyCitationResponse\x12\x41\n\x07verdict\x18\x01 \x01(\x0e\x32\'.runwarden.retrieval.v1.CitationVerdictR\x07verdict\x12\x18\n\x07\x63urrent\x18\x02 \x01(\x08R\x07\x63urrent*Z\n\nSearchMode\x12\x1b\n\x17SEARCH_MODE_UNSPECIFIED\x10\x00\x12\x17\n\x13SEARCH_MODE_LEXICAL\x10\x01\x12\x16\n\x12SEARCH_MODE_HYBRID\x10\x02*\xe6\x01\n\x0f\x43itationVerdict\x12 \n\x1c\x43ITATION_VERDICT_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x43ITATION_VERDICT_VERIFIED\x10\x01\x12\"\n\x1e\x43ITATION_VERDICT_TEXT_MISMATCH\x10\x02\x12$\n CITATION_VERDICT_SOURCE_MISMATCH\x10\x03\x12!\n\x1d\x43ITATION_VERDICT_VERSION_GONE\x10\x04\x12%\n!CITATION_VERDICT_DOCUMENT_DELETED\x10\x05\x32\xf3\x01\n\rSearchService\x12\x64\n\x06Search\x12%.runwarden.retrieval.v1.SearchRequest\x1a&.runwarden.retrieval.v1.SearchResponse\"\x0b\x90\x02\x01\x8a\xb5\x18\x04\x08\x01\x10\x01\x12|\n\x0eVerifyCitation\x12-.runwarden.retrieval.v1.VerifyCitationRequest\x1a..runwarden.retrieval.v1.VerifyCitationResponse\"\x0b\x90\x02\x01\x8a\xb5\x18\x04\x08\x01\x10\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,18 +43,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SEARCHSERVICE'].methods_by_name['Search']._serialized_options = b'\220\002\001\212\265\030\004\010\001\020\001'
   _globals['_SEARCHSERVICE'].methods_by_name['VerifyCitation']._loaded_options = None
   _globals['_SEARCHSERVICE'].methods_by_name['VerifyCitation']._serialized_options = b'\220\002\001\212\265\030\004\010\001\020\001'
-  _globals['_CITATIONVERDICT']._serialized_start=767
-  _globals['_CITATIONVERDICT']._serialized_end=997
+  _globals['_SEARCHMODE']._serialized_start=879
+  _globals['_SEARCHMODE']._serialized_end=969
+  _globals['_CITATIONVERDICT']._serialized_start=972
+  _globals['_CITATIONVERDICT']._serialized_end=1202
   _globals['_SEARCHREQUEST']._serialized_start=146
-  _globals['_SEARCHREQUEST']._serialized_end=333
-  _globals['_SEARCHRESPONSE']._serialized_start=335
-  _globals['_SEARCHRESPONSE']._serialized_end=417
-  _globals['_FOUNDPASSAGE']._serialized_start=419
-  _globals['_FOUNDPASSAGE']._serialized_end=517
-  _globals['_VERIFYCITATIONREQUEST']._serialized_start=519
-  _globals['_VERIFYCITATIONREQUEST']._serialized_end=645
-  _globals['_VERIFYCITATIONRESPONSE']._serialized_start=647
-  _globals['_VERIFYCITATIONRESPONSE']._serialized_end=764
-  _globals['_SEARCHSERVICE']._serialized_start=1000
-  _globals['_SEARCHSERVICE']._serialized_end=1243
+  _globals['_SEARCHREQUEST']._serialized_end=389
+  _globals['_SEARCHRESPONSE']._serialized_start=392
+  _globals['_SEARCHRESPONSE']._serialized_end=530
+  _globals['_FOUNDPASSAGE']._serialized_start=532
+  _globals['_FOUNDPASSAGE']._serialized_end=630
+  _globals['_VERIFYCITATIONREQUEST']._serialized_start=632
+  _globals['_VERIFYCITATIONREQUEST']._serialized_end=758
+  _globals['_VERIFYCITATIONRESPONSE']._serialized_start=760
+  _globals['_VERIFYCITATIONRESPONSE']._serialized_end=877
+  _globals['_SEARCHSERVICE']._serialized_start=1205
+  _globals['_SEARCHSERVICE']._serialized_end=1448
 # @@protoc_insertion_point(module_scope)

@@ -20,6 +20,30 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _SearchMode:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SearchModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SearchMode.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SEARCH_MODE_UNSPECIFIED: _SearchMode.ValueType  # 0
+    """The best that can be had; never sent in an answer."""
+    SEARCH_MODE_LEXICAL: _SearchMode.ValueType  # 1
+    """By words alone."""
+    SEARCH_MODE_HYBRID: _SearchMode.ValueType  # 2
+    """By words and by meaning, which needs an endpoint for embeddings and pgvector."""
+
+class SearchMode(_SearchMode, metaclass=_SearchModeEnumTypeWrapper):
+    """SearchMode is how passages are ranked."""
+
+SEARCH_MODE_UNSPECIFIED: SearchMode.ValueType  # 0
+"""The best that can be had; never sent in an answer."""
+SEARCH_MODE_LEXICAL: SearchMode.ValueType  # 1
+"""By words alone."""
+SEARCH_MODE_HYBRID: SearchMode.ValueType  # 2
+"""By words and by meaning, which needs an endpoint for embeddings and pgvector."""
+Global___SearchMode: _TypeAlias = SearchMode  # noqa: Y015
+
 class _CitationVerdict:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -67,6 +91,7 @@ class SearchRequest(_message.Message):
     LIMIT_FIELD_NUMBER: _builtins.int
     PER_DOCUMENT_LIMIT_FIELD_NUMBER: _builtins.int
     DOCUMENT_IDS_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
     workspace_id: _builtins.str
     """Workspace to search; equals the identity token's."""
     query: _builtins.str
@@ -75,6 +100,8 @@ class SearchRequest(_message.Message):
     """Most passages to return; 0 is 10."""
     per_document_limit: _builtins.int
     """Most passages of one document; 0 is 3."""
+    mode: Global___SearchMode.ValueType
+    """How to rank; unspecified is the best that can be had at this moment, which the answer names."""
     @_builtins.property
     def document_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Documents to search; empty for all. An id that the workspace does not have matches nothing."""
@@ -87,10 +114,11 @@ class SearchRequest(_message.Message):
         limit: _builtins.int = ...,
         per_document_limit: _builtins.int = ...,
         document_ids: _abc.Iterable[_builtins.str] | None = ...,
+        mode: Global___SearchMode.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["document_ids", b"document_ids", "limit", b"limit", "per_document_limit", b"per_document_limit", "query", b"query", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["document_ids", b"document_ids", "limit", b"limit", "mode", b"mode", "per_document_limit", b"per_document_limit", "query", b"query", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -103,6 +131,9 @@ class SearchResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     PASSAGES_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    mode: Global___SearchMode.ValueType
+    """How they were ranked."""
     @_builtins.property
     def passages(self) -> _containers.RepeatedCompositeFieldContainer[Global___FoundPassage]:
         """The passages, best first."""
@@ -111,10 +142,11 @@ class SearchResponse(_message.Message):
         self,
         *,
         passages: _abc.Iterable[Global___FoundPassage] | None = ...,
+        mode: Global___SearchMode.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["passages", b"passages"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mode", b"mode", "passages", b"passages"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

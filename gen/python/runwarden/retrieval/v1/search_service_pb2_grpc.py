@@ -58,7 +58,10 @@ class SearchServiceServicer:
         such as `pg_stat_activity` or `$libdir` as a whole and by their parts; a passage counts for more
         when it holds more of the words, holds them close together, or has them in its title or
         headings. A word that occurs nowhere is replaced by the nearest spelling that does. Words are
-        never required, so that a long question finds what answers most of it.
+        never required, so that a long question finds what answers most of it. Where the deployment has
+        vectors, passages are ranked by words and by meaning, and both rankings joined by reciprocal
+        rank. Fails with INVALID_ARGUMENT `INVALID_REQUEST` for `mode` where vectors are asked for and
+        there are none, UNAVAILABLE `DEPENDENCY_UNAVAILABLE` where they are asked for and cannot be had.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

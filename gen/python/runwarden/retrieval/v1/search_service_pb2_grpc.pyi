@@ -40,7 +40,10 @@ class SearchServiceStub:
     such as `pg_stat_activity` or `$libdir` as a whole and by their parts; a passage counts for more
     when it holds more of the words, holds them close together, or has them in its title or
     headings. A word that occurs nowhere is replaced by the nearest spelling that does. Words are
-    never required, so that a long question finds what answers most of it.
+    never required, so that a long question finds what answers most of it. Where the deployment has
+    vectors, passages are ranked by words and by meaning, and both rankings joined by reciprocal
+    rank. Fails with INVALID_ARGUMENT `INVALID_REQUEST` for `mode` where vectors are asked for and
+    there are none, UNAVAILABLE `DEPENDENCY_UNAVAILABLE` where they are asked for and cannot be had.
     """
     VerifyCitation: _grpc.UnaryUnaryMultiCallable[_search_service_pb2.VerifyCitationRequest, _search_service_pb2.VerifyCitationResponse]
     """VerifyCitation recomputes a citation from the stored text of the version that it names. A
@@ -60,7 +63,10 @@ class SearchServiceAsyncStub(SearchServiceStub):
     such as `pg_stat_activity` or `$libdir` as a whole and by their parts; a passage counts for more
     when it holds more of the words, holds them close together, or has them in its title or
     headings. A word that occurs nowhere is replaced by the nearest spelling that does. Words are
-    never required, so that a long question finds what answers most of it.
+    never required, so that a long question finds what answers most of it. Where the deployment has
+    vectors, passages are ranked by words and by meaning, and both rankings joined by reciprocal
+    rank. Fails with INVALID_ARGUMENT `INVALID_REQUEST` for `mode` where vectors are asked for and
+    there are none, UNAVAILABLE `DEPENDENCY_UNAVAILABLE` where they are asked for and cannot be had.
     """
     VerifyCitation: _aio.UnaryUnaryMultiCallable[_search_service_pb2.VerifyCitationRequest, _search_service_pb2.VerifyCitationResponse]  # type: ignore[assignment]
     """VerifyCitation recomputes a citation from the stored text of the version that it names. A
@@ -83,7 +89,10 @@ class SearchServiceServicer(metaclass=_abc_1.ABCMeta):
         such as `pg_stat_activity` or `$libdir` as a whole and by their parts; a passage counts for more
         when it holds more of the words, holds them close together, or has them in its title or
         headings. A word that occurs nowhere is replaced by the nearest spelling that does. Words are
-        never required, so that a long question finds what answers most of it.
+        never required, so that a long question finds what answers most of it. Where the deployment has
+        vectors, passages are ranked by words and by meaning, and both rankings joined by reciprocal
+        rank. Fails with INVALID_ARGUMENT `INVALID_REQUEST` for `mode` where vectors are asked for and
+        there are none, UNAVAILABLE `DEPENDENCY_UNAVAILABLE` where they are asked for and cannot be had.
         """
 
     @_abc_1.abstractmethod
