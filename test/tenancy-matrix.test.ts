@@ -242,8 +242,11 @@ function comparable(answer: Answered, id: string): object {
 }
 
 /** Whether a list answer holds nothing. */
+/** Whether an answer holds nothing; the name of an enum says how it was found, not what. */
 function isEmpty(text: string): boolean {
   return Object.values(JSON.parse(text) as Record<string, unknown>).every(
-    (value) => value === "" || (Array.isArray(value) && value.length === 0),
+    (value) =>
+      (typeof value === "string" && /^[A-Z_]*$/.test(value)) ||
+      (Array.isArray(value) && value.length === 0),
   )
 }
