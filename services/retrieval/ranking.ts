@@ -1,6 +1,6 @@
 import type { QueryTerm } from "./query.ts"
 
-/** The weights of ranking; the defaults are what did best on the sets that bench/retrieval.ts reads. */
+/** The weights of ranking; bench/eval-retrieval.ts measures them. */
 export interface Weights {
   /** Of an occurrence in the title, a heading, at the start of a line, and elsewhere. */
   readonly title: number
