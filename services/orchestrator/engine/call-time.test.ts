@@ -54,6 +54,22 @@ describe("a call that has a time of its own", () => {
     expect((await me.get(run.runId)).plan?.steps[0]?.timeout).toMatchObject({ nanos: 200_000_000 })
   })
 
+  it("lets whoever carries it out know how long there is", async () => {
+    const me = inWorkspace(orchestrator)
+    const heard: (number | undefined)[] = []
+    const { execute } = peers.script
+    peers.script.execute = (request, context) => {
+      heard.push(context.timeoutMs())
+      return execute(request, context)
+    }
+    const run = await me.start([{ tool: "low.keyed", timeoutMs: 2_000 }, { tool: "low.keyed" }])
+    await isEnded(me, run.runId)
+    const [own = 0, usual = 0] = heard
+    expect(own).toBeGreaterThan(500)
+    expect(own).toBeLessThanOrEqual(3_000)
+    expect(usual).toBeGreaterThan(3_000)
+  })
+
   it("is unknown where it is UNSAFE and does not say what became of it", async () => {
     const me = inWorkspace(orchestrator)
     const gate = Promise.withResolvers<void>()

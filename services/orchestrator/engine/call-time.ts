@@ -8,6 +8,8 @@ export interface CallTime extends Disposable {
   readonly scope: Scope
   /** Whether it must because its own time is over. */
   readonly isOver: () => boolean
+  /** How much of its own time is left, in milliseconds; infinite where it has none. */
+  readonly leftMs: () => number
 }
 
 /**
@@ -20,18 +22,25 @@ export function callTime(
   clock: Clock,
 ): CallTime {
   if (timeoutMs === undefined) {
-    return { scope: wanted, isOver: () => false, [Symbol.dispose]: () => {} }
+    return {
+      scope: wanted,
+      isOver: () => false,
+      leftMs: () => Number.POSITIVE_INFINITY,
+      [Symbol.dispose]: () => {},
+    }
   }
   const scope = new Scope()
   const { signal } = wanted
   const stop = () => scope.end(signal.reason)
   if (signal.aborted) stop()
   signal.addEventListener("abort", stop)
-  const leftMs = (startTime?.getTime() ?? clock.now()) + timeoutMs - clock.now()
-  const timer = setTimeout(() => scope.end("the call's time is over"), Math.max(0, leftMs))
+  const end = (startTime?.getTime() ?? clock.now()) + timeoutMs
+  const leftMs = () => Math.max(0, end - clock.now())
+  const timer = setTimeout(() => scope.end("the call's time is over"), leftMs())
   return {
     scope,
     isOver: () => scope.isEnded && !wanted.isEnded,
+    leftMs,
     [Symbol.dispose]() {
       clearTimeout(timer)
       signal.removeEventListener("abort", stop)

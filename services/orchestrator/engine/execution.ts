@@ -28,7 +28,7 @@ import { pause, retryDelay } from "../pause.ts"
 import type { Clock, RunRecord, ToolCallRecord, ToolFailure } from "../run/snapshot.ts"
 import type { Scope } from "../scope.ts"
 import { waitBeforeRepeat } from "./call-retry.ts"
-import { callTime } from "./call-time.ts"
+import { type CallTime, callTime } from "./call-time.ts"
 import { type Lease, LeaseLost } from "./lease.ts"
 import type { RetryBudgets } from "./retry-budget.ts"
 import { subjectOf } from "./step.ts"
@@ -97,7 +97,7 @@ export async function executeCall(
     if (stopped.isEnded) {
       return settleCall(deps, run, call, time.isOver() ? "deadline_exceeded" : "cancelled", lost)
     }
-    const answer = await attempt(deps, run, call, stopped)
+    const answer = await attempt(deps, run, call, time)
     lost.throwIfEnded()
     if (answer.kind !== "away") retries.succeeded(toolsService)
     if (answer.kind === "ended") {
@@ -110,6 +110,9 @@ export async function executeCall(
     if (!mayRepeat) return settleCall(deps, run, call, "tool_unavailable", lost)
   }
 }
+
+/** What is kept of a call's time on the way is added to it: the provider hears of about as much as there is. */
+const graceMs = 1_000
 
 /** What one request came to. */
 type Answer =
@@ -127,7 +130,7 @@ async function attempt(
   { tools, config, reached }: ExecutionDeps,
   run: RunRecord,
   call: ToolCallRecord,
-  { signal }: Scope,
+  time: CallTime,
 ): Promise<Answer> {
   const { workspaceId, runId } = run
   const { stepIndex, idempotencyKey, tool, definitionDigest } = call
@@ -139,7 +142,11 @@ async function attempt(
     argumentsDigest: digest,
     epoch: BigInt(run.epoch),
   }
-  const options = { signal, timeoutMs: config.executeTimeoutMs, call: { runId, stepIndex, digest } }
+  const options = {
+    signal: time.scope.signal,
+    timeoutMs: Math.min(config.executeTimeoutMs, time.leftMs() + graceMs),
+    call: { runId, stepIndex, digest },
+  }
   try {
     const { execution, failedAttempt } = await tools.execute(
       request,
