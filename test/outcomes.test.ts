@@ -5,7 +5,7 @@ import { expect, test } from "vitest"
 import { outcomeTable } from "../mesh/outcomes.ts"
 
 const root = path.resolve(import.meta.dirname, "..")
-const source = globSync("services/orchestrator/*.ts", { cwd: root })
+const source = globSync("services/orchestrator/**/*.ts", { cwd: root })
   .filter((file) => !file.endsWith(".test.ts") && !/harness|scripted-peers/.test(file))
   .map((file) => readFileSync(path.join(root, file), "utf8"))
   .join("\n")
@@ -52,7 +52,7 @@ test("every reason that the orchestrator gives has words", () => {
 })
 
 test("every refusal of the tools service has words for the failed call", () => {
-  const refusals = /const refusals[^[]*\[([^\]]*)\]/s.exec(source)?.[1] ?? ""
+  const refusals = /const refusals: ReadonlySet<Reason[^[]*\[([^\]]*)\]/s.exec(source)?.[1] ?? ""
   const reasons = [...refusals.matchAll(/"([A-Z_]+)"/g)].map((match) => match[1]?.toLowerCase())
   expect(reasons.length).toBeGreaterThan(5)
   const failed = Object.keys(outcomeTable.toolCall.FAILED.reasons)
