@@ -173,6 +173,8 @@ describe.each(availableLanguages("providers"))("a provider in $name", (language)
 
   test("stops what has not happened yet when the run is cancelled or has no time left", async () => {
     await provider.start({ ORDERS_LOOKUP_MS: "60000" })
+    const { runId: heardId } = await start("order.note", { order_id: "A-1001", text: "hello" })
+    await rest(heardId, RunState.SUCCEEDED)
     const late = { ...step("order.get", { order_id: "A-1001" }), timeout: { seconds: 3n } }
     const { runId: lateId } = await startSteps([late])
     await until(() => stopped().length > 0, patience)
