@@ -10,8 +10,8 @@ export default defineConfig({
     testTimeout: 20_000,
     hookTimeout: 30_000,
     teardownTimeout: 10_000,
-    // Whole meshes on two cores that other work shares: what fails in CI
-    // is tried once more, and .ci/run names it. At a desk nothing is.
+    // Whole meshes on two cores that other work shares: what fails in CI is tried once more, and
+    // .ci/run names it. At a desk nothing is.
     retry: process.env.CI === undefined ? 0 : 1,
   },
 })
