@@ -149,7 +149,7 @@ function* judgeByClassifiers(
   )
   if (asking.size === 0) return
   for (const { place, text } of [...texts.filter(isLongEnough), ...joined(texts)]) {
-    const { normalised } = yield* formsOf(text)
+    const normalised = isPlain(text) ? [text] : (yield* formsOf(text)).normalised
     for (const form of normalised) {
       const folded = foldCase(form)
       for (const [classifier, rules] of asking) {
@@ -174,7 +174,7 @@ function isLongEnough({ text }: { readonly text: string }): boolean {
 function joined(texts: readonly ContentText[]): readonly Pick<ContentText, "place" | "text">[] {
   const values = texts.filter(({ isKey }) => !isKey)
   const keys = texts.filter(({ isKey }) => isKey)
-  const together = (some: readonly ContentText[]) => some.map(({ text }) => text).join("\n")
+  const together = (some: readonly ContentText[]) => some.map(({ text }) => text).join(" ")
   const [only, ...others] = values
   const isAlone = only === undefined || (others.length === 0 && isLongEnough(only))
   const place = others.length === 0 ? only?.place : undefined

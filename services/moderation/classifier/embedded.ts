@@ -29,19 +29,35 @@ export function windowsOf(text: string): readonly string[] {
   return Array.from({ length: count }, (_, n) => text.slice(n * step, n * step + windowUnits))
 }
 
+/** Short texts come again, such as the keys of a tool's arguments: as many are remembered. */
+const maxRemembered = 4_096
+const maxRememberedUnits = 128
+
 export function createClassifier({ heads }: Model): Classifier {
+  const remembered = new Map<string, readonly number[]>()
+
+  function score(window: string): readonly number[] {
+    const known = remembered.get(window)
+    if (known !== undefined) return known
+    const features = featuresOf(window)
+    const scores = heads.map((head) => probability(head, features))
+    if (window.length <= maxRememberedUnits) {
+      if (remembered.size === maxRemembered) remembered.clear()
+      remembered.set(window, scores)
+    }
+    return scores
+  }
+
   return {
     labels: heads.map(({ label }) => label),
     *scoresOf(text) {
-      const scores = heads.map(() => 0)
+      let highest: readonly number[] = heads.map(() => 0)
       for (const window of windowsOf(text)) {
-        const features = featuresOf(window)
-        for (const [place, head] of heads.entries()) {
-          scores[place] = Math.max(scores[place] ?? 0, probability(head, features))
-        }
+        const scores = score(window)
+        highest = highest.map((before, place) => Math.max(before, scores[place] ?? 0))
         yield
       }
-      return scores
+      return highest
     },
   }
 }
