@@ -15,8 +15,7 @@ const controls: Readonly<Record<string, string>> = { n: "\n", r: "\r", t: "\t" }
 const base64 = /[A-Za-z0-9+/_-]{20,}={0,2}/g
 const encoded =
   /%[0-9a-f]{2}|&(?:#\d{1,7}|#x[0-9a-f]{1,6}|[a-z][a-z0-9]{1,31});|\\(?:u\{?[0-9a-f]{2}|x[0-9a-f]{2}|[nrt"'\\/])|[A-Za-z0-9+/_-]{20}/i
-const control = /\p{Cc}/gu
-const whitespace = /[\n\r\t]/
+const unseen = /[^\P{Cc}\n\r\t]/u
 
 /** False only for a text that holds nothing which looks encoded. */
 export function mayBeEncoded(text: string): boolean {
@@ -57,11 +56,10 @@ function decodeEscape(whole: string, ...parts: readonly (string | undefined)[]):
   return code <= 0x10ffff ? String.fromCodePoint(code) : whole
 }
 
-/** Bytes that are text, and nearly all of it seen; anything else was no base64, or holds no words. */
+/** Bytes that are text, and all of it seen; anything else was no base64, or holds no words. */
 function decodeBase64(run: string): string {
   const bytes = Buffer.from(run, "base64")
   if (!isUtf8(bytes)) return run
   const text = bytes.toString("utf8")
-  const unseen = [...text.matchAll(control)].filter(([found]) => !whitespace.test(found)).length
-  return unseen === 0 ? text : run
+  return unseen.test(text) ? run : text
 }
