@@ -155,8 +155,9 @@ function* judgeByClassifiers(
       for (const [classifier, rules] of asking) {
         const scores = yield* classifier.scoresOf(folded)
         for (const { rule, label, threshold } of rules) {
-          const score = scores[label] ?? Number.NaN
-          // Whatever is no number below the threshold matches.
+          const said = scores[label] ?? Number.NaN
+          // Where nothing is said that can be compared, the rule matches for certain.
+          const score = Number.isNaN(said) ? certain.score : said
           if (score < threshold) continue
           const before = matched.get(rule)
           if (before === undefined || before.score < score) matched.set(rule, { place, score })

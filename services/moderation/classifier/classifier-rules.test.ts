@@ -64,7 +64,10 @@ describe("a rule that asks a classifier", () => {
   })
 
   test("matches where there is no score", () => {
-    expect(judged({ text: "nan" }, classifierRule(1)).judgement.kind).toBe("blocked")
+    expect(judged({ text: "nan" }, classifierRule(1)).judgement).toMatchObject({
+      kind: "blocked",
+      matches: [{ score: 1 }],
+    })
   })
 
   test("asks once for all rules, and not at all where none applies", () => {
